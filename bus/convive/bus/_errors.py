@@ -1,0 +1,82 @@
+"""What went wrong, and what the caller now knows (architecture.md, section 8).
+
+Every message says what happened, what is known to be safe and what to do next.
+"""
+
+
+class ConviveError(Exception):
+    """The base of every error that Convive raises on purpose; its text is fit to be shown to a person."""
+
+
+class BadName(ConviveError):
+    """A conversation, seat, stream or run name that cannot be part of a subject. Nothing was appended."""
+
+
+class NotAppended(ConviveError):
+    """The record is certainly not in the log."""
+
+
+class Conflict(NotAppended):
+    """The server refused a guarded append: another record came first. The record is certainly not in the log.
+
+    `expected` is the sequence number that the writer had folded up to, `actual` the one that the server
+    holds now (0: none, -1: the server did not say).
+    """
+
+    def __init__(self, subject: str, expected: int, actual: int) -> None:
+        self.subject = subject
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"{subject}: expected the last record at sequence {expected}, the server has {actual}. "
+            "Somebody else was first; nothing was appended. Read on and decide again."
+        )
+
+
+class MaybeAppended(ConviveError):
+    """The acknowledgement never came: the record may be in the log or not.
+
+    Appending the same draft again is safe: its id and its guard let the server store it at most once.
+    """
+
+    def __init__(self, subject: str, waited_s: float) -> None:
+        self.subject = subject
+        self.waited_s = waited_s
+        super().__init__(
+            f"{subject}: no acknowledgement within {waited_s:g} s. The record may or may not be stored. "
+            "Append the same record again: it is stored at most once."
+        )
+
+
+class BusUnavailable(ConviveError):
+    """No usable bus: no server, a server without JetStream, one too old, or one that cannot be started."""
+
+
+class WrongStream(ConviveError):
+    """A stream of our name exists with settings that would break a promise of the bus."""
+
+
+class BadRecord(ConviveError):
+    """A record that is not ours or that breaks the floor protocol. It is reported, never skipped in silence."""
+
+    def __init__(self, subject: str, seq: int, why: str) -> None:
+        self.subject = subject
+        self.seq = seq
+        self.why = why
+        super().__init__(f"record {seq} on {subject}: {why}")
+
+
+class UnknownConversation(ConviveError):
+    """No conversation of that name is on this bus."""
+
+    def __init__(self, conversation: str) -> None:
+        self.conversation = conversation
+        super().__init__(f"there is no conversation {conversation!r} on this bus. `convive ls` shows those that are.")
+
+
+class Closed(ConviveError):
+    """The conversation is closed: its floor takes no further links."""
+
+    def __init__(self, conversation: str) -> None:
+        self.conversation = conversation
+        super().__init__(f"conversation {conversation!r} is closed. `convive replay {conversation}` shows it.")

@@ -1,0 +1,164 @@
+"""The events of a conversation: a closed union, one JSON body a record, readable with any NATS client."""
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from convive.bus._errors import BadRecord
+from convive.bus._ids import RunId, SeatName
+from convive.bus._log import Record
+
+SCHEMA = 1
+"""The version of the events below. Readers refuse what they do not know rather than guess."""
+
+
+class Event(BaseModel):
+    """A fact that happened. Frozen; an unknown field makes a record unreadable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+
+    def body(self) -> bytes:
+        """The JSON body of a record."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+class Chair(BaseModel):
+    """A seat that a conversation was opened with: its name and what the others may know of who sits there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    seat: SeatName
+    about: str = ""
+
+
+class Opened(Event):
+    """The first link. `setting` is the scenario's own configuration, so that any process can take over."""
+
+    type: Literal["opened"] = "opened"
+    link: Literal[0] = 0
+    run_id: RunId
+    topic: str
+    chairs: tuple[Chair, ...] = ()
+    setting: JsonValue = None
+
+
+class Granted(Event):
+    """The floor was given to `seat` for one turn, until `deadline_s` (seconds since 1970)."""
+
+    type: Literal["granted"] = "granted"
+    link: int
+    turn: int
+    seat: SeatName
+    run_id: RunId
+    deadline_s: float
+    cue: str | None = None
+    """What the supervisor asks of this turn, if anything (for example to open or to close the evening)."""
+
+
+class Said(Event):
+    """The holder of the floor spoke: this link commits the turn and the memory of it."""
+
+    type: Literal["said"] = "said"
+    link: int
+    turn: int
+    run_id: RunId
+    text: str
+    data: JsonValue = None
+
+
+class Passed(Event):
+    """The holder of the floor gave it back without a word."""
+
+    type: Literal["passed"] = "passed"
+    link: int
+    turn: int
+    run_id: RunId
+    reason: str = ""
+
+
+class Revoked(Event):
+    """The supervisor took the floor back; what the seat had prepared for the turn never happened."""
+
+    type: Literal["revoked"] = "revoked"
+    link: int
+    turn: int
+    run_id: RunId
+    reason: str = ""
+
+
+class Ended(Event):
+    """The last link of a conversation."""
+
+    type: Literal["closed"] = "closed"
+    link: int
+    reason: str = ""
+
+
+class Joined(Event):
+    """Somebody took a seat."""
+
+    type: Literal["joined"] = "joined"
+    about: str = ""
+
+
+class Left(Event):
+    """Somebody gave up a seat."""
+
+    type: Literal["left"] = "left"
+    reason: str = ""
+
+
+class Interjected(Event):
+    """Somebody spoke without the floor; the guests take it up when they speak next."""
+
+    type: Literal["interjected"] = "interjected"
+    text: str
+
+
+class Noted(Event):
+    """A stage note: for the record, not for the guests' ears."""
+
+    type: Literal["noted"] = "noted"
+    text: str
+
+
+class Remembered(Event):
+    """Something that an agent keeps to itself. With a `run_id` it counts once that run's turn is committed."""
+
+    type: Literal["remembered"] = "remembered"
+    text: str
+    kind: str = "note"
+    run_id: RunId | None = None
+    data: JsonValue = None
+
+
+class Whispered(Event):
+    """A private message to one seat."""
+
+    type: Literal["whispered"] = "whispered"
+    sender: SeatName
+    text: str
+
+
+FloorEvent = Opened | Granted | Said | Passed | Revoked | Ended
+AsideEvent = Joined | Left | Interjected | Noted
+BusEvent = FloorEvent | AsideEvent | Remembered | Whispered
+
+_EVENTS: TypeAdapter[BusEvent] = TypeAdapter(Annotated[BusEvent, Field(discriminator="type")])
+
+
+def event_of(record: Record) -> BusEvent:
+    """The event in a record. Raises BadRecord when the body is not one of ours."""
+    try:
+        return _parse(record.body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise BadRecord(record.subject, record.seq, f"not an event of ours: {place} {first['msg']}".strip()) from None
+
+
+@lru_cache(maxsize=4096)
+def _parse(body: bytes) -> BusEvent:
+    # Events are frozen, so the seats of one process share one parsed event instead of parsing each its own.
+    return _EVENTS.validate_json(body)

@@ -1,0 +1,132 @@
+"""The log: one totally ordered, durable sequence of records, filtered by subject.
+
+`MemoryLog` and `JetStreamLog` keep this contract; `convive.bus.testing` holds the suite that proves it.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+MESSAGE_ID = "Nats-Msg-Id"
+"""The header that carries a record's idempotency key."""
+
+RESERVED_HEADERS = "nats-"
+"""Header names that start so (in any case) belong to the server; a draft may not set them itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as the log holds it: `seq` counts from 1 in its log, `time_s` is the server's, in seconds since 1970."""
+
+    subject: str
+    seq: int
+    time_s: float
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Append only if the last record on `subjects` (a subject, `*` and `>` allowed) is at sequence `last` (0: none).
+
+    `Nats-Expected-Last-Subject-Sequence` and `...-Subject` of JetStream (NATS ADR-8 and server 2.11).
+    """
+
+    subjects: str
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A record to append.
+
+    `id` is its idempotency key: a second append with the same id is answered with the first one's place.
+    Without one, the log makes one up, so that its own retries are safe. `ttl_s` lets the record expire.
+    """
+
+    subject: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    id: str | None = None
+    guard: Guard | None = None
+    ttl_s: int | None = None
+
+
+class Tail(Protocol):
+    """A live view of a log: first what is there, then what comes, in order, without a gap or a duplicate."""
+
+    @property
+    def caught_up(self) -> bool:
+        """True while every record that was known to exist has been handed out."""
+        ...
+
+    async def next(self, timeout_s: float | None = None) -> Record | None:
+        """The next record, or None when none came within `timeout_s`. Cancelling it loses nothing."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Record]: ...
+
+
+class Log(Protocol):
+    """One totally ordered log. Sequence numbers of two logs have nothing to do with one another."""
+
+    async def append(self, draft: Draft) -> int:
+        """Append one record durably and return its sequence number.
+
+        Raises Conflict (the guard does not hold), NotAppended (refused, for example too large) or
+        MaybeAppended (no answer in time; appending the same draft again is safe).
+        """
+        ...
+
+    async def append_all(self, drafts: Sequence[Draft]) -> list[int]:
+        """Append several records, pipelined, and return their sequence numbers in the order given.
+
+        Records of other writers may come between them. Not atomic: after an error, some may be stored, and
+        appending the same drafts again stores the rest, if they carry ids.
+        """
+        ...
+
+    async def post(self, draft: Draft) -> None:
+        """Send a record without waiting for an answer. It may be lost; nothing that matters goes this way."""
+        ...
+
+    def read(
+        self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
+        """The records on `subjects` with `after < seq <= until` that are there now; then it ends.
+
+        `since_s` (seconds since 1970) starts at the first record not older than that. Costs one request,
+        not one a record.
+        """
+        ...
+
+    def follow(
+        self, *subjects: str, after: int = 0, since_s: float | None = None
+    ) -> AbstractAsyncContextManager[Tail]:
+        """The records on `subjects` with `seq > after`, and then those that come, until the context is left.
+
+        Survives a reconnect or a server restart. Raises BusUnavailable out of `next` when the bus is gone for good.
+        """
+        ...
+
+    async def last(self, subject: str) -> Record | None:
+        """The last record on a subject (`*` and `>` allowed), read from the leader, or None."""
+        ...
+
+    async def subjects(self, pattern: str) -> dict[str, int]:
+        """The subjects that match the pattern and how many records each holds."""
+        ...
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a subject matches a pattern: `*` is one token, a final `>` one or more (NATS subject wildcards)."""
+    if pattern == subject:
+        return True
+    wanted, given = pattern.split("."), subject.split(".")
+    for place, token in enumerate(wanted):
+        if token == ">":
+            return len(given) > place
+        if place >= len(given) or token not in ("*", given[place]):
+            return False
+    return len(wanted) == len(given)

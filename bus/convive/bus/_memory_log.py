@@ -1,0 +1,154 @@
+"""A log in this process's memory, with the same contract as the durable one.
+
+For tests, for trying things out, and for runs that need no bus. Nothing survives the process.
+"""
+
+import asyncio
+import time
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Self
+
+from convive.bus._errors import Conflict, NotAppended
+from convive.bus._log import MESSAGE_ID, Draft, Guard, Record, matches
+
+MAX_BODY_BYTES = 1_048_576
+"""The largest body that is taken, the same as the default of a NATS server."""
+
+
+class MemoryLog:
+    """`Log` in memory. Not for threads: one event loop."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._records: list[Record] = []
+        self._places: dict[str, list[int]] = {}
+        self._ids: dict[str, int] = {}
+        self._tails: set[_MemoryTail] = set()
+
+    async def append(self, draft: Draft) -> int:
+        return self._store(draft)
+
+    async def append_all(self, drafts: Sequence[Draft]) -> list[int]:
+        return [self._store(draft) for draft in drafts]
+
+    async def post(self, draft: Draft) -> None:
+        self._store(draft)
+
+    @asynccontextmanager
+    async def read(
+        self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
+    ) -> AsyncIterator[AsyncIterator[Record]]:
+        end = len(self._records) if until is None else min(until, len(self._records))
+        tail = _MemoryTail(self._records, subjects, _start(self._records, after, since_s), end)
+        yield tail.__aiter__()
+
+    @asynccontextmanager
+    async def follow(
+        self, *subjects: str, after: int = 0, since_s: float | None = None
+    ) -> AsyncIterator["_MemoryTail"]:
+        tail = _MemoryTail(self._records, subjects, _start(self._records, after, since_s), None)
+        self._tails.add(tail)
+        try:
+            yield tail
+        finally:
+            self._tails.discard(tail)
+
+    async def last(self, subject: str) -> Record | None:
+        seq = self._last_seq(subject)
+        return self._records[seq - 1] if seq else None
+
+    async def subjects(self, pattern: str) -> dict[str, int]:
+        return {name: len(seqs) for name, seqs in self._places.items() if matches(pattern, name)}
+
+    def _store(self, draft: Draft) -> int:
+        if len(draft.body) > MAX_BODY_BYTES:
+            raise NotAppended(
+                f"{draft.subject}: the body has {len(draft.body)} bytes, the log takes {MAX_BODY_BYTES}. "
+                "Nothing was appended; shorten it or store it elsewhere and append a reference."
+            )
+        if draft.id is not None and draft.id in self._ids:
+            return self._ids[draft.id]
+        self._check(draft.subject, draft.guard)
+        seq = len(self._records) + 1
+        headers = dict(draft.headers) if draft.id is None else {**draft.headers, MESSAGE_ID: draft.id}
+        self._records.append(Record(draft.subject, seq, self._clock(), headers, draft.body))
+        self._places.setdefault(draft.subject, []).append(seq)
+        if draft.id is not None:
+            self._ids[draft.id] = seq
+        for tail in self._tails:
+            tail.wake()
+        return seq
+
+    def _check(self, subject: str, guard: Guard | None) -> None:
+        if guard is None:
+            return
+        actual = self._last_seq(guard.subjects)
+        if actual != guard.last:
+            raise Conflict(subject, guard.last, actual)
+
+    def _last_seq(self, pattern: str) -> int:
+        return max((seqs[-1] for name, seqs in self._places.items() if matches(pattern, name)), default=0)
+
+
+class _MemoryTail:
+    """A cursor over the list of records; `end` bounds it, None lets it wait for more."""
+
+    def __init__(self, records: list[Record], subjects: tuple[str, ...], start: int, end: int | None) -> None:
+        self._records = records
+        self._subjects = subjects
+        self._place = start
+        self._end = end
+        self._more = asyncio.Event()
+
+    @property
+    def caught_up(self) -> bool:
+        self._skip()
+        return self._place >= self._limit()
+
+    async def next(self, timeout_s: float | None = None) -> Record | None:
+        while True:
+            self._skip()
+            if self._place < self._limit():
+                self._place += 1
+                return self._records[self._place - 1]
+            if self._end is not None:
+                return None
+            self._more.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._more.wait()
+            except TimeoutError:
+                return None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Record:
+        record = await self.next()
+        if record is None:
+            raise StopAsyncIteration
+        return record
+
+    def wake(self) -> None:
+        self._more.set()
+
+    def _limit(self) -> int:
+        return len(self._records) if self._end is None else self._end
+
+    def _skip(self) -> None:
+        while self._place < self._limit() and not self._wanted(self._records[self._place].subject):
+            self._place += 1
+
+    def _wanted(self, subject: str) -> bool:
+        return any(matches(pattern, subject) for pattern in self._subjects)
+
+
+def _start(records: list[Record], after: int, since_s: float | None) -> int:
+    if since_s is None:
+        return after
+    older = bisect_right(records, since_s, key=lambda record: record.time_s)
+    while older and records[older - 1].time_s >= since_s:
+        older -= 1
+    return max(after, older)
