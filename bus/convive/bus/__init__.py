@@ -1,5 +1,7 @@
 """The bus: conversations, the floor, memory, and the log below them."""
 
+from convive.bus._bus import Bus, Listing, memory_bus
+from convive.bus._conversation import Conversation
 from convive.bus._errors import (
     BadName,
     BadRecord,
@@ -12,5 +14,116 @@ from convive.bus._errors import (
     UnknownConversation,
     WrongStream,
 )
-from convive.bus._log import Draft, Guard, Log, Record, Tail
+from convive.bus._events import (
+    AsideEvent,
+    BusEvent,
+    Chair,
+    Ended,
+    Event,
+    FloorEvent,
+    Granted,
+    Interjected,
+    Joined,
+    Left,
+    Noted,
+    Opened,
+    Passed,
+    Remembered,
+    Revoked,
+    Said,
+    Whispered,
+    event_of,
+)
+from convive.bus._floor import Floor, OpenGrant, Utterance, fold_floor
+from convive.bus._ids import (
+    HOST,
+    ConversationId,
+    RunId,
+    SeatName,
+    compose_run_id,
+    conversation_id,
+    derive_run_id,
+    mint_run_id,
+    run_id,
+    seat_name,
+    slugify,
+)
+from convive.bus._log import Draft, Guard, Log, Record, Tail, matches
+from convive.bus._memory import Memory, MemoryFold
 from convive.bus._memory_log import MemoryLog
+from convive.bus._open import DEFAULT_DATA, URL_VARIABLE, open_bus
+from convive.bus._runs import RunContext, run_of
+from convive.bus._server import EmbeddedServer, embedded_server
+from convive.bus._subjects import Address, Subjects, address_of
+from convive.bus._world import Private, World
+
+__all__ = [
+    "DEFAULT_DATA",
+    "HOST",
+    "URL_VARIABLE",
+    "Address",
+    "AsideEvent",
+    "BadName",
+    "BadRecord",
+    "Bus",
+    "BusEvent",
+    "BusUnavailable",
+    "Chair",
+    "Closed",
+    "Conflict",
+    "Conversation",
+    "ConversationId",
+    "ConviveError",
+    "Draft",
+    "EmbeddedServer",
+    "Ended",
+    "Event",
+    "Floor",
+    "FloorEvent",
+    "Granted",
+    "Guard",
+    "Interjected",
+    "Joined",
+    "Left",
+    "Listing",
+    "Log",
+    "MaybeAppended",
+    "Memory",
+    "MemoryFold",
+    "MemoryLog",
+    "NotAppended",
+    "Noted",
+    "OpenGrant",
+    "Opened",
+    "Passed",
+    "Private",
+    "Record",
+    "Remembered",
+    "Revoked",
+    "RunContext",
+    "RunId",
+    "Said",
+    "SeatName",
+    "Subjects",
+    "Tail",
+    "UnknownConversation",
+    "Utterance",
+    "Whispered",
+    "World",
+    "WrongStream",
+    "address_of",
+    "compose_run_id",
+    "conversation_id",
+    "derive_run_id",
+    "embedded_server",
+    "event_of",
+    "fold_floor",
+    "matches",
+    "memory_bus",
+    "mint_run_id",
+    "open_bus",
+    "run_id",
+    "run_of",
+    "seat_name",
+    "slugify",
+]

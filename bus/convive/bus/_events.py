@@ -9,15 +9,15 @@ from convive.bus._errors import BadRecord
 from convive.bus._ids import RunId, SeatName
 from convive.bus._log import Record
 
-SCHEMA = 1
-"""The version of the events below. Readers refuse what they do not know rather than guess."""
-
 
 class Event(BaseModel):
-    """A fact that happened. Frozen; an unknown field makes a record unreadable."""
+    """A fact that happened. Frozen; an unknown field makes a record unreadable.
+
+    `schema` is the version of the events. Readers refuse what they do not know rather than guess.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
 
     def body(self) -> bytes:
         """The JSON body of a record."""

@@ -101,9 +101,7 @@ class Log(Protocol):
         """
         ...
 
-    def follow(
-        self, *subjects: str, after: int = 0, since_s: float | None = None
-    ) -> AbstractAsyncContextManager[Tail]:
+    def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AbstractAsyncContextManager[Tail]:
         """The records on `subjects` with `seq > after`, and then those that come, until the context is left.
 
         Survives a reconnect or a server restart. Raises BusUnavailable out of `next` when the bus is gone for good.
@@ -124,9 +122,9 @@ def matches(pattern: str, subject: str) -> bool:
     if pattern == subject:
         return True
     wanted, given = pattern.split("."), subject.split(".")
-    for place, token in enumerate(wanted):
-        if token == ">":
+    for place, part in enumerate(wanted):
+        if part == ">":
             return len(given) > place
-        if place >= len(given) or token not in ("*", given[place]):
+        if place >= len(given) or part not in ("*", given[place]):
             return False
     return len(wanted) == len(given)

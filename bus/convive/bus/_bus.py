@@ -1,0 +1,94 @@
+"""The bus: conversations over the partitions of a store."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from convive.bus._conversation import Conversation
+from convive.bus._errors import UnknownConversation
+from convive.bus._events import Opened, event_of
+from convive.bus._ids import ConversationId, conversation_id
+from convive.bus._log import Log
+from convive.bus._memory_log import MemoryLog
+from convive.bus._subjects import Subjects, address_of, partition_of
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A conversation in a list: its id and how many links its floor has."""
+
+    id: ConversationId
+    links: int
+
+
+class Bus:
+    """Conversations, each whole in one partition. Made by `open_bus` or `memory_bus`."""
+
+    def __init__(
+        self,
+        partition: Callable[[int], Awaitable[Log]],
+        existing: Callable[[], Awaitable[Mapping[int, Log]]],
+        *,
+        prefix: str,
+        partitions: int,
+        where: str,
+    ) -> None:
+        self._partition = partition
+        self._existing = existing
+        self._prefix = prefix
+        self._partitions = partitions
+        self.where = where
+        """The server's URL, without credentials, or `memory`."""
+
+    async def conversation(self, name: str) -> Conversation:
+        """A conversation by name, whether it was opened yet or not. Raises BadName."""
+        conversation = conversation_id(name)
+        number = partition_of(conversation, self._partitions)
+        subjects = Subjects.of(self._prefix, number, conversation)
+        return Conversation(await self._partition(number), conversation, subjects)
+
+    async def existing(self, name: str) -> Conversation:
+        """A conversation that was opened. Raises BadName or UnknownConversation; creates nothing."""
+        conversation = conversation_id(name)
+        number = partition_of(conversation, self._partitions)
+        log = (await self._existing()).get(number)
+        subjects = Subjects.of(self._prefix, number, conversation)
+        if log is None or await log.last(subjects.floor) is None:
+            raise UnknownConversation(conversation)
+        return Conversation(log, conversation, subjects)
+
+    async def conversations(self) -> list[Listing]:
+        """Every conversation on this bus, by name. One request a partition."""
+        links: dict[ConversationId, int] = {}
+        for log in (await self._existing()).values():
+            for subject, count in (await log.subjects(f"{self._prefix}.*.*.bus.floor.*")).items():
+                name = address_of(subject).conversation
+                links[name] = links.get(name, 0) + count
+        return [Listing(name, count) for name, count in sorted(links.items())]
+
+    async def opened(self, conversation: Conversation) -> Opened:
+        """The first link of a conversation. Raises UnknownConversation."""
+        async with conversation.log.read(conversation.subjects.floor) as records:
+            async for record in records:
+                event = event_of(record)
+                if isinstance(event, Opened):
+                    return event
+        raise UnknownConversation(conversation.id)
+
+
+@asynccontextmanager
+async def memory_bus(*, partitions: int = 16) -> AsyncIterator[Bus]:
+    """A bus in this process's memory. Nothing survives it."""
+    logs: dict[int, MemoryLog] = {}
+
+    async def partition(number: int) -> Log:
+        await anyio.lowlevel.checkpoint()
+        return logs.setdefault(number, MemoryLog())
+
+    async def existing() -> Mapping[int, Log]:
+        await anyio.lowlevel.checkpoint()
+        return logs
+
+    yield Bus(partition, existing, prefix="cv", partitions=partitions, where="memory")

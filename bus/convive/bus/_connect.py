@@ -1,0 +1,161 @@
+"""The connection to a NATS server: checked once, shared by everything that speaks to the bus."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.abc
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from convive.bus._errors import BusUnavailable, ConviveError
+
+OLDEST_SERVER = (2, 12)
+"""Guards over several subjects, per-record expiry and the message format that we read came by then."""
+
+API_TIMEOUT_S = 5.0
+RECONNECT_WAIT_S: Any = 0.05  # nats-py says int, and sleeps for what it gets
+
+
+class ApiError(ConviveError):
+    """JetStream refused an administrative request; `code` is its `err_code`."""
+
+    def __init__(self, code: int, description: str) -> None:
+        self.code = code
+        super().__init__(description)
+
+
+class Connection:
+    """A checked connection, with the task group that background work of the bus lives in."""
+
+    def __init__(self, client: Client, url: str, tasks: anyio.abc.TaskGroup) -> None:
+        self.client = client
+        self.url = url
+        self.tasks = tasks
+        self._hooks: set[Callable[[], None]] = set()
+
+    @property
+    def lost(self) -> bool:
+        """True while the server cannot be reached."""
+        return not self.client.is_connected
+
+    def on_reconnect(self, hook: Callable[[], None]) -> Callable[[], None]:
+        """Call `hook` after every reconnect. Returns a function that ends that."""
+        self._hooks.add(hook)
+        return lambda: self._hooks.discard(hook)
+
+    def reconnected(self) -> None:
+        for hook in list(self._hooks):
+            hook()
+
+    def inbox(self) -> str:
+        """A subject of our own to be answered on."""
+        return self.client.new_inbox()
+
+    async def api(self, verb: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One administrative request to JetStream. Raises ApiError or BusUnavailable."""
+        body = json.dumps(payload or {}).encode()
+        try:
+            answer = await self.client.request(f"$JS.API.{verb}", body, timeout=API_TIMEOUT_S)
+        except nats.errors.NoRespondersError:
+            raise BusUnavailable(
+                f"the server at {self.url} does not answer for JetStream. Start it with JetStream enabled "
+                "(`nats-server -js`), or leave out the URL to use the embedded server."
+            ) from None
+        except (
+            nats.errors.TimeoutError,
+            nats.errors.ConnectionClosedError,
+            nats.errors.OutboundBufferLimitError,
+        ):
+            raise BusUnavailable(
+                f"the server at {self.url} gave no answer within {API_TIMEOUT_S:g} s. What was acknowledged is "
+                "safe there; try again when it is back."
+            ) from None
+        decoded: dict[str, Any] = json.loads(answer.data)
+        if error := decoded.get("error"):
+            raise ApiError(int(error.get("err_code", 0)), str(error.get("description", "refused")))
+        return decoded
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncIterator[Connection]:
+    """Connect, and check that the server can carry the bus.
+
+    Raises BusUnavailable: nobody listens, refused credentials, no JetStream, a server that is too old.
+    """
+    shown = _without_secrets(url)
+    held: list[Connection] = []
+
+    async def reconnected() -> None:
+        for connection in held:
+            connection.reconnected()
+
+    async def ignored(_: Exception) -> None:
+        # nats-py reports every failed reconnect here; who waits for an answer learns it from its own deadline.
+        return
+
+    client = Client()
+    try:
+        await client.connect(
+            url,
+            connect_timeout=3,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_WAIT_S,
+            allow_reconnect=False,
+            ping_interval=20,
+            pending_size=64 * 1024 * 1024,
+            reconnected_cb=reconnected,
+            error_cb=ignored,
+        )
+    except (nats.errors.Error, OSError, ValueError) as error:
+        await client.close()
+        raise BusUnavailable(
+            f"no NATS server at {shown} ({_reason(error)}). Start one there, or leave out the URL "
+            "(and CONVIVE_NATS_URL) to use the embedded server."
+        ) from None
+    # The first connection must fail fast; later ones are tried until the server is back.
+    client.options["allow_reconnect"] = True
+    try:
+        _check(client, shown)
+        async with anyio.create_task_group() as tasks:
+            connection = Connection(client, shown, tasks)
+            held.append(connection)
+            await connection.api("INFO")
+            try:
+                yield connection
+            finally:
+                tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await client.close()
+
+
+def _check(client: Client, url: str) -> None:
+    version = client.connected_server_version
+    if (version.major, version.minor) < OLDEST_SERVER:
+        needed = ".".join(str(part) for part in OLDEST_SERVER)
+        raise BusUnavailable(
+            f"the server at {url} is version {version.major}.{version.minor}.{version.patch}; Convive needs "
+            f"{needed} or newer. Upgrade it, or leave out the URL to use the embedded server."
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, nats.errors.NoServersError | nats.errors.TimeoutError):
+        return "nobody answers"
+    text = str(error).strip() or type(error).__name__
+    return text.removeprefix("nats: ")
+
+
+def _without_secrets(url: str) -> str:
+    """The URL as it may be shown: credentials stay out of messages and logs."""
+    shown = []
+    for one in url.split(","):
+        parts = urlsplit(one.strip())
+        host = parts.netloc.rpartition("@")[2]
+        shown.append(f"{parts.scheme}://{host}" if parts.scheme else one.strip().rpartition("@")[2])
+    return ",".join(shown)

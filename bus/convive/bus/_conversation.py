@@ -1,0 +1,195 @@
+"""A conversation: the writes that the floor protocol allows, and the reads that everything is folded from."""
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from convive.bus._errors import Closed, Conflict, UnknownConversation
+from convive.bus._events import (
+    AsideEvent,
+    Chair,
+    Ended,
+    FloorEvent,
+    Granted,
+    Opened,
+    Passed,
+    Remembered,
+    Revoked,
+    Said,
+    Whispered,
+)
+from convive.bus._floor import Floor, OpenGrant, fold_floor
+from convive.bus._ids import HOST, ConversationId, RunId, SeatName
+from convive.bus._log import Draft, Guard, Log, Record, Tail
+from convive.bus._runs import RunContext
+from convive.bus._subjects import Subjects
+from convive.bus._world import World
+
+
+class Conversation:
+    """One conversation on one log. Cheap to make: nothing is read or written before a method is called.
+
+    The writing methods take the `Floor` that the writer has folded. They raise Conflict when the server
+    holds a newer link: nothing was appended then; fold on and decide again. They may raise MaybeAppended, and
+    calling them again with the same arguments is safe.
+    """
+
+    def __init__(self, log: Log, conversation: ConversationId, subjects: Subjects) -> None:
+        self.id = conversation
+        self.log = log
+        self.subjects = subjects
+
+    # The floor
+
+    async def open(self, run: RunContext, topic: str, chairs: Sequence[Chair] = (), setting: object = None) -> int:
+        """The first link. Raises Conflict when a conversation of that name exists."""
+        opened = Opened.model_validate(
+            {"run_id": run.run_id, "topic": topic, "chairs": tuple(chairs), "setting": setting}
+        )
+        return await self._append_link(HOST, opened, 0, run)
+
+    async def grant(
+        self, floor: Floor, seat: SeatName, turn_run: RunContext, deadline_s: float, cue: str | None = None
+    ) -> int:
+        """Give the floor to a seat for the next turn; `turn_run` is the run of that turn."""
+        granted = Granted(
+            link=floor.links,
+            turn=floor.turn + 1,
+            seat=seat,
+            run_id=turn_run.run_id,
+            deadline_s=deadline_s,
+            cue=cue,
+        )
+        return await self._link(floor, HOST, granted, turn_run)
+
+    async def say(self, floor: Floor, held: OpenGrant, text: str, run: RunContext, data: object = None) -> int:
+        """Use the floor: commits the turn, and with it what the seat remembered in it."""
+        said = Said.model_validate(
+            {
+                "link": floor.links,
+                "turn": held.grant.turn,
+                "run_id": held.grant.run_id,
+                "text": text,
+                "data": data,
+            }
+        )
+        return await self._answer(floor, held, said, run)
+
+    async def pass_on(self, floor: Floor, held: OpenGrant, run: RunContext, reason: str = "") -> int:
+        """Give the floor back without a word."""
+        passed = Passed(link=floor.links, turn=held.grant.turn, run_id=held.grant.run_id, reason=reason)
+        return await self._answer(floor, held, passed, run)
+
+    async def revoke(self, floor: Floor, held: OpenGrant, run: RunContext, reason: str) -> int:
+        """Take the floor back. When the seat spoke first, the server refuses this with Conflict."""
+        revoked = Revoked(link=floor.links, turn=held.grant.turn, run_id=held.grant.run_id, reason=reason)
+        return await self._link(floor, HOST, revoked, run)
+
+    async def close(self, floor: Floor, run: RunContext, reason: str = "") -> int:
+        """The last link."""
+        return await self._link(floor, HOST, Ended(link=floor.links, reason=reason), run)
+
+    async def _answer(self, floor: Floor, held: OpenGrant, event: Said | Passed, run: RunContext) -> int:
+        if floor.open_grant != held:
+            raise Conflict(self.subjects.link(held.grant.seat), held.seq, floor.seq)
+        return await self._link(floor, held.grant.seat, event, run)
+
+    async def _link(self, floor: Floor, author: SeatName, event: FloorEvent, run: RunContext) -> int:
+        if floor.closed is not None:
+            raise Closed(self.id)
+        return await self._append_link(author, event, floor.seq, run)
+
+    async def _append_link(self, author: SeatName, event: FloorEvent, after: int, run: RunContext) -> int:
+        body = event.body()
+        return await self.log.append(
+            Draft(
+                self.subjects.link(author),
+                body,
+                run.headers(),
+                # The same link twice is one link; two different links never share an id, not even two rivals'.
+                id=_digest(self.id.encode(), body),
+                guard=Guard(self.subjects.floor, after),
+            )
+        )
+
+    # Beside the floor
+
+    async def aside(self, author: SeatName, event: AsideEvent, run: RunContext) -> int:
+        """Append without the floor: joined, left, interjected, noted."""
+        return await self.log.append(Draft(self.subjects.aside(author), event.body(), run.headers()))
+
+    async def whisper(self, to: SeatName, event: Whispered, run: RunContext) -> int:
+        """A private message to one seat."""
+        return await self.log.append(Draft(self.subjects.inbox(to), event.body(), run.headers()))
+
+    async def remember(self, seat: SeatName, memories: Sequence[Remembered], run: RunContext) -> list[int]:
+        """Append to a seat's private memory, pipelined.
+
+        Memories with a `run_id` count once that turn is committed. The same memory of the same run is stored once.
+        """
+        drafts = [
+            Draft(
+                self.subjects.memory(seat),
+                body,
+                run.headers(),
+                id=_digest(seat.encode(), run.run_id.encode(), body),
+            )
+            for body in (memory.body() for memory in memories)
+        ]
+        return await self.log.append_all(drafts)
+
+    # Reading
+
+    def world_subjects(self, *seats: SeatName) -> tuple[str, ...]:
+        """The bus, and the memory and inbox of these seats: what a process that hosts them subscribes to."""
+        private = [subject for seat in seats for subject in (self.subjects.memory(seat), self.subjects.inbox(seat))]
+        return (self.subjects.bus, *private)
+
+    def read(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        since_s: float | None = None,
+        seats: Sequence[SeatName] = (),
+    ) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
+        """The records that are there now, in order; then it ends."""
+        return self.log.read(*self.world_subjects(*seats), after=after, until=until, since_s=since_s)
+
+    def follow(
+        self, *, after: int = 0, since_s: float | None = None, seats: Sequence[SeatName] = ()
+    ) -> AbstractAsyncContextManager[Tail]:
+        """The records, and then those that come."""
+        return self.log.follow(*self.world_subjects(*seats), after=after, since_s=since_s)
+
+    async def floor(self, until: int | None = None) -> Floor:
+        """The floor now, or as it was at a sequence number. Raises UnknownConversation."""
+        floor = Floor()
+        async with self.read(until=until) as records:
+            async for record in records:
+                floor = fold_floor(floor, record)
+        if floor.opened is None:
+            raise UnknownConversation(self.id)
+        return floor
+
+    async def world(self, *seats: SeatName, until: int | None = None) -> World:
+        """What these seats know now, or knew at a sequence number. Raises UnknownConversation."""
+        world = World(*seats)
+        async with self.read(until=until, seats=seats) as records:
+            async for record in records:
+                world.apply(record)
+        if world.floor.opened is None:
+            raise UnknownConversation(self.id)
+        return world
+
+    def journal(self, run: RunContext) -> str:
+        """The subject of a run's journal."""
+        return self.subjects.journal(run.root_run_id, run.run_id)
+
+    def run_of(self, floor: Floor) -> RunContext | None:
+        """The run of the conversation itself: the root of every turn in it."""
+        return RunContext.root(RunId(floor.opened.run_id)) if floor.opened else None
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.blake2b(b"\0".join(parts), digest_size=12).hexdigest()

@@ -1,0 +1,193 @@
+"""A log that is one JetStream stream. Only the `_jetstream*` and `_connect` files know nats-py."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from convive.bus._connect import ApiError, Connection
+from convive.bus._errors import WrongStream
+from convive.bus._jetstream_publisher import Publisher
+from convive.bus._jetstream_records import stored
+from convive.bus._jetstream_tail import BoundedReader, Hub, LiveTail
+from convive.bus._log import Draft, Record
+
+CLOSING_S = 1.0
+"""How long a reader may take to say goodbye to the server, also when it is being cancelled."""
+
+_STREAM_NOT_FOUND = 10059
+_NAME_IN_USE = 10058
+_NO_MESSAGE = 10037
+
+_PROMISED: dict[str, Any] = {
+    "retention": "limits",
+    "storage": "file",
+    "discard": "old",
+    "max_consumers": 100_000,
+    "max_msgs": -1,
+    "max_bytes": -1,
+    "max_age": 0,
+    "max_msgs_per_subject": -1,
+    "allow_direct": True,
+    "allow_rollup_hdrs": True,
+    "allow_msg_ttl": True,
+    "deny_delete": True,
+    "duplicate_window": 600_000_000_000,
+    "compression": "s2",
+}
+_MAY_DIFFER = {
+    "max_consumers",
+    "compression",
+    "duplicate_window",
+    "allow_direct",
+    "allow_rollup_hdrs",
+    "deny_delete",
+}
+"""Settings whose difference costs speed or comfort but breaks no promise."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """The stream that a log lives in: its name, the subjects it binds, its replicas and what to note on it."""
+
+    name: str
+    subjects: str
+    replicas: int
+    notes: dict[str, str]
+
+
+class JetStreamLog:
+    """`Log` on one stream of a JetStream server. Made by `open_log`."""
+
+    def __init__(self, connection: Connection, publisher: Publisher, stream: str) -> None:
+        self._connection = connection
+        self._publisher = publisher
+        self._stream = stream
+        self._hubs: dict[tuple[str, ...], Hub] = {}
+        self._opening = asyncio.Lock()
+
+    async def append(self, draft: Draft) -> int:
+        return await self._publisher.append(self._stream, draft)
+
+    async def append_all(self, drafts: Sequence[Draft]) -> list[int]:
+        return await self._publisher.append_all(self._stream, drafts)
+
+    async def post(self, draft: Draft) -> None:
+        await self._publisher.post(draft)
+
+    @asynccontextmanager
+    async def read(
+        self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
+    ) -> AsyncIterator[AsyncIterator[Record]]:
+        reader = BoundedReader(self._connection, self._stream, subjects, after, until, since_s)
+        try:
+            await reader.open()
+            yield reader
+        finally:
+            with anyio.move_on_after(CLOSING_S, shield=True):
+                await reader.close()
+
+    @asynccontextmanager
+    async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncIterator[LiveTail]:
+        # A start by time has a consumer of its own: its first sequence number is not known beforehand.
+        key = subjects if since_s is None else (*subjects, f"since {since_s}")
+        async with self._opening:
+            hub = self._hubs.get(key)
+            if hub is None:
+                hub = Hub(self._connection, self._stream, subjects, after, since_s)
+                await hub.consumer.open()
+                self._hubs[key] = hub
+                self._connection.tasks.start_soon(hub.keep)
+        tail = LiveTail(hub, after, lambda first, last: self.read(*subjects, after=first, until=last, since_s=since_s))
+        hub.tails.add(tail)
+        try:
+            yield tail
+        finally:
+            hub.tails.discard(tail)
+            if not hub.tails:
+                self._hubs.pop(key, None)
+                with anyio.move_on_after(CLOSING_S, shield=True):
+                    await hub.close()
+
+    async def last(self, subject: str) -> Record | None:
+        try:
+            return stored(await self._connection.api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject}))
+        except ApiError as error:
+            if error.code == _NO_MESSAGE:
+                return None
+            raise
+
+    async def subjects(self, pattern: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        while True:
+            query = {"subjects_filter": pattern, "offset": len(found)}
+            answer = await self._connection.api(f"STREAM.INFO.{self._stream}", query)
+            page = answer["state"].get("subjects") or {}
+            found.update(page)
+            if not page or len(found) >= int(answer.get("total", 0)):
+                return found
+
+
+async def open_log(connection: Connection, publisher: Publisher, plan: StreamPlan) -> JetStreamLog:
+    """The log of a stream, created when it does not exist.
+
+    Raises WrongStream when a stream of that name has settings that would break a promise of the bus.
+    """
+    try:
+        found = await connection.api(f"STREAM.INFO.{plan.name}")
+    except ApiError as error:
+        if error.code != _STREAM_NOT_FOUND:
+            raise
+        found = await _create(connection, plan)
+    _check(plan, found["config"])
+    return JetStreamLog(connection, publisher, plan.name)
+
+
+async def stream_names(connection: Connection, pattern: str) -> list[str]:
+    """The names of the streams that bind subjects matching `pattern`, in order."""
+    names: list[str] = []
+    while True:
+        answer = await connection.api("STREAM.NAMES", {"subject": pattern, "offset": len(names)})
+        page = answer.get("streams") or []
+        names += page
+        if not page or len(names) >= int(answer.get("total", 0)):
+            return sorted(names)
+
+
+async def _create(connection: Connection, plan: StreamPlan) -> dict[str, Any]:
+    config = {
+        "name": plan.name,
+        "subjects": [plan.subjects],
+        "num_replicas": plan.replicas,
+        "metadata": plan.notes,
+        **_PROMISED,
+    }
+    try:
+        return await connection.api(f"STREAM.CREATE.{plan.name}", config)
+    except ApiError as error:
+        if error.code == _NAME_IN_USE:  # another process was first, or it has other settings: look
+            return await connection.api(f"STREAM.INFO.{plan.name}")
+        raise WrongStream(
+            f"the server refused to create the stream {plan.name}: {error}. Nothing was changed. Use another "
+            "server, or another prefix if these subjects belong to somebody else."
+        ) from None
+
+
+def _check(plan: StreamPlan, config: dict[str, Any]) -> None:
+    wanted = {"subjects": [plan.subjects], **{k: v for k, v in _PROMISED.items() if k not in _MAY_DIFFER}}
+    found = {"max_age": 0, "allow_msg_ttl": False, **config}
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise WrongStream(
+                f"the stream {plan.name} exists with {name} = {found.get(name)!r}, Convive needs {value!r}. "
+                "Nothing was changed. Use another server or prefix, or move that stream away."
+            )
+    for name, value in plan.notes.items():
+        if (config.get("metadata") or {}).get(name, value) != value:
+            raise WrongStream(
+                f"the stream {plan.name} was made with {name} = {config['metadata'][name]}, this process uses {value}. "
+                f"The number is fixed for the life of a store: open the bus with {config['metadata'][name]}."
+            )

@@ -1,0 +1,201 @@
+"""One ordered push consumer that heals itself: no gap, no duplicate, whatever happens to the connection.
+
+nats-py has such a thing; it leaves a silent hole for a slow reader and stays dark for up to 20 s after a
+server restart (../shared research, pitfalls 2 to 4). This one checks that the consumer's own count is contiguous,
+asks for a heartbeat every half second, and starts a new consumer behind the last record whenever in doubt.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from convive.bus._connect import ApiError, Connection
+from convive.bus._errors import BusUnavailable
+from convive.bus._jetstream_records import delivered
+from convive.bus._log import Record
+
+HEARTBEAT_S = 0.5
+SILENCE_S = 1.6
+"""Three heartbeats without a sign of life: the consumer is gone."""
+
+RETRY_S = 0.1
+
+
+class Consumer:
+    """Delivers the records of some subjects of one stream, in order, from behind `after` on.
+
+    `deliver` is called for each record on the event loop and must not block. `held` says whether the receiver has
+    more than it can take; while it does, flow control keeps the server from sending more.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        subjects: tuple[str, ...],
+        after: int,
+        since_s: float | None,
+        deliver: Callable[[Record], None],
+        held: Callable[[], bool],
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._subjects = subjects
+        self._since_s = since_s
+        self._deliver = deliver
+        self._held = held
+        self._generation = 0
+        self._subscription: Subscription | None = None
+        self._name = ""
+        self._place = 0
+        self._heard = 0.0
+        self._owed = ""
+        self._forget: Callable[[], None] = _nothing
+        self.last = after
+        """The sequence number of the last record that was delivered."""
+        self.pending = 0
+        """How many records there still were when the last one was sent; 0: caught up."""
+        self.trouble = asyncio.Event()
+        """Set when the consumer must be replaced; `replace` clears it."""
+
+    async def open(self) -> None:
+        """Start delivering. Raises BusUnavailable, or ApiError when the stream refuses the consumer."""
+        self._forget = self._connection.on_reconnect(self.trouble.set)
+        await self._start()
+
+    async def replace(self) -> None:
+        """Start a new consumer behind the last record, as often as it takes. Raises BusUnavailable when it cannot."""
+        while True:
+            self.trouble.clear()
+            await self._stop()
+            try:
+                await self._start()
+            except ApiError:
+                await asyncio.sleep(RETRY_S)  # a stream is being recovered or has no leader yet
+            except BusUnavailable:
+                if self._connection.client.is_closed:
+                    raise
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def recount(self) -> None:
+        """Ask the server how many records are still to come."""
+        try:
+            answer = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{self._name}")
+        except (ApiError, BusUnavailable):
+            self.trouble.set()
+            return
+        if int(answer["delivered"]["consumer_seq"]) == self._place:
+            self.pending = int(answer["num_pending"])
+
+    @property
+    def silent(self) -> bool:
+        """No sign of life for so long that the consumer must be gone."""
+        return asyncio.get_running_loop().time() - self._heard > SILENCE_S
+
+    async def close(self) -> None:
+        """End the delivery. The server drops the consumer by itself when it cannot be told."""
+        self._forget()
+        await self._stop()
+
+    async def resume(self) -> None:
+        """Answer the flow-control request that was held back, now that there is room again."""
+        if self._owed:
+            reply, self._owed = self._owed, ""
+            await self._reply(reply)
+
+    async def _start(self) -> None:
+        self._generation += 1
+        self._place = 0
+        inbox = self._connection.inbox()
+        generation = self._generation
+
+        async def receive(message: Msg) -> None:
+            if generation == self._generation:
+                await self._receive(message)
+
+        self._subscription = await self._connection.client.subscribe(
+            inbox, cb=receive, pending_msgs_limit=-1, pending_bytes_limit=0
+        )
+        self._name = inbox.rpartition(".")[2]
+        self._heard = asyncio.get_running_loop().time()
+        # The request goes out behind the subscription on the same connection, so no message can be missed.
+        config = {"name": self._name, "deliver_subject": inbox, **self._start_policy(), **_SETTINGS}
+        config["filter_subjects"] = list(self._subjects)
+        answer = await self._connection.api(
+            f"CONSUMER.CREATE.{self._stream}.{self._name}",
+            {"stream_name": self._stream, "config": config, "action": "create"},
+        )
+        if self._place == 0:  # a delivered record knows better than the answer that it overtook
+            self.pending = int(answer.get("num_pending", 0)) + int(answer["delivered"]["consumer_seq"])
+
+    def _start_policy(self) -> dict[str, Any]:
+        if self.last == 0 and self._since_s is not None:
+            start = datetime.fromtimestamp(self._since_s, UTC).isoformat(timespec="microseconds")
+            return {"deliver_policy": "by_start_time", "opt_start_time": start.replace("+00:00", "Z")}
+        if self.last == 0:
+            return {"deliver_policy": "all"}
+        return {"deliver_policy": "by_start_sequence", "opt_start_seq": self.last + 1}
+
+    async def _stop(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        self._generation += 1
+        self._owed = ""
+        if subscription is None:
+            return
+        with contextlib.suppress(nats.errors.Error):
+            # Nobody waits for the answer: without interest in its subject the consumer expires by itself.
+            await self._connection.client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}")
+            await subscription.unsubscribe()
+
+    async def _receive(self, message: Msg) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        arrived = delivered(message)
+        if arrived is None:
+            await self._control(message)
+            return
+        if arrived.place != self._place + 1:
+            self.trouble.set()
+            return
+        self._place = arrived.place
+        self.last = arrived.record.seq
+        self.pending = arrived.pending
+        self._deliver(arrived.record)
+
+    async def _control(self, message: Msg) -> None:
+        headers = message.headers or {}
+        if int(headers.get("Nats-Last-Consumer", self._place)) != self._place:
+            self.trouble.set()
+        reply = message.reply or headers.get("Nats-Consumer-Stalled", "")
+        if not reply:
+            return
+        if self._held():
+            self._owed = reply
+        else:
+            await self._reply(reply)
+
+    async def _reply(self, reply: str) -> None:
+        with contextlib.suppress(nats.errors.Error):
+            await self._connection.client.publish(reply)
+
+
+def _nothing() -> None:
+    """There is no hook to forget yet."""
+
+
+_SETTINGS: dict[str, Any] = {
+    "ack_policy": "none",
+    "max_deliver": 1,
+    "flow_control": True,
+    "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+    "inactive_threshold": 10_000_000_000,
+    "mem_storage": True,
+    "num_replicas": 1,
+}

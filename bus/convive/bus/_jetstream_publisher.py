@@ -1,0 +1,206 @@
+"""Durable appends: one inbox for all acknowledgements, deadlines, and retries of the same bytes.
+
+nats-py's own `publish_async` leaves futures unresolved after a server restart, and its `publish` turns a
+late acknowledgement into a second record. Here every draft carries an id, so sending it again is safe: the
+server stores it once (architecture.md section 3, "What bites").
+"""
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from convive.bus._connect import ApiError, Connection
+from convive.bus._errors import BusUnavailable, Conflict, MaybeAppended, NotAppended
+from convive.bus._jetstream_records import stored
+from convive.bus._log import MESSAGE_ID, Draft, Guard
+
+ATTEMPT_S = 2.0
+"""An acknowledgement that is this late was probably lost: the same bytes are sent again."""
+
+WINDOW = 1000
+"""Pipelined appends in flight. More gains nothing, and a server drops what overflows its ingest queue."""
+
+_WRONG_LAST_SEQUENCE = 10071
+_GUARDED_WRITE_IN_FLIGHT = 10164
+_TEMPORARILY_UNAVAILABLE = 10008
+_LAST_SEQUENCE = re.compile(r"(\d+)\s*$")
+
+
+@dataclass(slots=True)
+class _InFlight:
+    draft: Draft
+    headers: dict[str, str]
+    reply: str
+    answer: asyncio.Future[dict[str, Any]]
+
+
+class Publisher:
+    """Appends drafts to whatever stream takes their subjects."""
+
+    def __init__(self, connection: Connection, patience_s: float) -> None:
+        self._connection = connection
+        self._patience_s = patience_s
+        self._inbox = connection.inbox()
+        self._count = 0
+        self._in_flight: dict[str, _InFlight] = {}
+
+    async def start(self) -> None:
+        """Listen for acknowledgements. Once, before the first append."""
+        await self._connection.client.subscribe(
+            f"{self._inbox}.*", cb=self._acknowledged, pending_msgs_limit=-1, pending_bytes_limit=0
+        )
+        # nats-py sends the PING of a flush before the SUB that waits with it: a second one is the barrier.
+        await self._connection.client.flush()
+        await self._connection.client.flush()
+        self._connection.on_reconnect(self._send_all_again)
+
+    async def append(self, stream: str, draft: Draft) -> int:
+        """See `Log.append`."""
+        flight = await self._send(draft)
+        return await self._settle(stream, flight)
+
+    async def append_all(self, stream: str, drafts: Sequence[Draft]) -> list[int]:
+        """See `Log.append_all`."""
+        places: list[int] = []
+        for start in range(0, len(drafts), WINDOW):
+            flights = [await self._send(draft) for draft in drafts[start : start + WINDOW]]
+            try:
+                places += [await self._settle(stream, flight) for flight in flights]
+            finally:
+                for flight in flights:
+                    self._in_flight.pop(flight.reply, None)
+        return places
+
+    async def post(self, draft: Draft) -> None:
+        """See `Log.post`."""
+        if not self._connection.lost:
+            await self._publish(draft, _headers(draft), "")
+
+    async def _send(self, draft: Draft) -> _InFlight:
+        if draft.id is None:
+            draft = replace(draft, id=secrets.token_hex(8))
+        self._count += 1
+        reply = f"{self._inbox}.{self._count}"
+        flight = _InFlight(draft, _headers(draft), reply, asyncio.get_running_loop().create_future())
+        self._in_flight[reply] = flight
+        try:
+            await self._publish(draft, flight.headers, reply)
+        except BaseException:
+            del self._in_flight[reply]
+            raise
+        return flight
+
+    async def _publish(self, draft: Draft, headers: dict[str, str], reply: str) -> None:
+        try:
+            await self._connection.client.publish(draft.subject, draft.body, reply=reply, headers=headers or None)
+        except nats.errors.MaxPayloadError:
+            raise NotAppended(
+                f"{draft.subject}: the body has {len(draft.body)} bytes, the server takes "
+                f"{self._connection.client.max_payload}. Nothing was appended; shorten it, or store it elsewhere "
+                "and append a reference."
+            ) from None
+        except nats.errors.OutboundBufferLimitError:
+            return  # disconnected with a full buffer: it is sent again after the reconnect
+        except (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
+            raise BusUnavailable(
+                f"the connection to {self._connection.url} is closed. What was acknowledged is safe; "
+                "open the bus again."
+            ) from None
+
+    async def _settle(self, stream: str, flight: _InFlight) -> int:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            while True:
+                answer = await self._wait(flight, began + self._patience_s - loop.time())
+                error = answer.get("error")
+                if error is None:
+                    return int(answer["seq"])
+                code = int(error.get("err_code", 0))
+                if code == _WRONG_LAST_SEQUENCE:
+                    return await self._own_or_conflict(stream, flight.draft, str(error.get("description", "")))
+                if code not in (_GUARDED_WRITE_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, 503):
+                    raise NotAppended(
+                        f"{flight.draft.subject}: the server refused the record: {error.get('description')} ({code}). "
+                        "Nothing was appended."
+                    )
+                if loop.time() - began > self._patience_s:
+                    raise MaybeAppended(flight.draft.subject, self._patience_s)
+                # Another guarded write is on its way through the replicas, or a leader is being elected.
+                await asyncio.sleep(0.002 if code == _GUARDED_WRITE_IN_FLIGHT else 0.1)
+                await self._again(flight)
+        finally:
+            self._in_flight.pop(flight.reply, None)
+
+    async def _wait(self, flight: _InFlight, patience_s: float) -> dict[str, Any]:
+        while patience_s > 0:
+            try:
+                async with asyncio.timeout(min(ATTEMPT_S, patience_s)):
+                    return await asyncio.shield(flight.answer)
+            except TimeoutError:
+                patience_s -= ATTEMPT_S
+                if not self._connection.lost:
+                    await self._publish(flight.draft, flight.headers, flight.reply)
+        raise MaybeAppended(flight.draft.subject, self._patience_s)
+
+    async def _again(self, flight: _InFlight) -> None:
+        flight.answer = asyncio.get_running_loop().create_future()
+        self._in_flight[flight.reply] = flight
+        await self._publish(flight.draft, flight.headers, flight.reply)
+
+    async def _own_or_conflict(self, stream: str, draft: Draft, description: str) -> int:
+        """A refused guard may mean that our own earlier copy is what came first: one node checks guards
+        before duplicates, three nodes the other way round. Read from the leader to know."""
+        guard = draft.guard or Guard(draft.subject, 0)
+        found = await own_record(self._connection, stream, draft, guard.last)
+        if found is not None:
+            return found
+        match = _LAST_SEQUENCE.search(description)
+        raise Conflict(draft.subject, guard.last, int(match[1]) if match else -1)
+
+    async def _acknowledged(self, message: Msg) -> None:
+        flight = self._in_flight.get(message.subject)
+        if flight is None or flight.answer.done():
+            return
+        if not message.data:
+            # No stream took the record (status 503): it is being created, or its leader is being elected.
+            flight.answer.set_result({"error": {"err_code": 503, "description": "no stream takes this subject"}})
+            return
+        flight.answer.set_result(json.loads(message.data))
+
+    def _send_all_again(self) -> None:
+        self._connection.tasks.start_soon(self._resend, list(self._in_flight.values()))
+
+    async def _resend(self, flights: list[_InFlight]) -> None:
+        for flight in flights:
+            if not flight.answer.done() and not self._connection.lost:
+                await self._publish(flight.draft, flight.headers, flight.reply)
+
+
+async def own_record(connection: Connection, stream: str, draft: Draft, after: int) -> int | None:
+    """The place of our own copy of a draft, when it is the first record on its subject behind `after`."""
+    try:
+        query = {"seq": after + 1, "next_by_subj": draft.subject}
+        record = stored(await connection.api(f"STREAM.MSG.GET.{stream}", query))
+    except ApiError:
+        return None
+    return record.seq if record.headers.get(MESSAGE_ID) == draft.id else None
+
+
+def _headers(draft: Draft) -> dict[str, str]:
+    headers = dict(draft.headers)
+    if draft.id is not None:
+        headers[MESSAGE_ID] = draft.id
+    if draft.guard is not None:
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(draft.guard.last)
+        headers["Nats-Expected-Last-Subject-Sequence-Subject"] = draft.guard.subjects
+    if draft.ttl_s is not None:
+        headers["Nats-TTL"] = str(draft.ttl_s)
+    return headers

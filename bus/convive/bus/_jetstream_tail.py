@@ -1,0 +1,225 @@
+"""Readers of a stream: bounded ones with a consumer of their own, live ones that share a consumer.
+
+A consumer per listener costs the server 25 ms for a thousand listeners, one consumer handed out in process 4 ms
+(architecture.md section 3). So all tails of one process on the same subjects share a `Hub`.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Self
+
+import anyio
+
+from convive.bus._connect import Connection
+from convive.bus._errors import BusUnavailable
+from convive.bus._jetstream_consumer import SILENCE_S, Consumer
+from convive.bus._log import Record
+
+ROOM = 8_192
+"""Records that wait for one reader. A bounded reader then holds the server back; a live one reads again later."""
+
+
+class BoundedReader:
+    """The records that a stream holds now, up to `until`; an async iterator that ends."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        subjects: tuple[str, ...],
+        after: int,
+        until: int | None,
+        since_s: float | None,
+    ) -> None:
+        self._waiting: deque[Record] = deque()
+        self._more = asyncio.Event()
+        self._until = until
+        self._done = False
+        self._consumer = Consumer(
+            connection, stream, subjects, after, since_s, self._take, lambda: len(self._waiting) >= ROOM
+        )
+
+    async def open(self) -> None:
+        await self._consumer.open()
+        self._finish_if_complete()
+
+    async def close(self) -> None:
+        await self._consumer.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Record:
+        while True:
+            if self._waiting:
+                record = self._waiting.popleft()
+                if len(self._waiting) < ROOM // 2:
+                    await self._consumer.resume()
+                return record
+            if self._done:
+                raise StopAsyncIteration
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._more.clear()
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                await self._more.wait()
+        except TimeoutError:
+            # Records that expired meanwhile are counted as pending but never come.
+            await self._consumer.recount()
+        if self._consumer.trouble.is_set() or self._consumer.silent:
+            await self._consumer.replace()
+        self._finish_if_complete()
+
+    def _take(self, record: Record) -> None:
+        if self._done:
+            return
+        if self._until is not None and record.seq > self._until:
+            self._done = True
+        else:
+            self._waiting.append(record)
+            self._finish_if_complete()
+        self._more.set()
+
+    def _finish_if_complete(self) -> None:
+        if self._consumer.pending == 0 or (self._until is not None and self._consumer.last >= self._until):
+            self._done = True
+
+
+class Hub:
+    """One live consumer and the tails that it feeds."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        subjects: tuple[str, ...],
+        after: int,
+        since_s: float | None,
+    ) -> None:
+        self.consumer = Consumer(connection, stream, subjects, after, since_s, self._hand_out, lambda: False)
+        self.tails: set[LiveTail] = set()
+        self.failure: BusUnavailable | None = None
+        self._scope = anyio.CancelScope()
+
+    async def keep(self) -> None:
+        """Replace the consumer whenever it may be gone. Runs until `close`."""
+        with self._scope:
+            while self.failure is None:
+                try:
+                    async with asyncio.timeout(SILENCE_S):
+                        await self.consumer.trouble.wait()
+                except TimeoutError:
+                    if not self.consumer.silent:
+                        continue
+                await self._heal()
+
+    async def close(self) -> None:
+        """End the delivery."""
+        self._scope.cancel()
+        await self.consumer.close()
+
+    async def _heal(self) -> None:
+        try:
+            await self.consumer.replace()
+        except BusUnavailable as error:
+            self.failure = error
+            for tail in self.tails:
+                tail.wake()
+
+    def _hand_out(self, record: Record) -> None:
+        for tail in self.tails:
+            tail.push(record)
+
+
+class LiveTail:
+    """See `Tail`. What came before the hub joined, or while this reader was slow, is read in chunks of its own."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        after: int,
+        read: Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Record]]],
+    ) -> None:
+        self._hub = hub
+        self._read = read
+        self._seen = after
+        self._horizon = hub.consumer.last if after < hub.consumer.last else after
+        self._old: deque[Record] = deque()
+        self._live: deque[Record] = deque()
+        self._more: asyncio.Future[None] | None = None
+        self._stale = False
+
+    @property
+    def caught_up(self) -> bool:
+        return not (self._old or self._live or self._stale or self._seen < self._horizon or self._hub.consumer.pending)
+
+    async def next(self, timeout_s: float | None = None) -> Record | None:
+        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        while True:
+            if self._old:
+                return self._old.popleft()
+            if self._seen < self._horizon:
+                await self._refill()
+                continue
+            while self._live:
+                record = self._live.popleft()
+                if record.seq > self._seen:
+                    self._seen = record.seq
+                    return record
+            if self._stale:
+                self._stale = False
+                self._horizon = self._hub.consumer.last
+                continue
+            if self._hub.failure is not None:
+                raise self._hub.failure
+            if not await self._arrival(deadline):
+                return None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Record:
+        record = await self.next()
+        assert record is not None  # noqa: S101 - next() without a deadline returns a record or raises
+        return record
+
+    def push(self, record: Record) -> None:
+        if self._stale:
+            return
+        if len(self._live) >= ROOM:
+            self._live.clear()
+            self._stale = True
+        else:
+            self._live.append(record)
+        self.wake()
+
+    def wake(self) -> None:
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    async def _arrival(self, deadline: float | None) -> bool:
+        self._more = asyncio.get_running_loop().create_future()
+        try:
+            if deadline is None:
+                await self._more
+            else:
+                async with asyncio.timeout_at(deadline):
+                    await self._more
+        except TimeoutError:
+            return False
+        finally:
+            self._more = None
+        return True
+
+    async def _refill(self) -> None:
+        async with self._read(self._seen, self._horizon) as records:
+            async for record in records:
+                self._old.append(record)
+                self._seen = record.seq
+                if len(self._old) >= ROOM:
+                    return
+        self._seen = self._horizon

@@ -1,0 +1,102 @@
+"""Opening a bus: an explicit URL, `CONVIVE_NATS_URL`, or the embedded server."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from convive.bus._bus import Bus
+from convive.bus._connect import Connection, connect
+from convive.bus._errors import BadName, BusUnavailable
+from convive.bus._jetstream import StreamPlan, open_log, stream_names
+from convive.bus._jetstream_publisher import Publisher
+from convive.bus._log import Log
+from convive.bus._server import embedded_server
+
+URL_VARIABLE = "CONVIVE_NATS_URL"
+DEFAULT_DATA = Path(".convive")
+PARTITIONS = 16
+
+
+@asynccontextmanager
+async def open_bus(
+    url: str | None = None,
+    *,
+    data: Path | None = None,
+    fast: bool = False,
+    prefix: str = "cv",
+    partitions: int = PARTITIONS,
+    replicas: int = 1,
+    patience_s: float = 30.0,
+    environ: Mapping[str, str] = os.environ,
+) -> AsyncIterator[Bus]:
+    """A bus on a JetStream server.
+
+    Without a `url` and without `CONVIVE_NATS_URL`, the embedded server runs on the directory `data`
+    (default `.convive`). `partitions` is fixed for the life of a store. `fast` lets the embedded server acknowledge
+    before it has synced to disk. `patience_s` is how long an append waits for a server that is away.
+
+    Raises BusUnavailable or WrongStream.
+    """
+    if not prefix.isalnum() or not prefix.islower():
+        raise BadName(f"{prefix!r} is not a prefix for subjects: use lower-case letters and digits.")
+    async with AsyncExitStack() as stack:
+        wanted = url or (None if data is not None else environ.get(URL_VARIABLE))
+        if not wanted:
+            server = await stack.enter_async_context(embedded_server(data or DEFAULT_DATA, fast=fast))
+            wanted = server.url
+        connection = await stack.enter_async_context(connect(wanted))
+        publisher = Publisher(connection, patience_s)
+        await publisher.start()
+        store = _Store(connection, publisher, prefix, partitions, replicas)
+        await store.check()
+        yield Bus(store.partition, store.existing, prefix=prefix, partitions=partitions, where=connection.url)
+
+
+class _Store:
+    """The partition streams of one prefix, opened as they are needed."""
+
+    def __init__(
+        self, connection: Connection, publisher: Publisher, prefix: str, partitions: int, replicas: int
+    ) -> None:
+        self._connection = connection
+        self._publisher = publisher
+        self._prefix = prefix
+        self._partitions = partitions
+        self._replicas = replicas
+        self._logs: dict[int, Log] = {}
+
+    async def check(self) -> None:
+        """Refuse a store that was made with another number of partitions."""
+        existing = await stream_names(self._connection, f"{self._prefix}.>")
+        for name in existing[:1]:
+            head, _, number = name.rpartition("_")
+            if head != self._head or not number.isdigit():
+                raise BusUnavailable(
+                    f"the stream {name} on {self._connection.url} takes the subjects {self._prefix}.>, which the bus "
+                    "needs. Nothing was changed. Use another prefix or server."
+                )
+            await self.partition(int(number))
+
+    async def partition(self, number: int) -> Log:
+        log = self._logs.get(number)
+        if log is None:
+            plan = StreamPlan(
+                f"{self._head}_{number:02d}",
+                f"{self._prefix}.{number:02d}.>",
+                self._replicas,
+                {"convive.partitions": str(self._partitions)},
+            )
+            log = self._logs[number] = await open_log(self._connection, self._publisher, plan)
+        return log
+
+    async def existing(self) -> Mapping[int, Log]:
+        for name in await stream_names(self._connection, f"{self._prefix}.>"):
+            number = name.rpartition("_")[2]
+            if number.isdigit():
+                await self.partition(int(number))
+        return self._logs
+
+    @property
+    def _head(self) -> str:
+        return "CONVIVE" if self._prefix == "cv" else f"CONVIVE_{self._prefix.upper()}"
