@@ -113,13 +113,17 @@ class EmbeddedServer:
             place = Place(await self._choose_port(), self._wants_fast)
             write(self._data, CONFIG, server_config(self._data, place.port, fast=place.fast))
             write_place(self._data, place)
-            self._process = process = ServerProcess(self._binary, self._data, lock)
-            if await process.ready(place.port, _START_S):
-                self._place = place
-                return
-            died = not process.alive
-            failure = self._failure("died at its start" if died else f"has not answered for {_START_S:g} s")
-            await self._close_process()
+            process = ServerProcess(self._binary, self._data, lock)
+            try:
+                if await process.ready(place.port, _START_S):
+                    self._process, self._place = process, place
+                    return
+                died = not process.alive
+                what = "died at its start" if died else f"has not answered for {_START_S:g} s"
+                failure = self._failure(what, process.last_words())
+            finally:
+                if self._process is not process:
+                    await process.close()
             # Somebody took the port between our look and the server's: choose again.
             if not died or is_free(place.port):
                 raise failure
@@ -165,7 +169,7 @@ class EmbeddedServer:
         """Without a living server of our own: put one in its place, or keep to that of another process."""
         died = self._process
         if died is not None:
-            failure = self._failure("died")
+            failure = self._failure("died", died.last_words())
             await self._close_process()
             if died.age_s < _GOOD_START_S:
                 raise failure
@@ -177,8 +181,7 @@ class EmbeddedServer:
         if process is not None:
             await process.close()
 
-    def _failure(self, what: str) -> BusUnavailable:
-        words = "" if self._process is None else self._process.last_words()
+    def _failure(self, what: str, words: str) -> BusUnavailable:
         return BusUnavailable(
             f"the server of {self._data} {what}; its last words: {words}. What was acknowledged is safe; "
             f"{self._data / LOG} has more. Cure the cause and start again."
@@ -186,9 +189,7 @@ class EmbeddedServer:
 
 
 @asynccontextmanager
-async def embedded_server(
-    data: Path, *, fast: bool = False, port: int | None = None
-) -> AsyncGenerator[EmbeddedServer]:
+async def embedded_server(data: Path, *, fast: bool = False, port: int | None = None) -> AsyncGenerator[EmbeddedServer]:
     """Use the server of a data directory for as long as the context is open; start it if nobody runs it.
 
     The server listens on 127.0.0.1 only, on `port`, else on the port of the last time, else on a free one. It

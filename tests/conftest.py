@@ -1,0 +1,140 @@
+"""Real servers for the tests: one from the wheel for everybody, and three nodes from `deploy/nats.conf`."""
+
+import http.client
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from convive.bus import _server_child
+from convive.bus._server import embedded_server
+from convive.bus._server_process import HOST, is_free, server_binary
+
+ROOT = Path(__file__).parents[1]
+NODES: tuple[str, ...] = ("nats-1", "nats-2", "nats-3")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server that all tests of the session share: use conversations of your own."""
+    data = tmp_path_factory.mktemp("nats") / "data"
+    with (
+        start_blocking_portal() as portal,  # a thread that lives as long as the server
+        portal.wrap_async_context_manager(embedded_server(data)) as server,
+    ):
+        yield server.url
+
+
+class Cluster:
+    """Three local nodes of one JetStream cluster, started from the file that docker-compose.yml mounts."""
+
+    def __init__(self, data: Path) -> None:
+        ports = _free_ports(3 * len(NODES))
+        self._data = data
+        self._client = dict(zip(NODES, ports[0:3], strict=True))
+        self._routes = dict(zip(NODES, ports[3:6], strict=True))
+        self._monitor = dict(zip(NODES, ports[6:9], strict=True))
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The URL of each node, by its name."""
+        return {name: f"nats://{HOST}:{port}" for name, port in self._client.items()}
+
+    @property
+    def url(self) -> str:
+        """The URLs of all nodes, separated by commas."""
+        return ",".join(self.urls.values())
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What `deploy/nats.conf` takes from the environment."""
+        client = f"{HOST}:{self._client[name]}"
+        routes = {f"ROUTE_{n}": f"nats://{HOST}:{port}" for n, port in enumerate(self._routes.values(), 1)}
+        return {
+            "NODE_NAME": name,
+            "CLIENT_LISTEN": client,
+            "CLIENT_ADVERTISE": client,
+            "MONITOR_LISTEN": f"{HOST}:{self._monitor[name]}",
+            "CLUSTER_LISTEN": f"{HOST}:{self._routes[name]}",
+            "STORE_DIR": str(self._data / name),
+            **routes,
+        }
+
+    def start(self, name: str) -> None:
+        """Start a node that does not run, without waiting. The node dies with the thread that calls this."""
+        log = self._data / f"{name}.log"
+        command = [sys.executable, "-I", "-S", _server_child.__file__, str(os.getpid()), str(server_binary())]
+        with log.open("ab") as output:
+            self._running[name] = subprocess.Popen(
+                [*command, "--config", str(ROOT / "deploy" / "nats.conf")],
+                env={**os.environ, **self.environment(name)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """kill -9, and wait until the node is gone."""
+        process = self._running.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self) -> None:
+        for name in tuple(self._running):
+            self.kill(name)
+
+    def wait_until_healthy(self, within_s: float = 30) -> None:
+        """Wait until each node that runs is in touch with a leader of the cluster. Blocks the thread."""
+        for name in self._running:
+            _until(partial(_healthy, self._monitor[name]), within_s, f"{name} is not healthy")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three healthy nodes, shared by the tests of a module: a test that kills one starts it again."""
+    nodes = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        for name in NODES:
+            nodes.start(name)
+        nodes.wait_until_healthy()
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+def _healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=1)
+    try:
+        connection.request("GET", "/healthz?js-server-only=true")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _until(condition: Callable[[], bool], within_s: float, otherwise: str) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{otherwise} within {within_s:g} s")
+        time.sleep(0.02)
+
+
+def _free_ports(number: int) -> list[int]:
+    # Below the range of the embedded servers and of outgoing connections.
+    first = 10_000 + os.getpid() * 97 % 9_000
+    free = [port for port in range(first, first + 900) if is_free(port)]
+    return free[:number]
