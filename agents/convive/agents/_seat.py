@@ -147,9 +147,9 @@ class _Hosts:
                 if not error.transient:
                     raise
                 outcome = Pass(str(error))
-            # What is decided is committed whole: a cancellation from here on would be a matter of luck.
-            with anyio.CancelScope(shield=True):
-                await self._commit(turn, held, outcome)
+            if self._scope is scope:
+                self._scope = None  # from here on a revocation is the server's to judge
+            await self._commit(turn, held, outcome)
 
     async def _turn(self, held: OpenGrant) -> Turn:
         world = self.world

@@ -100,17 +100,9 @@ class Conversation:
         return await self._append_link(author, event, floor.seq, run)
 
     async def _append_link(self, author: SeatName, event: FloorEvent, after: int, run: RunContext) -> int:
-        body = event.body()
-        return await self.log.append(
-            Draft(
-                self.subjects.link(author),
-                body,
-                run.headers(),
-                # The same link twice is one link; two different links never share an id, not even two rivals'.
-                id=_digest(self.id.encode(), body),
-                guard=Guard(self.subjects.floor, after),
-            )
-        )
+        # No id: the guard lets the server store a link once, and the link itself tells our own from a rival's.
+        guard = Guard(self.subjects.floor, after)
+        return await self.log.append(Draft(self.subjects.link(author), event.body(), run.headers(), guard=guard))
 
     # Beside the floor
 

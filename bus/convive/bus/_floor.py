@@ -6,6 +6,8 @@ cannot: that links are numbered without a gap, and that who spoke had the floor.
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 from convive.bus._errors import BadRecord
 from convive.bus._events import (
@@ -73,11 +75,16 @@ class Floor:
     damage: tuple[BadRecord, ...] = ()
     """Records on the bus that are not ours or break the protocol; at most the first ten."""
 
+    def __hash__(self) -> int:
+        return hash((self.seq, self.links))
+
     @property
     def is_open(self) -> bool:
         return self.opened is not None and self.closed is None
 
 
+# The supervisor and the seats of one process fold the same records from the same states.
+@lru_cache(maxsize=64)
 def fold_floor(floor: Floor, record: Record) -> Floor:
     """The floor after one more record of the bus. Pure, total: what it cannot use ends up in `damage`."""
     address = address_of(record.subject)
@@ -128,8 +135,8 @@ def _link(floor: Floor, author: SeatName, event: object, record: Record) -> Floo
     why = _objection(floor, author, event)
     if why:
         raise BadRecord(record.subject, record.seq, why)
-    moved = replace(floor, seq=record.seq, at_s=record.time_s, links=floor.links + 1)
-    return _apply(moved, author, event, record.seq)
+    changes = _changes(floor, author, event, record.seq)
+    return replace(floor, seq=record.seq, at_s=record.time_s, links=floor.links + 1, **changes)
 
 
 def _objection(floor: Floor, author: SeatName, event: FloorEvent) -> str:
@@ -166,28 +173,26 @@ def _host_objection(floor: Floor, holder: Granted | None, event: Granted | Revok
             return f"closed while {holder.seat} has the floor" if holder is not None else ""
 
 
-def _apply(floor: Floor, author: SeatName, event: FloorEvent, seq: int) -> Floor:
+def _changes(floor: Floor, author: SeatName, event: FloorEvent, seq: int) -> dict[str, Any]:
     match event:
         case Opened():
-            return replace(floor, opened=event, seats=(*event.chairs,))
+            return {"opened": event, "seats": event.chairs}
         case Granted():
             others = tuple((seat, turn) for seat, turn in floor.turns_of if seat != event.seat)
-            return replace(
-                floor,
-                turn=event.turn,
-                open_grant=OpenGrant(event, seq),
-                last_grant=event,
-                turns_of=(*others, (event.seat, event.turn)),
-            )
+            return {
+                "turn": event.turn,
+                "open_grant": OpenGrant(event, seq),
+                "last_grant": event,
+                "turns_of": (*others, (event.seat, event.turn)),
+            }
         case Said():
-            return replace(
-                floor,
-                open_grant=None,
-                said_turns=floor.said_turns + 1,
-                last_outcome=event,
-                heard=Utterance(author, event.text, event.turn),
-            )
+            return {
+                "open_grant": None,
+                "said_turns": floor.said_turns + 1,
+                "last_outcome": event,
+                "heard": Utterance(author, event.text, event.turn),
+            }
         case Passed() | Revoked():
-            return replace(floor, open_grant=None, last_outcome=event)
+            return {"open_grant": None, "last_outcome": event}
         case Ended():
-            return replace(floor, closed=event)
+            return {"closed": event}

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,22 +95,33 @@ class JetStreamLog:
         # A start by time has a consumer of its own: its first sequence number is not known beforehand.
         key = subjects if since_s is None else (*subjects, f"since {since_s}")
         async with self._opening:
-            hub = self._hubs.get(key)
+            hub = self._hubs.get(key) or self._covering(subjects, since_s)
             if hub is None:
                 hub = Hub(self._connection, self._stream, subjects, after, since_s)
                 await hub.consumer.open()
                 self._hubs[key] = hub
                 self._connection.tasks.start_soon(hub.keep)
-        tail = LiveTail(hub, after, lambda first, last: self.read(*subjects, after=first, until=last, since_s=since_s))
+
+        def read(first: int, last: int) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
+            return self.read(*subjects, after=first, until=last, since_s=since_s)
+
+        tail = LiveTail(hub, subjects, after, read)
         hub.tails.add(tail)
         try:
             yield tail
         finally:
             hub.tails.discard(tail)
             if not hub.tails:
-                self._hubs.pop(key, None)
+                self._hubs = {key: one for key, one in self._hubs.items() if one is not hub}
                 with anyio.move_on_after(CLOSING_S, shield=True):
                     await hub.close()
+
+    def _covering(self, subjects: tuple[str, ...], since_s: float | None) -> Hub | None:
+        """A hub that delivers these subjects among others: its tails pick what they want."""
+        if since_s is not None:
+            return None
+        hubs = (hub for key, hub in self._hubs.items() if key == hub.subjects)
+        return next((hub for hub in hubs if set(subjects) <= set(hub.subjects)), None)
 
     async def last(self, subject: str) -> Record | None:
         try:

@@ -24,12 +24,16 @@ from convive.bus._log import MESSAGE_ID, Draft, Guard
 ATTEMPT_S = 2.0
 """An acknowledgement that is this late was probably lost: the same bytes are sent again."""
 
+SWEEP_S = 0.25
+"""How often appends in flight are looked after: the precision of both deadlines."""
+
 WINDOW = 1000
 """Pipelined appends in flight. More gains nothing, and a server drops what overflows its ingest queue."""
 
 _WRONG_LAST_SEQUENCE = 10071
 _GUARDED_WRITE_IN_FLIGHT = 10164
 _TEMPORARILY_UNAVAILABLE = 10008
+_NO_STREAM = 503
 _LAST_SEQUENCE = re.compile(r"(\d+)\s*$")
 
 
@@ -39,6 +43,8 @@ class _InFlight:
     headers: dict[str, str]
     reply: str
     answer: asyncio.Future[dict[str, Any]]
+    began_s: float
+    sent_s: float
 
 
 class Publisher:
@@ -50,6 +56,7 @@ class Publisher:
         self._inbox = connection.inbox()
         self._count = 0
         self._in_flight: dict[str, _InFlight] = {}
+        self._sweep: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Listen for acknowledgements. Once, before the first append."""
@@ -76,6 +83,7 @@ class Publisher:
             finally:
                 for flight in flights:
                     self._in_flight.pop(flight.reply, None)
+                    flight.answer.cancel()
         return places
 
     async def post(self, draft: Draft) -> None:
@@ -84,12 +92,16 @@ class Publisher:
             await self._publish(draft, _headers(draft), "")
 
     async def _send(self, draft: Draft) -> _InFlight:
-        if draft.id is None:
+        if draft.id is None and draft.guard is None:
             draft = replace(draft, id=secrets.token_hex(8))
         self._count += 1
         reply = f"{self._inbox}.{self._count}"
-        flight = _InFlight(draft, _headers(draft), reply, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        flight = _InFlight(draft, _headers(draft), reply, loop.create_future(), now_s, now_s)
         self._in_flight[reply] = flight
+        if self._sweep is None:
+            self._sweep = loop.call_later(SWEEP_S, self._look_after)
         try:
             await self._publish(draft, flight.headers, reply)
         except BaseException:
@@ -116,44 +128,47 @@ class Publisher:
 
     async def _settle(self, stream: str, flight: _InFlight) -> int:
         loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
             while True:
-                answer = await self._wait(flight, began + self._patience_s - loop.time())
+                answer = await flight.answer
                 error = answer.get("error")
                 if error is None:
                     return int(answer["seq"])
                 code = int(error.get("err_code", 0))
                 if code == _WRONG_LAST_SEQUENCE:
                     return await self._own_or_conflict(stream, flight.draft, str(error.get("description", "")))
-                if code not in (_GUARDED_WRITE_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, 503):
+                if code not in (_GUARDED_WRITE_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, _NO_STREAM):
                     raise NotAppended(
                         f"{flight.draft.subject}: the server refused the record: {error.get('description')} ({code}). "
                         "Nothing was appended."
                     )
-                if loop.time() - began > self._patience_s:
+                if loop.time() - flight.began_s > self._patience_s:
                     raise MaybeAppended(flight.draft.subject, self._patience_s)
                 # Another guarded write is on its way through the replicas, or a leader is being elected.
+                flight.answer = loop.create_future()
                 await asyncio.sleep(0.002 if code == _GUARDED_WRITE_IN_FLIGHT else 0.1)
-                await self._again(flight)
+                await self._resend([flight])
         finally:
             self._in_flight.pop(flight.reply, None)
 
-    async def _wait(self, flight: _InFlight, patience_s: float) -> dict[str, Any]:
-        while patience_s > 0:
-            try:
-                async with asyncio.timeout(min(ATTEMPT_S, patience_s)):
-                    return await asyncio.shield(flight.answer)
-            except TimeoutError:
-                patience_s -= ATTEMPT_S
-                if not self._connection.lost:
-                    await self._publish(flight.draft, flight.headers, flight.reply)
-        raise MaybeAppended(flight.draft.subject, self._patience_s)
+    def _look_after(self) -> None:
+        """Send again what should have been acknowledged by now, and give up what is out of patience.
 
-    async def _again(self, flight: _InFlight) -> None:
-        flight.answer = asyncio.get_running_loop().create_future()
-        self._in_flight[flight.reply] = flight
-        await self._publish(flight.draft, flight.headers, flight.reply)
+        One timer for all appends in flight: a deadline of its own for each would cost as much as the append.
+        """
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        late: list[_InFlight] = []
+        for flight in self._in_flight.values():
+            if flight.answer.done():
+                continue
+            if now_s - flight.began_s > self._patience_s:
+                flight.answer.set_exception(MaybeAppended(flight.draft.subject, self._patience_s))
+            elif now_s - flight.sent_s > ATTEMPT_S:
+                late.append(flight)
+        if late:
+            self._connection.tasks.start_soon(self._resend, late)
+        self._sweep = loop.call_later(SWEEP_S, self._look_after) if self._in_flight else None
 
     async def _own_or_conflict(self, stream: str, draft: Draft, description: str) -> int:
         """A refused guard may mean that our own earlier copy is what came first: one node checks guards
@@ -171,7 +186,7 @@ class Publisher:
             return
         if not message.data:
             # No stream took the record (status 503): it is being created, or its leader is being elected.
-            flight.answer.set_result({"error": {"err_code": 503, "description": "no stream takes this subject"}})
+            flight.answer.set_result({"error": {"err_code": _NO_STREAM, "description": "no stream takes this subject"}})
             return
         flight.answer.set_result(json.loads(message.data))
 
@@ -181,6 +196,7 @@ class Publisher:
     async def _resend(self, flights: list[_InFlight]) -> None:
         for flight in flights:
             if not flight.answer.done() and not self._connection.lost:
+                flight.sent_s = asyncio.get_running_loop().time()
                 await self._publish(flight.draft, flight.headers, flight.reply)
 
 
@@ -191,7 +207,8 @@ async def own_record(connection: Connection, stream: str, draft: Draft, after: i
         record = stored(await connection.api(f"STREAM.MSG.GET.{stream}", query))
     except ApiError:
         return None
-    return record.seq if record.headers.get(MESSAGE_ID) == draft.id else None
+    ours = record.body == draft.body if draft.id is None else record.headers.get(MESSAGE_ID) == draft.id
+    return record.seq if ours else None
 
 
 def _headers(draft: Draft) -> dict[str, str]:

@@ -15,7 +15,7 @@ import anyio
 from convive.bus._connect import Connection
 from convive.bus._errors import BusUnavailable
 from convive.bus._jetstream_consumer import SILENCE_S, Consumer
-from convive.bus._log import Record
+from convive.bus._log import Record, matches
 
 ROOM = 8_192
 """Records that wait for one reader. A bounded reader then holds the server back; a live one reads again later."""
@@ -101,6 +101,7 @@ class Hub:
         since_s: float | None,
     ) -> None:
         self.consumer = Consumer(connection, stream, subjects, after, since_s, self._hand_out, lambda: False)
+        self.subjects = subjects
         self.tails: set[LiveTail] = set()
         self.failure: BusUnavailable | None = None
         self._scope = anyio.CancelScope()
@@ -132,7 +133,8 @@ class Hub:
 
     def _hand_out(self, record: Record) -> None:
         for tail in self.tails:
-            tail.push(record)
+            if tail.wants(record.subject):
+                tail.push(record)
 
 
 class LiveTail:
@@ -141,10 +143,12 @@ class LiveTail:
     def __init__(
         self,
         hub: Hub,
+        subjects: tuple[str, ...],
         after: int,
         read: Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Record]]],
     ) -> None:
         self._hub = hub
+        self._subjects = () if subjects == hub.subjects else subjects
         self._read = read
         self._seen = after
         self._horizon = hub.consumer.last if after < hub.consumer.last else after
@@ -186,6 +190,10 @@ class LiveTail:
         record = await self.next()
         assert record is not None  # noqa: S101 - next() without a deadline returns a record or raises
         return record
+
+    def wants(self, subject: str) -> bool:
+        """Whether this tail asked for a subject; its hub may deliver more than that."""
+        return not self._subjects or any(matches(pattern, subject) for pattern in self._subjects)
 
     def push(self, record: Record) -> None:
         if self._stale:

@@ -6,6 +6,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 MESSAGE_ID = "Nats-Msg-Id"
@@ -25,6 +26,9 @@ class Record:
     headers: Mapping[str, str]
     body: bytes
 
+    def __hash__(self) -> int:
+        return hash((self.subject, self.seq))
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
@@ -41,8 +45,9 @@ class Guard:
 class Draft:
     """A record to append.
 
-    `id` is its idempotency key: a second append with the same id is answered with the first one's place.
-    Without one, the log makes one up, so that its own retries are safe. `ttl_s` lets the record expire.
+    `id` is its idempotency key: a second append with the same id is answered with the first one's place. A guarded draft
+    needs none: when the first record behind the guard on its subject has the same body, that one is its place. Without
+    either, the log makes an id up, so that its own retries are safe. `ttl_s` lets the record expire.
     """
 
     subject: str
@@ -117,6 +122,7 @@ class Log(Protocol):
         ...
 
 
+@lru_cache(maxsize=8192)
 def matches(pattern: str, subject: str) -> bool:
     """Whether a subject matches a pattern: `*` is one token, a final `>` one or more (NATS subject wildcards)."""
     if pattern == subject:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from convive.bus._errors import Conflict, NotAppended
-from convive.bus._log import MESSAGE_ID, Draft, Guard, Record, matches
+from convive.bus._log import MESSAGE_ID, Draft, Record, matches
 
 MAX_BODY_BYTES = 1_048_576
 """The largest body that is taken, the same as the default of a NATS server."""
@@ -70,7 +70,10 @@ class MemoryLog:
             )
         if draft.id is not None and draft.id in self._ids:
             return self._ids[draft.id]
-        self._check(draft.subject, draft.guard)
+        if draft.guard is not None:
+            actual = self._last_seq(draft.guard.subjects)
+            if actual != draft.guard.last:
+                return self._own_or_conflict(draft, draft.guard.last, actual)
         seq = len(self._records) + 1
         headers = dict(draft.headers) if draft.id is None else {**draft.headers, MESSAGE_ID: draft.id}
         self._records.append(Record(draft.subject, seq, self._clock(), headers, draft.body))
@@ -81,12 +84,12 @@ class MemoryLog:
             tail.wake()
         return seq
 
-    def _check(self, subject: str, guard: Guard | None) -> None:
-        if guard is None:
-            return
-        actual = self._last_seq(guard.subjects)
-        if actual != guard.last:
-            raise Conflict(subject, guard.last, actual)
+    def _own_or_conflict(self, draft: Draft, last: int, actual: int) -> int:
+        behind = (seq for seq in self._places.get(draft.subject, ()) if seq > last)
+        first = next(behind, 0)
+        if draft.id is None and first and self._records[first - 1].body == draft.body:
+            return first
+        raise Conflict(draft.subject, last, actual)
 
     def _last_seq(self, pattern: str) -> int:
         return max((seqs[-1] for name, seqs in self._places.items() if matches(pattern, name)), default=0)
@@ -108,6 +111,7 @@ class _MemoryTail:
         return self._place >= self._limit()
 
     async def next(self, timeout_s: float | None = None) -> Record | None:
+        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         while True:
             self._skip()
             if self._place < self._limit():
@@ -117,7 +121,7 @@ class _MemoryTail:
                 return None
             self._more.clear()
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout_at(deadline):
                     await self._more.wait()
             except TimeoutError:
                 return None

@@ -1,0 +1,130 @@
+"""One tool call, carried out: parse, validate, execute. What goes wrong becomes a result that the model reads."""
+
+import inspect
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import anyio
+import anyio.to_thread
+from pydantic import JsonValue
+
+from convive.agents._chain import LEAVE_RUN
+from convive.agents._fold import Call
+from convive.agents._journal import Artifact, ToolReturned
+from convive.agents._schema import BadArguments, clean, json_of, jsonable
+from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError
+
+_log = logging.getLogger("convive.agents")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call came to. `value` is set where `content` shows the model less than the whole."""
+
+    content: str
+    is_error: bool = False
+    value: JsonValue = None
+    artifacts: tuple[Artifact, ...] = ()
+    took_s: float = 0.0
+
+    def event(self, trip: int, call: Call) -> ToolReturned:
+        """The journal event of this outcome."""
+        return ToolReturned(
+            trip=trip,
+            index=call.index,
+            call_id=call.id,
+            name=call.name,
+            content=self.content,
+            is_error=self.is_error,
+            value=self.value,
+            artifacts=self.artifacts,
+            took_s=self.took_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A call whose arguments were found good."""
+
+    tool: Tool
+    arguments: dict[str, object]
+
+
+def prepare(call: Call, tools: Mapping[str, Tool]) -> Ready | Outcome:
+    """Find the tool and validate the arguments; or say to the model what is wrong with them."""
+    tool = tools.get(call.name)
+    if tool is None:
+        known = ", ".join(tools) or "none"
+        return _error("unknown_tool", f"There is no tool {call.name!r}. Tools: {known}.")
+    try:
+        return Ready(tool, tool.parameters.validate(call.arguments))
+    except BadArguments as error:
+        return _error("invalid_arguments", str(error), issues=error.issues)
+
+
+async def carry_out(ready: Ready, context: ToolContext) -> Outcome:
+    """Run the handler. Never raises for what the tool does wrong; cancellation goes through."""
+    started = time.perf_counter()
+    outcome = await _outcome(ready, context)
+    return Outcome(
+        outcome.content,
+        outcome.is_error,
+        outcome.value,
+        context.artifacts.all(),
+        round(time.perf_counter() - started, 6),
+    )
+
+
+async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
+    tool = ready.tool
+    try:
+        with anyio.move_on_after(tool.timeout_s):
+            return await _result(tool, await _execute(ready, context))
+        return _error("timeout", f"{tool.name} was given up after {tool.timeout_s:g} s.")
+    except ToolError as error:
+        return Outcome(clean(str(error)), is_error=True)
+    except ModelRetry as error:
+        return _error("retry", str(error))
+    except LEAVE_RUN:
+        raise  # of an agent that the tool called: no model can help with it
+    except Exception as error:  # noqa: BLE001 - a tool is foreign code: its failure is the model's to handle, without a traceback
+        return _error("tool_failed", str(error), type=type(error).__name__)
+
+
+async def _execute(ready: Ready, context: ToolContext) -> object:
+    arguments = dict(ready.arguments)
+    if ready.tool.parameters.context is not None:
+        arguments[ready.tool.parameters.context] = context
+    function = ready.tool.function
+    if inspect.iscoroutinefunction(function):
+        return await function(**arguments)
+    # A thread cannot be cancelled: after a timeout it runs on and its result is dropped.
+    value = await anyio.to_thread.run_sync(lambda: function(**arguments), abandon_on_cancel=True)
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _result(tool: Tool, value: object) -> Outcome:
+    if tool.model_output is None:
+        return Outcome(_content(value))
+    try:
+        shown = tool.model_output(value)
+        shown = await shown if inspect.isawaitable(shown) else shown
+    except Exception:  # noqa: BLE001 - the tool did its work; what only narrows it must not make it look failed
+        _log.warning("model_output of tool %s failed; the model reads the whole result", tool.name, exc_info=True)
+        return Outcome(_content(value))
+    return Outcome(_content(shown), value=jsonable(value))
+
+
+def _content(value: object) -> str:
+    return clean(value) if isinstance(value, str) else json_of(value)
+
+
+def _error(kind: str, message: str, **more: object) -> Outcome:
+    return Outcome(json_of({"error": kind, "message": message, **more}), is_error=True)
+
+
+def too_large(name: str) -> Outcome:
+    """The outcome in place of one that the log refused for its size."""
+    return _error("result_too_large", f"{name} gave back more than can be kept. Ask for less.")

@@ -1,0 +1,145 @@
+"""What a watcher of a run sees while it happens. The journal is what lasts; these are for the eye."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from convive.agents._model import Usage
+from convive.agents._result import AgentResult
+from convive.bus import RunContext, RunId
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Every event names its run and where that stands in the tree of runs."""
+
+    run: RunContext
+
+    @property
+    def run_id(self) -> RunId:
+        """The run."""
+        return self.run.run_id
+
+    @property
+    def root_run_id(self) -> RunId:
+        """The outermost run above it."""
+        return self.run.root_run_id
+
+    @property
+    def parent_run_id(self) -> RunId | None:
+        """The run directly above it, if any."""
+        return self.run.parent_run_id
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(RunEvent):
+    """First event. `resumed`: the journal held part of the run; that part is not shown again."""
+
+    agent: str
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TripStarted(RunEvent):
+    """The model is being asked. An `attempt` above 1 voids the deltas of the trip so far."""
+
+    trip: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta(RunEvent):
+    """More text of the answer, as the model writes it and before `refine`."""
+
+    trip: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta(RunEvent):
+    """More of the model's reasoning."""
+
+    trip: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted(RunEvent):
+    """A call is being looked at; its handler runs unless the call itself is at fault."""
+
+    trip: int
+    call_id: str
+    name: str
+    arguments: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUpdated(RunEvent):
+    """Progress that a tool shows."""
+
+    trip: int
+    call_id: str
+    name: str
+    value: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished(RunEvent):
+    """A call is settled; `content` is what the model reads."""
+
+    trip: int
+    call_id: str
+    name: str
+    content: str
+    is_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TripFinished(RunEvent):
+    """The model has answered. `text` is the answer's prose as refined; `rejected` why it was found unusable."""
+
+    trip: int
+    finish_reason: str
+    text: str
+    usage: Usage
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(RunEvent):
+    """Last event of a completed run."""
+
+    result: AgentResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed(RunEvent):
+    """Last event of a failed run."""
+
+    result: AgentResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelled(RunEvent):
+    """Last event of a cancelled run."""
+
+    reason: str
+
+
+AnyRunEvent = (
+    RunStarted
+    | TripStarted
+    | TextDelta
+    | ThinkingDelta
+    | ToolStarted
+    | ToolUpdated
+    | ToolFinished
+    | TripFinished
+    | RunFinished
+    | RunFailed
+    | RunCancelled
+)
+
+Emit = Callable[[AnyRunEvent], None]
+"""Takes an event at once; must not raise."""

@@ -1,0 +1,243 @@
+"""A run's journal folded to a state.
+
+    run_started, (trip_started+, model_answered, (tool_called*, tool_returned)*)*,
+    run_finished | run_failed | run_cancelled
+
+Any prefix of that folds. What breaks the order is damage and is reported, never guessed around.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from pydantic import JsonValue
+
+from convive.agents._journal import (
+    Artifact,
+    Ending,
+    JournalEvent,
+    ModelAnswered,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    ToolCalled,
+    ToolReturned,
+    TripStarted,
+)
+from convive.agents._messages import Message, Part, Text, ToolResult, ToolUse, assistant, text_of, user
+from convive.agents._model import Usage
+
+_CUT = ("length", "refusal")
+"""Answers whose tool calls are never carried out: they may be half a thought."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One tool call of a trip. `attempt` counts how often its handler was started; 0: not yet."""
+
+    index: int
+    id: str
+    name: str
+    arguments: JsonValue
+    attempt: int = 0
+    silent: bool = False
+    returned: ToolReturned | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """One round trip to the model and the tool calls that it led to."""
+
+    index: int
+    attempt: int = 1
+    answer: ModelAnswered | None = None
+    calls: tuple[Call, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What the model said, as refined; empty without an answer."""
+        if self.answer is None:
+            return ""
+        return text_of(self.answer.parts) if self.answer.refined is None else self.answer.refined
+
+    @property
+    def finish_reason(self) -> str:
+        """The model's stop reason, or "unanswered"."""
+        return "unanswered" if self.answer is None else self.answer.stop_reason
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens of the answer."""
+        return Usage() if self.answer is None else self.answer.usage
+
+    @property
+    def took_s(self) -> float:
+        """Seconds that the answer took."""
+        return 0.0 if self.answer is None else self.answer.took_s
+
+    @property
+    def open_calls(self) -> tuple[Call, ...]:
+        """The calls that have not returned, in the model's order."""
+        return tuple(call for call in self.calls if call.returned is None)
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A folded journal. `messages` holds what the settled trips add to the conversation with the model."""
+
+    started: RunStarted | None = None
+    trips: tuple[Trip, ...] = ()
+    messages: tuple[Message, ...] = ()
+    usage: Usage = Usage()
+    ended: Ending | None = None
+
+    @property
+    def latest_text(self) -> str:
+        """The text of the latest trip that has any."""
+        return next((trip.text for trip in reversed(self.trips) if trip.text), "")
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """What the tools made for the application, in the order of the calls."""
+        returned = (call.returned for trip in self.trips for call in trip.calls)
+        return tuple(artifact for each in returned if each is not None for artifact in each.artifacts)
+
+
+def fold(state: RunState, event: JournalEvent) -> RunState:
+    """The state after one more event. Raises ValueError when the event cannot follow: the journal is damaged."""
+    if isinstance(event, RunStarted):
+        _expect(state.started is None, "a run starts once")
+        return replace(state, started=event)
+    _expect(state.started is not None, "the journal does not begin with run_started")
+    _expect(state.ended is None, "nothing follows the end of a run")
+    match event:
+        case TripStarted():
+            return _trip_started(state, event)
+        case ModelAnswered():
+            return _answered(state, event)
+        case ToolCalled():
+            call = _call(state, event.trip, event.index)
+            return _with_call(state, replace(call, attempt=event.attempt, silent=event.silent))
+        case ToolReturned():
+            return _returned(state, event)
+        case RunFinished():
+            return _finished(state, event)
+        case RunFailed() | RunCancelled():
+            return replace(state, ended=event)
+        case _:
+            assert_never(event)
+
+
+def fold_all(events: Iterable[JournalEvent]) -> RunState:
+    """The state after a whole journal or any prefix of one. Raises ValueError for a damaged one."""
+    state = RunState()
+    for event in events:
+        state = fold(state, event)
+    return state
+
+
+def _trip_started(state: RunState, event: TripStarted) -> RunState:
+    if state.trips and state.trips[-1].answer is None:
+        _expect(event.trip == state.trips[-1].index, f"trip {event.trip} starts before the one before it has an answer")
+        return _with_trip(state, replace(state.trips[-1], attempt=event.attempt))
+    _expect(event.trip == len(state.trips), f"trip {event.trip} follows {len(state.trips)} trips")
+    _expect(not (state.trips and state.trips[-1].open_calls), f"trip {event.trip} starts with tool calls open")
+    return replace(state, trips=(*state.trips, Trip(event.trip, event.attempt)))
+
+
+def _answered(state: RunState, event: ModelAnswered) -> RunState:
+    _expect(
+        bool(state.trips) and state.trips[-1].index == event.trip and state.trips[-1].answer is None,
+        f"trip {event.trip} is answered without having been asked",
+    )
+    uses = [part for part in event.parts if isinstance(part, ToolUse)] if event.stop_reason not in _CUT else []
+    calls = tuple(Call(place, use.id, use.name, use.arguments) for place, use in enumerate(uses))
+    state = _with_trip(state, replace(state.trips[-1], answer=event, calls=calls))
+    said = _said(event)
+    added = (said,) if said is not None and not calls else ()
+    if event.rejected is not None:
+        added = () if event.rejected.feedback is None else (*added, user(event.rejected.feedback))
+    return replace(state, usage=state.usage + event.usage, messages=state.messages + added)
+
+
+def _returned(state: RunState, event: ToolReturned) -> RunState:
+    call = _call(state, event.trip, event.index)
+    state = _with_call(state, replace(call, returned=event))
+    trip = state.trips[-1]
+    if trip.open_calls or trip.answer is None:
+        return state
+    said = _said(trip.answer)
+    assert said is not None  # noqa: S101 - a trip with calls said at least those
+    return replace(state, messages=(*state.messages, said, _heard(trip)))
+
+
+def _finished(state: RunState, event: RunFinished) -> RunState:
+    stands_in = (assistant(event.text),) if event.reason == "fallback" and event.text else ()
+    return replace(state, ended=event, messages=state.messages + stands_in)
+
+
+def _said(answer: ModelAnswered) -> Message | None:
+    """The answer as the history keeps it: refined, and without calls that are never carried out."""
+    parts: tuple[Part, ...] = answer.parts
+    if answer.stop_reason in _CUT:
+        parts = tuple(part for part in parts if not isinstance(part, ToolUse))
+    if answer.refined is not None:
+        kept = tuple(part for part in parts if not isinstance(part, Text))
+        parts = (*kept, Text(text=answer.refined)) if answer.refined else kept
+    parts = tuple(part for part in parts if not isinstance(part, Text) or part.text)
+    return Message(role="assistant", parts=parts) if parts else None
+
+
+def _heard(trip: Trip, missing: str = "") -> Message:
+    """The results of a trip's calls in the model's order; `missing` stands for a result that never came."""
+    results = tuple(
+        ToolResult(tool_use_id=call.id, content=missing, is_error=True)
+        if call.returned is None
+        else ToolResult(tool_use_id=call.id, content=call.returned.content, is_error=call.returned.is_error)
+        for call in trip.calls
+    )
+    return Message(role="user", parts=results)
+
+
+def replayable(state: RunState) -> tuple[Message, ...]:
+    """The messages of a run in a form that any provider accepts as history: no tool call is left unanswered."""
+    if not state.trips or not state.trips[-1].open_calls:
+        return state.messages
+    trip = state.trips[-1]
+    said = _said(trip.answer) if trip.answer else None
+    heard = _heard(trip, missing="not carried out: the run ended first")
+    return state.messages if said is None else (*state.messages, said, heard)
+
+
+def _call(state: RunState, trip: int, index: int) -> Call:
+    _expect(bool(state.trips) and state.trips[-1].index == trip, f"a tool call of trip {trip}, which is not the latest")
+    calls = state.trips[-1].calls
+    _expect(index < len(calls), f"trip {trip} has no tool call {index}")
+    _expect(calls[index].returned is None, f"tool call {index} of trip {trip} had returned")
+    return calls[index]
+
+
+def _with_call(state: RunState, call: Call) -> RunState:
+    trip = state.trips[-1]
+    return _with_trip(state, replace(trip, calls=(*trip.calls[: call.index], call, *trip.calls[call.index + 1 :])))
+
+
+def _with_trip(state: RunState, trip: Trip) -> RunState:
+    return replace(state, trips=(*state.trips[:-1], trip))
+
+
+def _expect(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def joined(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The messages with neighbours of one role made one: not every chat template takes two in a row."""
+    result: list[Message] = []
+    for message in messages:
+        if result and result[-1].role == message.role:
+            result[-1] = Message(role=message.role, parts=result[-1].parts + message.parts)
+        else:
+            result.append(message)
+    return tuple(result)

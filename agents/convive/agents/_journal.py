@@ -1,0 +1,172 @@
+"""A run's journal: the closed union of its events, and where it stands on the bus (architecture.md, section 6)."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from convive.agents._messages import Message, Part
+from convive.agents._model import StopReason, Usage
+from convive.bus import BadRecord, Event, Log, MemoryLog, Record, RunContext, RunId
+
+FinishReason = Literal["answered", "silent", "stop_condition", "limit", "length", "refusal", "fallback"]
+"""Why a run finished: the model had its say; every tool call was silent; a stop condition held; a limit was
+reached; the answer was cut, or refused; no usable answer came and the refiner's fallback stands in."""
+
+
+class Artifact(BaseModel):
+    """Something a tool made for the application; a model never sees it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    key: str
+    value: JsonValue
+
+
+class Rejected(BaseModel):
+    """An answer that `refine` found unusable. `feedback` is what the model is told, if anything."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    reason: str
+    feedback: str | None = None
+    fallback: str | None = None
+
+
+class RunStarted(Event):
+    """The first record. `input` and `history` are what the caller gave; or `source` refers to it where it stands.
+
+    With a `source` the caller rebuilds input and history itself, so that a shared history is not stored once a run.
+    """
+
+    type: Literal["run_started"] = "run_started"
+    agent: str
+    model: str
+    root: RunId
+    parent: RunId | None = None
+    session_id: str | None = None
+    input: str | None = None
+    history: tuple[Message, ...] = ()
+    source: JsonValue = None
+
+
+class TripStarted(Event):
+    """The model is being asked. A further `attempt` voids what was shown of the one before."""
+
+    type: Literal["trip_started"] = "trip_started"
+    trip: int
+    attempt: int = 1
+
+
+class ModelAnswered(Event):
+    """The model's answer as it came, and what `refine` made of it: another text, or a rejection."""
+
+    type: Literal["model_answered"] = "model_answered"
+    trip: int
+    parts: tuple[Part, ...]
+    stop_reason: StopReason
+    usage: Usage = Usage()
+    model: str = ""
+    took_s: float = 0.0
+    refined: str | None = None
+    rejected: Rejected | None = None
+
+    def body(self) -> bytes:
+        # A tool's arguments may be null, and a reader must find them.
+        return self.model_dump_json(by_alias=True).encode()
+
+
+class ToolCalled(Event):
+    """A tool's handler is about to run. Without a `tool_returned` it may have had its effect or not.
+
+    `index` is the call's place in the answer; with run and trip it makes the idempotency key.
+    """
+
+    type: Literal["tool_called"] = "tool_called"
+    trip: int
+    index: int
+    call_id: str
+    name: str
+    attempt: int = 1
+    silent: bool = False
+
+
+class ToolReturned(Event):
+    """A call is settled. `content` is what the model reads; `value` the whole result where `content` narrows it."""
+
+    type: Literal["tool_returned"] = "tool_returned"
+    trip: int
+    index: int
+    call_id: str
+    name: str
+    content: str
+    is_error: bool = False
+    value: JsonValue = None
+    artifacts: tuple[Artifact, ...] = ()
+    took_s: float = 0.0
+
+
+class RunFinished(Event):
+    """The run is over and has a text, which may be empty. `warning` says what a caller should know of it."""
+
+    type: Literal["run_finished"] = "run_finished"
+    text: str
+    reason: FinishReason = "answered"
+    warning: str | None = None
+
+
+class RunFailed(Event):
+    """The run is over without a result. `error` is the name of an error class; `transient`: a new run may do better."""
+
+    type: Literal["run_failed"] = "run_failed"
+    error: str
+    message: str
+    transient: bool = False
+
+
+class RunCancelled(Event):
+    """The run was called off."""
+
+    type: Literal["run_cancelled"] = "run_cancelled"
+    reason: str = ""
+
+
+Ending = RunFinished | RunFailed | RunCancelled
+JournalEvent = RunStarted | TripStarted | ModelAnswered | ToolCalled | ToolReturned | Ending
+
+_EVENTS: TypeAdapter[JournalEvent] = TypeAdapter(Annotated[JournalEvent, Field(discriminator="type")])
+
+
+def journal_event_of(record: Record) -> JournalEvent:
+    """The event in a journal record. Raises BadRecord when the body is not one of ours."""
+    try:
+        return _EVENTS.validate_json(record.body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise BadRecord(
+            record.subject, record.seq, f"not a journal event of ours: {place} {first['msg']}".strip()
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where runs keep their journals: a log, and the subject of a conversation such as `cv.03.some-conversation`.
+
+    `live`: whether text is also posted while it is produced; without an onlooker there is no use in it.
+    """
+
+    log: Log
+    base: str
+    live: bool = True
+
+    @classmethod
+    def local(cls) -> "Place":
+        """A place of its own in memory, for a run that needs no bus."""
+        return cls(MemoryLog(), "local", live=False)
+
+    def journal(self, run: RunContext) -> str:
+        """The subject of a run's journal."""
+        return f"{self.base}.run.{run.root_run_id}.{run.run_id}"
+
+    def live_text(self, run: RunContext) -> str:
+        """The subject of a run's text while it is produced."""
+        return f"{self.base}.live.{run.root_run_id}.{run.run_id}"

@@ -1,0 +1,132 @@
+"""Names of models (`provider/model`) and what they stand for."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Protocol, runtime_checkable
+
+from convive.agents._errors import UnknownModel
+from convive.agents._model import Model
+
+PROVIDERS = ("anthropic", "local", "scripted")
+ANTHROPIC_DEFAULT = "anthropic/claude-sonnet-4-6"
+LOCAL_DEFAULT = "local/smollm2-135m"
+SCRIPTED_DEFAULT = "scripted/party"
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model's name, and in a few words why it was chosen."""
+
+    name: str
+    why: str
+
+
+def choose_model(explicit: str | None, env: Mapping[str, str], local_available: bool) -> Choice:
+    """Which model answers when nothing more exact was said; the first that applies, in the order below.
+
+    An empty name or variable counts as absent. The name is not checked: `Models.resolve` does that.
+    """
+    if explicit:
+        return Choice(explicit, "asked for")
+    if name := env.get("CONVIVE_MODEL"):
+        return Choice(name, "CONVIVE_MODEL is set")
+    if env.get("ANTHROPIC_API_KEY"):
+        return Choice(ANTHROPIC_DEFAULT, "ANTHROPIC_API_KEY is set")
+    if local_available:
+        return Choice(LOCAL_DEFAULT, "no key is set; this one runs on this machine")
+    return Choice(SCRIPTED_DEFAULT, "no key is set and no local model is installed; these lines are canned")
+
+
+def split_model(name: str, providers: Iterable[str] = PROVIDERS) -> tuple[str, str]:
+    """Provider and model, split at the first slash; a model's own name may hold more of them.
+
+    Raises UnknownModel, with a suggestion, for a name without a provider, without a model, or with a provider
+    that is not one of `providers`.
+    """
+    known = tuple(providers)
+    provider, slash, model = name.partition("/")
+    if slash and provider in known and model:
+        return provider, model
+    if slash and provider in known:
+        problem = f"{name!r} names a provider and no model"
+    elif slash and provider and not name.endswith(".gguf"):
+        problem = f"there is no provider {provider!r}, which {name!r} asks for"
+    else:
+        problem = f"{name!r} does not say which provider, as in provider/model"
+    guess = _guess(name, known)
+    hint = f'Did you mean "{guess}"? ' if guess else ""
+    raise UnknownModel(f"{problem}. {hint}The providers are: {', '.join(known)}.")
+
+
+def _guess(name: str, providers: tuple[str, ...]) -> str:
+    provider, slash, model = name.partition("/")
+    close = get_close_matches(provider.lower(), providers, n=1)
+    defaults = {"anthropic": ANTHROPIC_DEFAULT, "local": LOCAL_DEFAULT, "scripted": SCRIPTED_DEFAULT}
+    if close and slash and model:
+        guess = close[0], model
+    elif name.endswith(".gguf") or "smollm" in name.lower():
+        guess = "local", name
+    elif "claude" in name.lower():
+        guess = "anthropic", name.rpartition("/")[2]
+    elif close:
+        guess = close[0], defaults.get(close[0], "/").partition("/")[2]
+    elif name == "party":
+        guess = "scripted", name
+    else:
+        return ""
+    return "/".join(guess) if guess[0] in providers and guess[1] else ""
+
+
+class Models:
+    """Makes models by name, one object for each name, and closes them all.
+
+    A factory gets the model's part of the name, what follows the first slash.
+    """
+
+    def __init__(self, factories: Mapping[str, Callable[[str], Model]]) -> None:
+        self._factories = dict(factories)
+        self._made: dict[str, Model] = {}
+        self._stack = AsyncExitStack()
+
+    def resolve(self, name: str) -> Model:
+        """The model of that name. Raises UnknownModel, and what the provider's factory raises."""
+        if name not in self._made:
+            provider, model = split_model(name, self._factories)
+            made = self._factories[provider](model)
+            if isinstance(made, _Closable):
+                self._stack.push_async_callback(made.aclose)
+            self._made[name] = made
+        return self._made[name]
+
+    async def aclose(self) -> None:
+        """Close every model made so far, also when closing one of them fails; the last failure is raised."""
+        self._made.clear()
+        await self._stack.aclose()
+
+
+def default_models() -> Models:
+    """The shipped providers. Each is imported when the first model of it is asked for."""
+
+    def anthropic(model: str) -> Model:
+        from convive.agents._anthropic import AnthropicModel
+
+        return AnthropicModel(f"anthropic/{model}")
+
+    def local(model: str) -> Model:
+        from convive.agents._local import LocalModel
+
+        return LocalModel(model)
+
+    def scripted(model: str) -> Model:
+        from convive.agents._scripted import scripted_model
+
+        return scripted_model(model)
+
+    return Models({"anthropic": anthropic, "local": local, "scripted": scripted})

@@ -1,0 +1,121 @@
+"""What a run came to."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from convive.agents._fold import RunState, Trip, joined, replayable
+from convive.agents._journal import Artifact, FinishReason, RunFinished
+from convive.agents._journal import RunFailed as Failed
+from convive.agents._messages import Message
+from convive.agents._model import Usage
+from convive.bus import ConviveError, RunContext, RunId
+
+Status = Literal["completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run has no result. `error` is the name of an error class; `cause` the error, in the process that met it."""
+
+    error: str
+    message: str
+    transient: bool = False
+    cause: Exception | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did: which agent, where in the tree of runs, and each trip with its calls, usage and time."""
+
+    agent: str
+    run: RunContext
+    session_id: str | None
+    status: Status
+    trips: tuple[Trip, ...]
+    usage: Usage
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentResult:
+    """A run's result. `messages` is the whole history, this run's included, to hand on as `history=`."""
+
+    status: Status
+    text: str
+    finish_reason: FinishReason | None
+    messages: tuple[Message, ...]
+    report: Report
+    artifacts: tuple[Artifact, ...] = ()
+    error: Failure | None = None
+
+    @property
+    def run_id(self) -> RunId:
+        """The run's id."""
+        return self.report.run.run_id
+
+    @property
+    def usage(self) -> Usage:
+        """All tokens of the run."""
+        return self.report.usage
+
+
+class RunFailed(ConviveError):
+    """A run ended without a result. `result` holds what there is: report, messages, usage."""
+
+    def __init__(self, result: AgentResult) -> None:
+        self.result = result
+        why = result.error
+        super().__init__(f"agent {result.report.agent!r} failed: {why.message if why else 'no reason is known'}")
+
+
+class RunCancelled(ConviveError):
+    """A run was called off. `result` holds what there is: report, messages, usage."""
+
+    def __init__(self, result: AgentResult) -> None:
+        self.result = result
+        reason = f": {result.error.message}" if result.error and result.error.message else ""
+        super().__init__(f"the run of agent {result.report.agent!r} was cancelled{reason}")
+
+
+class RunUnfinished(ConviveError):
+    """This process stopped before the run ended, and left it so: it can be continued from its journal."""
+
+    def __init__(self, run: RunContext) -> None:
+        self.run_id = run.run_id
+        super().__init__(
+            f"this process stopped executing run {run.run_id}, and its journal has no end. "
+            "Executing the same run id again, here or elsewhere, continues it."
+        )
+
+
+def result_of(
+    state: RunState, run: RunContext, opening: tuple[Message, ...], cause: Exception | None = None
+) -> AgentResult:
+    """The result of an ended run. `opening`: the messages before the model's first word."""
+    started, ended = state.started, state.ended
+    if started is None or ended is None:
+        raise ValueError("only a run that has ended has a result")
+    status: Status = "completed"
+    text = state.latest_text
+    reason: FinishReason | None = None
+    error: Failure | None = None
+    warnings: tuple[str, ...] = ()
+    if isinstance(ended, RunFinished):
+        text, reason = ended.text, ended.reason
+        warnings = () if ended.warning is None else (ended.warning,)
+    elif isinstance(ended, Failed):
+        status, error = "failed", Failure(ended.error, ended.message, ended.transient, cause)
+    else:
+        status, error = "cancelled", Failure("RunCancelled", ended.reason)
+    report = Report(started.agent, run, started.session_id, status, state.trips, state.usage, warnings)
+    messages = joined((*opening, *replayable(state)))
+    return AgentResult(status, text, reason, messages, report, state.artifacts, error)
+
+
+def unwrap(result: AgentResult) -> AgentResult:
+    """The result of a completed run. Raises RunFailed or RunCancelled for another."""
+    if result.status == "failed":
+        raise RunFailed(result) from (result.error.cause if result.error else None)
+    if result.status == "cancelled":
+        raise RunCancelled(result)
+    return result

@@ -1,0 +1,86 @@
+"""What an agent is, resolved for one run; and what a run is asked to do."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import JsonValue
+
+from convive.agents._frame import OnCancel
+from convive.agents._journal import Place
+from convive.agents._limits import Limits
+from convive.agents._messages import Message
+from convive.agents._model import Model, Sampling, ToolSpec
+from convive.agents._steps import never
+from convive.agents._stops import Predicate
+from convive.agents._tools import Tool
+from convive.bus import RunContext
+
+
+@dataclass(frozen=True, slots=True)
+class AskContext:
+    """A trip that is about to be asked for, as instructions and sampling may depend on it.
+
+    `trip` counts answers, re-asked ones included; `attempt` counts how often this one was asked for.
+    """
+
+    run: RunContext
+    agent: str
+    trip: int
+    attempt: int
+    session_id: str | None = None
+    deps: Any = None  # the application's own; only its callables know the type
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A refiner's verdict: this answer is of no use, ask again.
+
+    With `feedback` the model sees its answer and that text; without, the same request is made once more.
+    `fallback` is the run's text when no further re-ask is allowed; without one the run fails then.
+    """
+
+    reason: str
+    feedback: str | None = None
+    fallback: str | None = None
+
+
+Instructions = str | Callable[[AskContext], str | Awaitable[str]]
+SamplingFor = Sampling | Callable[[AskContext], Sampling]
+Refine = Callable[[str], str | Retry]
+"""Turns the prose of a final answer into the run's text, or finds it unusable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """An agent's configuration with everything resolved: what the performer works from."""
+
+    name: str
+    model: Model
+    instructions: Instructions = ""
+    tools: Mapping[str, Tool] = field(default_factory=dict[str, Tool])
+    specs: tuple[ToolSpec, ...] = ()
+    stop: Predicate = never
+    limits: Limits = Limits()
+    sampling: SamplingFor = Sampling()
+    refine: Refine | None = None
+    parallel_tools: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one run is asked to do, as which run, and where its journal goes.
+
+    `source` stands in the journal for `input` and `history`: the caller rebuilds both whenever it executes the
+    run. `fresh`: the run id is new, its journal need not be read.
+    """
+
+    run: RunContext
+    place: Place
+    input: str | None = None
+    history: tuple[Message, ...] = ()
+    source: JsonValue = None
+    session_id: str | None = None
+    deps: Any = None  # handed to the application's own callables untouched
+    fresh: bool = False
+    on_cancel: OnCancel = "record"

@@ -1,0 +1,125 @@
+"""What a run does next, from its folded journal. No I/O, no clock, no randomness.
+
+What a prefix of a journal lacks is what `next_step` asks for, so resuming after a crash is not a separate path.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from convive.agents._fold import Call, RunState
+from convive.agents._journal import FinishReason, ModelAnswered
+from convive.agents._limits import Limits
+from convive.agents._messages import ToolUse
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the model for the answer of a trip."""
+
+    trip: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class UseTools:
+    """Carry out the calls of a trip that have not returned."""
+
+    trip: int
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End the run with a text."""
+
+    text: str
+    reason: FinishReason
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the run without a result. `error` is the name of an error class."""
+
+    error: str
+    message: str
+
+
+Step = Ask | UseTools | Finish | Stop
+
+
+def never(state: RunState) -> bool:
+    """The stop condition of a run without one."""
+    return False
+
+
+def next_step(state: RunState, limits: Limits, stop: Callable[[RunState], bool] = never) -> Step:
+    """What a run does next. Raises ValueError for a run that has not started or has ended."""
+    if state.started is None or state.ended is not None:
+        raise ValueError("only a run that is under way has a next step")
+    if not state.trips:
+        return Ask(0, 1)
+    trip = state.trips[-1]
+    if trip.answer is None:
+        return Ask(trip.index, trip.attempt + 1)
+    if trip.answer.rejected is not None:
+        return _after_rejection(state, limits)
+    if trip.answer.stop_reason == "length" or trip.answer.stop_reason == "refusal":
+        return Finish(trip.text, trip.answer.stop_reason, warning=_dropped_calls(trip.answer))
+    if not trip.calls:
+        return Finish(trip.text, "answered")
+    if trip.open_calls:
+        return UseTools(trip.index, trip.open_calls)
+    return _after_tools(state, limits, stop)
+
+
+def _dropped_calls(answer: ModelAnswered) -> str | None:
+    dropped = [part.name for part in answer.parts if isinstance(part, ToolUse)]
+    if not dropped:
+        return None
+    how = "cut at its length limit" if answer.stop_reason == "length" else "a refusal"
+    return f"the answer was {how}, so its tool calls ({', '.join(dropped)}) were not carried out"
+
+
+def _after_tools(state: RunState, limits: Limits, stop: Callable[[RunState], bool]) -> Step:
+    calls = state.trips[-1].calls
+    if all(call.silent and call.returned is not None and not call.returned.is_error for call in calls):
+        return Finish(state.latest_text, "silent")
+    if stop(state):
+        return Finish(state.latest_text, "stop_condition")
+    reached = _limit_reached(state, limits)
+    if reached is None:
+        return Ask(len(state.trips), 1)
+    if limits.on_limit == "raise":
+        return Stop("LimitReached", reached)
+    return Finish(state.latest_text, "limit", warning=reached)
+
+
+def _after_rejection(state: RunState, limits: Limits) -> Step:
+    answer = state.trips[-1].answer
+    rejected = answer.rejected if answer else None
+    assert rejected is not None  # noqa: S101 - for the type checker; the caller looked
+    if _rejections_in_a_row(state) <= limits.reasks and _limit_reached(state, limits) is None:
+        return Ask(len(state.trips), 1)
+    if rejected.fallback is not None:
+        return Finish(rejected.fallback, "fallback", warning=f"no usable answer: {rejected.reason}")
+    return Stop("UnusableAnswer", f"no usable answer after {len(state.trips)} trips: {rejected.reason}")
+
+
+def _rejections_in_a_row(state: RunState) -> int:
+    count = 0
+    for trip in reversed(state.trips):
+        if trip.answer is None or trip.answer.rejected is None:
+            break
+        count += 1
+    return count
+
+
+def _limit_reached(state: RunState, limits: Limits) -> str | None:
+    if len(state.trips) >= limits.trips:
+        return f"the limit of {limits.trips} trips was reached"
+    if limits.tokens is not None and state.usage.total_tokens >= limits.tokens:
+        return f"the limit of {limits.tokens} tokens was reached"
+    if limits.tool_calls is not None and sum(len(trip.calls) for trip in state.trips) >= limits.tool_calls:
+        return f"the limit of {limits.tool_calls} tool calls was reached"
+    return None

@@ -1,0 +1,130 @@
+"""The tool phase of a trip: which calls run side by side, and what the journal says of each."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+import anyio
+from pydantic import JsonValue
+
+from convive.agents import _events as shown
+from convive.agents._calls import Outcome, Ready, carry_out, prepare, too_large
+from convive.agents._chain import Chain
+from convive.agents._fold import Call
+from convive.agents._frame import Frame, inside
+from convive.agents._journal import ToolCalled
+from convive.agents._live import Live
+from convive.agents._settings import Settings, Task
+from convive.agents._steps import UseTools
+from convive.agents._tools import ToolContext
+from convive.bus import NotAppended
+
+Job = Callable[[], Awaitable[None]]
+
+
+class ToolPhase:
+    """Carries out the open calls of a trip and journals each outcome as it comes; the fold puts them in order."""
+
+    def __init__(
+        self, settings: Settings, task: Task, chain: Chain, live: Live | None, emit: shown.Emit | None
+    ) -> None:
+        self._settings = settings
+        self._task = task
+        self._chain = chain
+        self._live = live
+        self._emit = emit
+
+    async def carry_out(self, step: UseTools) -> None:
+        for batch in self._batches(step.calls):
+            jobs: list[Job] = []
+            for call in batch:
+                prepared = prepare(call, self._settings.tools)
+                if self._emit:
+                    self._emit(shown.ToolStarted(self._task.run, step.trip, call.id, call.name, call.arguments))
+                if isinstance(prepared, Ready):
+                    call = await self._called(step.trip, call, silent=prepared.tool.silent)
+                jobs.append(self._job(step.trip, call, prepared))
+            await _together(jobs)
+
+    def _batches(self, calls: Sequence[Call]) -> list[list[Call]]:
+        """Calls that may run side by side, in order; a sequential one stands alone."""
+        batches: list[list[Call]] = []
+        open_to_more = False
+        for call in calls:
+            tool = self._settings.tools.get(call.name)
+            alone = not self._settings.parallel_tools or (tool is not None and tool.sequential)
+            if open_to_more and not alone:
+                batches[-1].append(call)
+            else:
+                batches.append([call])
+            open_to_more = not alone
+        return batches
+
+    async def _called(self, trip: int, call: Call, *, silent: bool) -> Call:
+        attempt = call.attempt + 1
+        event = ToolCalled(trip=trip, index=call.index, call_id=call.id, name=call.name, attempt=attempt, silent=silent)
+        await self._chain.append(event)
+        return replace(call, attempt=attempt, silent=silent)
+
+    def _job(self, trip: int, call: Call, prepared: Ready | Outcome) -> Job:
+        async def job() -> None:
+            outcome = await self._outcome(trip, call, prepared) if isinstance(prepared, Ready) else prepared
+            await self._returned(trip, call, outcome)
+
+        return job
+
+    async def _outcome(self, trip: int, call: Call, ready: Ready) -> Outcome:
+        task = self._task
+
+        async def update(value: JsonValue) -> None:
+            if self._live:
+                self._live.update(trip, call.id, call.name, value)
+            if self._emit:
+                self._emit(shown.ToolUpdated(task.run, trip, call.id, call.name, value))
+
+        key = f"{task.run.run_id}-{trip}-{call.index}"
+        context = ToolContext(
+            run=task.run,
+            tool_call_id=call.id,
+            tool_name=call.name,
+            trip=trip,
+            attempt=call.attempt,
+            idempotency_key=key,
+            session_id=task.session_id,
+            deps=task.deps,
+            on_update=update,
+        )
+        frame = Frame(task.run, task.place, key, call.attempt == 1, task.on_cancel, task.session_id)
+        with inside(frame):
+            return await carry_out(ready, context)
+
+    async def _returned(self, trip: int, call: Call, outcome: Outcome) -> None:
+        try:
+            await self._chain.keep(outcome.event(trip, call))
+        except NotAppended:
+            if self._chain.lost:
+                raise
+            outcome = too_large(call.name)
+            await self._chain.keep(outcome.event(trip, call))
+        if self._emit:
+            self._emit(shown.ToolFinished(self._task.run, trip, call.id, call.name, outcome.content, outcome.is_error))
+
+
+async def _together(jobs: Sequence[Job]) -> None:
+    """Run all jobs at once; the first that raises stops the others and comes out as it is."""
+    if len(jobs) == 1:
+        await jobs[0]()
+        return
+    failures: list[Exception] = []
+    async with anyio.create_task_group() as group:
+
+        async def guarded(job: Job) -> None:
+            try:
+                await job()
+            except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
+                failures.append(error)
+                group.cancel_scope.cancel()
+
+        for job in jobs:
+            group.start_soon(guarded, job)
+    if failures:
+        raise failures[0]

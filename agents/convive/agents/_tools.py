@@ -1,0 +1,165 @@
+"""Tools: typed functions that a model may call."""
+
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+from pydantic import JsonValue
+
+from convive.agents._journal import Artifact
+from convive.agents._model import ToolSpec
+from convive.agents._schema import BadTool, Parameters, describe, jsonable, parameters_of
+from convive.bus import RunContext, RunId
+
+Handler = Callable[..., object]
+"""A function, sync or async. A sync one runs in a thread, so that it cannot hold up the others."""
+
+
+class ToolError(Exception):
+    """Raised by a tool: the model reads exactly this text, marked as an error."""
+
+
+class ModelRetry(Exception):
+    """Raised by a tool: the arguments were well-formed but of no use; the text says what to send instead."""
+
+
+class Artifacts:
+    """What a tool call makes for the application; a model never sees it."""
+
+    def __init__(self) -> None:
+        self._added: list[Artifact] = []
+
+    def add(self, key: str, value: object) -> None:
+        """Keep a value; what has no JSON form is kept as its `str`."""
+        self._added.append(Artifact(key=key, value=jsonable(value)))
+
+    def all(self) -> tuple[Artifact, ...]:
+        """What was added, in order."""
+        return tuple(self._added)
+
+
+async def _nowhere(value: JsonValue) -> None:
+    """Progress of a call that nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """One tool call, as its handler sees it. `attempt` above 1: an earlier one may have had its effect.
+
+    `idempotency_key` is the same for every attempt of one call; hand it on to whatever charges or sends.
+    """
+
+    run: RunContext
+    tool_call_id: str
+    tool_name: str
+    trip: int
+    attempt: int
+    idempotency_key: str
+    session_id: str | None = None
+    deps: Any = None  # the application's own; only its tools know the type
+    artifacts: Artifacts = field(default_factory=Artifacts)
+    on_update: Callable[[JsonValue], Awaitable[None]] = _nowhere
+
+    @property
+    def run_id(self) -> RunId:
+        """The run that called the tool."""
+        return self.run.run_id
+
+    @property
+    def root_run_id(self) -> RunId:
+        """The outermost run above it."""
+        return self.run.root_run_id
+
+    @property
+    def parent_run_id(self) -> RunId | None:
+        """The run directly above it, if any."""
+        return self.run.parent_run_id
+
+    async def update(self, value: object) -> None:
+        """Show progress: streamed and posted live, never journaled for good, never shown to the model."""
+        await self.on_update(jsonable(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may call. Made by `tool`."""
+
+    spec: ToolSpec
+    function: Handler
+    parameters: Parameters
+    timeout_s: float | None = None
+    sequential: bool = False
+    silent: bool = False
+    model_output: Callable[[Any], object] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the model calls it by."""
+        return self.spec.name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, as written: for tests and for other code."""
+        return self.function(*args, **kwargs)
+
+
+@overload
+def tool(function: Handler, /) -> Tool: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout_s: float | None = None,
+    sequential: bool = False,
+    silent: bool = False,
+    model_output: Callable[[Any], object] | None = None,
+) -> Callable[[Handler], Tool]: ...
+def tool(
+    function: Handler | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout_s: float | None = None,
+    sequential: bool = False,
+    silent: bool = False,
+    model_output: Callable[[Any], object] | None = None,
+) -> Tool | Callable[[Handler], Tool]:
+    """Make a tool of a typed function; a parameter annotated `ToolContext` receives the context.
+
+    Name, description and schema come from the signature and the docstring (its `Args:` section describes
+    parameters). `timeout_s`: after so long the call is given up and the model told. `sequential`: never
+    beside other calls. `silent`: nothing for the model to answer; a trip of only such calls ends the run.
+    `model_output`: what of the result the model reads; the journal keeps the whole. Raises BadTool.
+    """
+    scope = sys._getframe(1).f_locals  # string annotations may name what the caller defined locally
+
+    def make(function: Handler) -> Tool:
+        parameters = parameters_of(function, ToolContext, scope)
+        spec = ToolSpec(
+            name=name or str(getattr(function, "__name__", "")),
+            description=describe(function) if description is None else description,
+            input_schema=parameters.schema,
+        )
+        if not spec.name.replace("_", "").replace("-", "").isalnum():
+            raise BadTool(f"{spec.name!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise BadTool(f"tool {spec.name!r} is a generator; return the result, and show progress with ctx.update.")
+        return Tool(spec, function, parameters, timeout_s, sequential, silent, model_output)
+
+    return make if function is None else make(function)
+
+
+def by_name(tools: Iterable[Tool | Handler]) -> Mapping[str, Tool]:
+    """The tools by name; plain functions are made tools. Raises BadTool when two share a name."""
+    found: dict[str, Tool] = {}
+    for given in tools:
+        each = given if isinstance(given, Tool) else tool(given)
+        if each.name in found:
+            raise BadTool(
+                f"two tools are named {each.name!r}; a model could not tell them apart. Rename one (`name=`)."
+            )
+        found[each.name] = each
+    return found

@@ -1,0 +1,176 @@
+"""For tests of code that uses the bus, and of other logs: the conformance suite, records by hand, a real server.
+
+With pytest and anyio, on a log of your own:
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("check", LOG_CHECKS, ids=lambda check: check.__name__)
+    async def test_my_log_keeps_the_contract(check: Check) -> None:
+        async with my_log() as log:
+            await check(log, "cv.00.some-conversation")
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import anyio
+
+from convive.bus import _log_checks, _server_child, _tail_checks
+from convive.bus._data_dir import CONFIG, write
+from convive.bus._events import AsideEvent, FloorEvent, Remembered, Whispered
+from convive.bus._ids import ConversationId, RunId, SeatName, compose_run_id
+from convive.bus._log import Record
+from convive.bus._log_checks import Check, drafts, read_all, take
+from convive.bus._runs import RunContext
+from convive.bus._server_config import server_config
+from convive.bus._server_process import HOST, answers, is_free, server_binary
+from convive.bus._subjects import Subjects
+
+__all__ = ["LOG_CHECKS", "Check", "Records", "Server", "drafts", "read_all", "run_number", "server", "take"]
+
+LOG_CHECKS: Final[tuple[Check, ...]] = (
+    _log_checks.an_append_returns_the_place_of_its_record,
+    _log_checks.a_guard_at_zero_lets_only_the_first_record_in,
+    _log_checks.a_guard_follows_the_last_record_of_its_subject,
+    _log_checks.a_guard_with_a_wildcard_sees_every_subject_that_matches,
+    _log_checks.a_guard_may_watch_another_subject_than_the_record_goes_to,
+    _log_checks.the_same_draft_twice_is_one_record,
+    _log_checks.the_same_guarded_draft_twice_is_one_record,
+    _log_checks.a_fenced_draft_is_found_again_when_the_fence_has_moved,
+    _log_checks.of_many_rivals_exactly_one_gets_each_link,
+    _log_checks.five_thousand_pipelined_records_keep_their_order,
+    _log_checks.no_drafts_are_no_records,
+    _log_checks.a_refusal_among_pipelined_records_is_raised,
+    _log_checks.a_posted_record_arrives,
+    _log_checks.bodies_and_headers_come_back_unchanged,
+    _log_checks.the_last_record_is_the_one_that_reading_gives,
+    _log_checks.a_body_over_the_limit_is_refused_and_nothing_is_stored,
+    _log_checks.headers_that_would_not_arrive_as_they_are_are_refused,
+    _log_checks.a_subject_that_is_none_is_refused,
+    _log_checks.records_that_expire_do_not_hold_up_a_reader,
+    _log_checks.read_takes_what_is_behind_after_up_to_until,
+    _log_checks.read_may_begin_at_a_time,
+    _log_checks.read_of_an_empty_subject_ends,
+    _log_checks.read_takes_several_subjects_in_the_order_of_the_log,
+    _log_checks.read_can_be_left_early_and_begun_again,
+    _log_checks.read_ends_although_writers_go_on,
+    _log_checks.last_finds_the_newest_record_also_by_wildcard,
+    _log_checks.subjects_counts_the_records_of_each,
+    _tail_checks.a_tail_catches_up_and_then_stays_live,
+    _tail_checks.a_tail_on_an_empty_subject_is_caught_up_at_once,
+    _tail_checks.a_tail_is_iterated_over,
+    _tail_checks.a_tail_may_begin_anywhere,
+    _tail_checks.a_tail_that_joins_others_later_misses_nothing,
+    _tail_checks.a_tail_that_joins_far_behind_the_last_record_is_caught_up,
+    _tail_checks.a_tail_may_begin_at_a_time,
+    _tail_checks.tails_see_all_of_several_writers_in_order,
+    _tail_checks.next_gives_none_when_nothing_comes_in_time,
+    _tail_checks.next_gives_up_in_time_although_others_are_written_to,
+    _tail_checks.a_cancelled_next_loses_nothing,
+    _tail_checks.a_next_cancelled_while_it_catches_up_loses_nothing,
+    _tail_checks.a_slow_tail_loses_nothing,
+    _tail_checks.leaving_one_tail_leaves_the_others_alone,
+)
+"""Every promise of `Log` and `Tail`: call each with a log and a subject of its own below what the log takes."""
+
+
+def run_number(number: int) -> RunId:
+    """A valid run id for a test: the same for the same number, another for another."""
+    return compose_run_id(number, number.to_bytes(10, "big"))
+
+
+class Records:
+    """Makes the records of one conversation, as a log would hold them: numbered from 1, a second apart.
+
+    Checks nothing, so that broken conversations can be written down as well.
+    """
+
+    def __init__(self, conversation: str = "table", start_s: float = 1_000.0) -> None:
+        self.subjects = Subjects.of("cv", 0, ConversationId(conversation))
+        self._start_s = start_s
+        self.seq = 0
+        """The sequence number of the record made last."""
+
+    def link(self, author: str, event: FloorEvent) -> Record:
+        """A record of the floor chain."""
+        return self.raw(self.subjects.link(SeatName(author)), event.body(), event.model_dump().get("run_id"))
+
+    def aside(self, author: str, event: AsideEvent) -> Record:
+        """A record beside the floor."""
+        return self.raw(self.subjects.aside(SeatName(author)), event.body())
+
+    def memory(self, seat: str, event: Remembered) -> Record:
+        """A record of a seat's private memory."""
+        return self.raw(self.subjects.memory(SeatName(seat)), event.body(), event.run_id)
+
+    def whisper(self, seat: str, event: Whispered) -> Record:
+        """A record in a seat's inbox."""
+        return self.raw(self.subjects.inbox(SeatName(seat)), event.body())
+
+    def raw(self, subject: str, body: bytes, run: str | None = None) -> Record:
+        """Any record at all."""
+        self.seq += 1
+        headers = {} if run is None else RunContext.root(RunId(run)).headers()
+        return Record(subject, self.seq, self._start_s + self.seq, headers, body)
+
+
+class Server:
+    """A real nats-server on a data directory, which can be killed and started again on the same port."""
+
+    def __init__(self, data: Path, port: int, *, fast: bool) -> None:
+        self._data = data
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        write(data, CONFIG, server_config(data, port, fast=fast))
+
+    @property
+    def url(self) -> str:
+        return f"nats://{HOST}:{self._port}"
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers. Raises TimeoutError when it does not within 30 s."""
+        self.launch()
+        with anyio.fail_after(30):
+            while not await answers(self._data, self._port):
+                await anyio.sleep(0.005)
+
+    def launch(self) -> None:
+        """Start it without waiting. It dies with the thread that calls this."""
+        command = [sys.executable, "-I", "-S", _server_child.__file__, str(os.getpid()), str(server_binary())]
+        self._process = subprocess.Popen(  # noqa: S603 - our own program with our own arguments
+            [*command, "--config", str(self._data / CONFIG)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone. Nothing happens when it does not run."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+@asynccontextmanager
+async def server(*, fast: bool = True) -> AsyncIterator[Server]:
+    """A server of one's own on a temporary directory, to be killed at will. `fast`: it syncs only now and then."""
+    with TemporaryDirectory(prefix="convive-") as directory:
+        own = Server(Path(directory).resolve(), _free_port(), fast=fast)
+        try:
+            await own.start()
+            yield own
+        finally:
+            own.kill()
+
+
+def _free_port() -> int:
+    # Below the ports of outgoing connections, and off those of embedded servers.
+    first = 19_000 + os.getpid() * 7 % 900
+    return next(port for port in range(first, first + 100) if is_free(port))
