@@ -1,6 +1,7 @@
 """Agents: models, tools, the run loop, and the supervisor and seats that bring them to a conversation."""
 
 from convive.agents._agent import Agent, agent, prompt
+from convive.agents._agent_seat import AgentSeat, FunctionSeat
 from convive.agents._errors import (
     BadModelRequest,
     ModelAccessDenied,
@@ -12,6 +13,7 @@ from convive.agents._errors import (
 )
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
+from convive.agents._local import local_available
 from convive.agents._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
 from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, ToolSpec, Usage
 from convive.agents._models import Choice, Models, choose_model, default_models
@@ -27,12 +29,14 @@ __all__ = [
     "POLICIES",
     "Agent",
     "AgentResult",
+    "AgentSeat",
     "Answer",
     "AskContext",
     "BadModelRequest",
     "Choice",
     "Close",
     "Decision",
+    "FunctionSeat",
     "Grant",
     "Limits",
     "Message",
@@ -81,6 +85,7 @@ __all__ = [
     "default_models",
     "has_tool_call",
     "host_seats",
+    "local_available",
     "prompt",
     "round_robin",
     "standby",

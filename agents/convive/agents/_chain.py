@@ -22,7 +22,8 @@ from convive.bus import (
     RunContext,
 )
 
-_TRIES = 3
+_TRIES = 2
+"""A log is patient itself, and tries again before it gives up."""
 
 
 class RunTaken(ConviveError):
@@ -70,6 +71,21 @@ class Chain:
                     raise BadRecord(record.subject, record.seq, str(error)) from None
                 self._last, self._count = record.seq, self._count + 1
         self.lost = False
+
+    async def start(self, event: JournalEvent) -> bool:
+        """Append the first event, or read the journal if there is one; says whether the run is new.
+
+        Costs a new run nothing beyond its append. Raises as `read` and `append`.
+        """
+        try:
+            await self.append(event)
+        except RunTaken:
+            self._unsettled = None
+            await self.read()
+            if self.state.started is None:
+                raise  # refused, and still there is nothing
+            return False
+        return True
 
     async def append(self, event: JournalEvent) -> None:
         """Append one event and fold it.

@@ -4,7 +4,7 @@ from convive.bus import ConviveError
 
 
 class ModelError(ConviveError):
-    """A model gave no usable answer. `transient`: asking again later may help."""
+    """A model gave no usable answer. `transient`: asking again later may help, without anybody mending anything."""
 
     transient = False
 
@@ -29,8 +29,6 @@ class ModelOverloaded(ModelError):
 
 class ModelUnreachable(ModelError):
     """No connection to the provider."""
-
-    transient = True
 
 
 class ModelAnswerBroken(ModelError):

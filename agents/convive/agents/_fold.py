@@ -94,8 +94,9 @@ class RunState:
 
     @property
     def latest_text(self) -> str:
-        """The text of the latest trip that has any."""
-        return next((trip.text for trip in reversed(self.trips) if trip.text), "")
+        """The text of the latest trip that has any that is of use."""
+        usable = (trip for trip in reversed(self.trips) if trip.answer is not None and trip.answer.rejected is None)
+        return next((trip.text for trip in usable if trip.text), "")
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:

@@ -11,6 +11,8 @@ the answer's journal record comes after that, and after the run's last record no
 """
 
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import anyio
 from pydantic import JsonValue
@@ -29,11 +31,14 @@ _log = logging.getLogger("convive.agents")
 class Live:
     """Posts for one run. `text`, `update` and `stop` never wait; `pump` runs beside the run and does the sending."""
 
-    def __init__(self, place: Place, run: RunContext, interval_s: float = _INTERVAL_S) -> None:
+    def __init__(
+        self, place: Place, run: RunContext, interval_s: float = _INTERVAL_S, patience_s: float = _PATIENCE_S
+    ) -> None:
         self._log = place.log
         self._subject = place.live_text(run)
         self._headers = run.headers()
         self._interval_s = interval_s
+        self._patience_s = patience_s
         self._trip, self._attempt, self._offset = 0, 0, 0
         self._text: list[str] = []
         self._ready: list[str] = []
@@ -56,6 +61,20 @@ class Live:
         self._ready.append(json_of({"type": "update", "trip": trip, "call": call_id, "name": name, "value": value}))
         self._wake.set()
 
+    @asynccontextmanager
+    async def pumping(self) -> AsyncGenerator[None]:
+        """Pumps beside the block, and no longer; the block's own error comes out as it is."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.pump)
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
+                failure = error
+            group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
     async def pump(self) -> None:
         """Send what there is, at most once an interval, until cancelled."""
         while not self._over:
@@ -65,8 +84,8 @@ class Live:
             await anyio.sleep(self._interval_s)
 
     async def settle(self) -> None:
-        """Send the rest of the attempt and its end marker. Waits at most a second: live text may be lost."""
-        with anyio.move_on_after(_PATIENCE_S) as scope:
+        """Send the rest of the attempt and its end marker. Waits at most `patience_s`: live text may be lost."""
+        with anyio.move_on_after(self._patience_s) as scope:
             self._gather()
             marker = {"type": "end", "trip": self._trip, "attempt": self._attempt, "length": self._offset}
             self._ready.append(json_of(marker))

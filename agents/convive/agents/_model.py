@@ -57,7 +57,8 @@ class Sampling(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One trip to a model. `messages` starts with the user and ends with the user."""
+    """One trip to a model. `messages` starts with the user, and ends with the user, or with words of the assistant that
+    the answer is to continue (not every model can)."""
 
     system: str
     messages: tuple[Message, ...]

@@ -2,9 +2,6 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
 
 import anyio
 
@@ -66,7 +63,7 @@ class Performer:
         """
         if self._live is None:
             return await self._to_the_end()
-        async with _beside(self._live.pump):
+        async with self._live.pumping():
             return await self._to_the_end()
 
     def result(self) -> AgentResult:
@@ -97,6 +94,8 @@ class Performer:
         except Exception as error:
             if not under_way or self._chain.lost or isinstance(error, LEAVE_RUN) or self.ended:
                 raise
+            if self.task.on_cancel == "leave" and isinstance(error, ModelError) and not error.transient:
+                raise  # a refused key or an unknown model is for a person to mend; then the run goes on
             await self._failed(error)
             if not isinstance(error, ModelError | NotAppended):
                 raise
@@ -105,17 +104,24 @@ class Performer:
         return result
 
     async def _begin(self) -> None:
-        if not self.task.fresh:
-            await self._chain.read()
-        known = self._chain.state.started
-        if known is not None:
-            _check_same(known, self.task)
-        started = known or self._started()
-        self._opening = _opening(started, self.task)
-        if known is None:
-            await self._chain.append(started)
+        task, chain = self.task, self._chain
+        if task.input is None and not task.history:
+            await chain.read()  # nothing to start from: the run must be there
+        new = chain.state.started is None
+        if new:
+            started = self._started()
+            self._opening = _opening(started, task)
+            if task.fresh:
+                await chain.append(started)
+            else:
+                new = await chain.start(started)
+        known = chain.state.started
+        assert known is not None  # noqa: S101 - for the type checker: appended or read
+        if not new:
+            _check_same(known, task)
+            self._opening = _opening(known, task)
         if self._emit:
-            self._emit(shown.RunStarted(self.task.run, started.agent, resumed=known is not None))
+            self._emit(shown.RunStarted(task.run, known.agent, resumed=not new))
 
     def _started(self) -> RunStarted:
         task, referred = self.task, self.task.source is not None
@@ -171,6 +177,8 @@ class Performer:
         request = await self._request(trip, attempt)
         if self._live:
             self._live.begin(trip, attempt)
+            if request.messages[-1].role == "assistant":
+                self._live.text(f"{request.messages[-1].text} ")  # the answer continues these words
         answer: Answer | None = None
         async with self._settings.model.stream(request) as items:
             async for item in items:
@@ -278,21 +286,6 @@ def _opening(started: RunStarted, task: Task) -> tuple[Message, ...]:
     told = task if started.source is not None else started
     new = () if told.input is None else (user(told.input),)
     opening = joined((*told.history, *new))
-    if not opening or opening[-1].role != "user":
-        raise ValueError("a run needs an input, or a history that ends with the user")
+    if not opening:
+        raise ValueError("a run needs an input, or a history")
     return opening
-
-
-@asynccontextmanager
-async def _beside(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None]:
-    """Runs `work` beside the block and cancels it at the end; the block's own error comes out as it is."""
-    failure: Exception | None = None
-    async with anyio.create_task_group() as group:
-        group.start_soon(work)
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
-            failure = error
-        group.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

@@ -89,7 +89,7 @@ def parameters_of(
         names[field] = parameter.name
         default = ... if parameter.default is parameter.empty else parameter.default
         # A description of None would hide one that stands in the annotation.
-        described = {"description": about.pop(parameter.name)} if parameter.name in about else {}
+        described: typing.Any = {"description": about.pop(parameter.name)} if parameter.name in about else {}
         info = Field(default, alias=parameter.name, **described)
         fields[field] = (hints[parameter.name], info)
     about.pop(context or "", None)

@@ -5,7 +5,7 @@ All seats of one process share one subscription and one fold of the bus, since o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import anyio
 import anyio.abc
@@ -53,6 +53,8 @@ class Turn:
     """The run of this turn. The same after a restart, so that its journal is found again."""
     _world: World
     _heard: int
+    _remembered: int
+    _whispered: int
     _to_remember: list[Remembered] = field(default_factory=list[Remembered])
 
     @property
@@ -72,12 +74,12 @@ class Turn:
     @property
     def memories(self) -> Sequence[Remembered]:
         """What this seat remembers from its committed turns."""
-        return [memory.event for memory in self._world.private[self.seat].memory.held]
+        return [memory.event for memory in self._world.private[self.seat].memory.held[: self._remembered]]
 
     @property
     def whispers(self) -> Sequence[Whispered]:
         """What was said to this seat alone."""
-        return self._world.private[self.seat].whispers
+        return self._world.private[self.seat].whispers[: self._whispered]
 
     def remember(self, text: str, kind: str = "note") -> None:
         """Keep something to oneself. It commits with the turn: said and remembered, or neither."""
@@ -89,6 +91,7 @@ class Turn:
         return self._to_remember
 
 
+@runtime_checkable
 class Participant(Protocol):
     """Whoever sits in a seat: an agent, a person at a keyboard, a plain function in a test."""
 
@@ -158,16 +161,24 @@ class _Hosts:
         opened = world.floor.opened
         assert opened is not None  # noqa: S101 - a floor with an open grant was opened
         run = RunContext(held.grant.run_id, opened.run_id, RunId(opened.run_id))
-        return Turn(self._conversation, held.grant.seat, held.grant, world.floor, run, world, len(world.heard))
+        own = world.private[held.grant.seat]
+        # The world is shared and goes on; this turn knows as much of it as it would after a restart.
+        known = len(world.heard), len(own.memory.held), len(own.whispers)
+        return Turn(self._conversation, held.grant.seat, held.grant, world.floor, run, world, *known)
 
     async def _commit(self, turn: Turn, held: OpenGrant, outcome: Say | Pass) -> None:
-        if turn.to_remember:
-            await self._conversation.remember(turn.seat, turn.to_remember, turn.run)
-        try:
-            match outcome:
-                case Say():
-                    await self._conversation.say(turn.floor, held, outcome.text, turn.run)
-                case Pass():
-                    await self._conversation.pass_on(turn.floor, held, turn.run, outcome.reason)
-        except Conflict:
-            return  # the floor was taken away meanwhile: neither said nor remembered
+        memories = await self._conversation.remember(turn.seat, turn.to_remember, turn.run)
+        floor = turn.floor
+        # After a conflict the floor was taken away: neither said nor remembered. Unless what came first is no valid
+        # link and the floor is still ours.
+        while floor.open_grant == held:
+            try:
+                match outcome:
+                    case Say():
+                        await self._conversation.say(floor, held, outcome.text, turn.run, memories=memories)
+                    case Pass():
+                        await self._conversation.pass_on(floor, held, turn.run, outcome.reason, memories=memories)
+            except Conflict:
+                floor = await self._conversation.floor()
+            else:
+                return

@@ -82,7 +82,8 @@ def decide(floor: Floor, plan: Plan, now_s: float, since_s: float = 0.0) -> Deci
         if now_s < due_s:
             return Wait(due_s)
         return Revoke(f"no word from {floor.open_grant.grant.seat} in time")
-    if now_s < floor.at_s + plan.standby_s:
+    # `at_s` is the server's clock: an active supervisor must not wait for ours to get there.
+    if plan.standby_s and now_s < floor.at_s + plan.standby_s:
         return Wait(floor.at_s + plan.standby_s)
     return _next_grant(floor, plan)
 

@@ -54,6 +54,7 @@ from convive.bus._memory_log import MemoryLog
 from convive.bus._open import DEFAULT_DATA, URL_VARIABLE, open_bus
 from convive.bus._runs import RunContext, run_of
 from convive.bus._server import EmbeddedServer, embedded_server
+from convive.bus._server_process import server_binary, server_version
 from convive.bus._subjects import Address, Subjects, address_of
 from convive.bus._world import Private, World
 
@@ -125,5 +126,7 @@ __all__ = [
     "run_id",
     "run_of",
     "seat_name",
+    "server_binary",
+    "server_version",
     "slugify",
 ]

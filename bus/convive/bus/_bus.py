@@ -1,6 +1,6 @@
 """The bus: conversations over the partitions of a store."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -34,6 +34,7 @@ class Bus:
         prefix: str,
         partitions: int,
         where: str,
+        sync: str = "as the server is set up",
     ) -> None:
         self._partition = partition
         self._existing = existing
@@ -41,6 +42,8 @@ class Bus:
         self._partitions = partitions
         self.where = where
         """The server's URL, without credentials, or `memory`."""
+        self.sync = sync
+        """When an acknowledged record is on disk: `always` means before the acknowledgement."""
 
     async def conversation(self, name: str) -> Conversation:
         """A conversation by name, whether it was opened yet or not. Raises BadName."""
@@ -79,7 +82,7 @@ class Bus:
 
 
 @asynccontextmanager
-async def memory_bus(*, partitions: int = 16) -> AsyncIterator[Bus]:
+async def memory_bus(*, partitions: int = 16) -> AsyncGenerator[Bus]:
     """A bus in this process's memory. Nothing survives it."""
     logs: dict[int, MemoryLog] = {}
 
@@ -91,4 +94,4 @@ async def memory_bus(*, partitions: int = 16) -> AsyncIterator[Bus]:
         await anyio.lowlevel.checkpoint()
         return logs
 
-    yield Bus(partition, existing, prefix="cv", partitions=partitions, where="memory")
+    yield Bus(partition, existing, prefix="cv", partitions=partitions, where="memory", sync="never")

@@ -1,7 +1,7 @@
 """The connection to a NATS server: checked once, shared by everything that speaks to the bus."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -100,12 +100,18 @@ class Connection:
 
 
 @asynccontextmanager
-async def connect(url: str) -> AsyncIterator[Connection]:
+async def connect(url: str) -> AsyncGenerator[Connection]:
     """Connect, and check that the server can carry the bus.
 
     Raises BusUnavailable: nobody listens, refused credentials, no JetStream, a server that is too old.
     """
     shown = _without_secrets(url)
+    servers = [one.strip() for one in url.split(",")]
+    if not all(_is_server(one) for one in servers):
+        raise BusUnavailable(
+            f"{shown} is not the URL of a NATS server, such as nats://127.0.0.1:4222. Nothing was tried; correct it, or "
+            "leave out the URL (and CONVIVE_NATS_URL) to use the embedded server."
+        )
     held: list[Connection] = []
 
     async def reconnected() -> None:
@@ -119,9 +125,9 @@ async def connect(url: str) -> AsyncIterator[Connection]:
     client = _Client()
     try:
         await client.connect(
-            [one.strip() for one in url.split(",")],
+            servers,
             connect_timeout=3,
-            max_reconnect_attempts=-1,
+            max_reconnect_attempts=1,
             reconnect_time_wait=RECONNECT_WAIT_S,
             allow_reconnect=False,
             ping_interval=20,
@@ -137,6 +143,7 @@ async def connect(url: str) -> AsyncIterator[Connection]:
         ) from None
     # The first connection must fail fast; later ones are tried until the server is back.
     client.options["allow_reconnect"] = True
+    client.options["max_reconnect_attempts"] = -1
     try:
         _check(client, shown)
         async with anyio.create_task_group() as tasks:
@@ -160,7 +167,14 @@ async def connect(url: str) -> AsyncIterator[Connection]:
 
 def _check(client: Client, url: str) -> None:
     version = client.connected_server_version
-    if (version.major, version.minor) < OLDEST_SERVER:
+    try:
+        known = version.major, version.minor
+    except ValueError:  # not a NATS server after all, or one built from no release
+        raise BusUnavailable(
+            f"the server at {url} does not say its version in a known form. Upgrade it, or leave out the URL to use the "
+            "embedded server."
+        ) from None
+    if known < OLDEST_SERVER:
         needed = ".".join(str(part) for part in OLDEST_SERVER)
         raise BusUnavailable(
             f"the server at {url} is version {version.major}.{version.minor}.{version.patch}; Convive needs "
@@ -177,9 +191,16 @@ def _reason(error: Exception) -> str:
 
 def _without_secrets(url: str) -> str:
     """The URL as it may be shown: credentials stay out of messages and logs."""
-    shown = []
+    shown: list[str] = []
     for one in url.split(","):
-        parts = urlsplit(one.strip())
-        host = parts.netloc.rpartition("@")[2]
-        shown.append(f"{parts.scheme}://{host}" if parts.scheme else one.strip().rpartition("@")[2])
+        scheme, there, rest = one.strip().rpartition("://")
+        shown.append(scheme + there + rest.rpartition("@")[2].partition("/")[0])
     return ",".join(shown)
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        return bool(parts.hostname) and parts.port != 0 and parts.scheme in ("nats", "tls", "ws", "wss")
+    except ValueError:
+        return False

@@ -62,8 +62,20 @@ class Conversation:
         )
         return await self._link(floor, HOST, granted, turn_run)
 
-    async def say(self, floor: Floor, held: OpenGrant, text: str, run: RunContext, data: object = None) -> int:
-        """Use the floor: commits the turn, and with it what the seat remembered in it."""
+    async def say(
+        self,
+        floor: Floor,
+        held: OpenGrant,
+        text: str,
+        run: RunContext,
+        *,
+        data: object = None,
+        memories: Sequence[int] | None = None,
+    ) -> int:
+        """Use the floor: commits the turn, and with it what the seat remembered in it.
+
+        `memories` are the places that `remember` returned for this turn; None: whatever carries its run id.
+        """
         said = Said.model_validate(
             {
                 "link": floor.links,
@@ -71,13 +83,28 @@ class Conversation:
                 "run_id": held.grant.run_id,
                 "text": text,
                 "data": data,
+                "memories": None if memories is None else tuple(memories),
             }
         )
         return await self._answer(floor, held, said, run)
 
-    async def pass_on(self, floor: Floor, held: OpenGrant, run: RunContext, reason: str = "") -> int:
-        """Give the floor back without a word."""
-        passed = Passed(link=floor.links, turn=held.grant.turn, run_id=held.grant.run_id, reason=reason)
+    async def pass_on(
+        self,
+        floor: Floor,
+        held: OpenGrant,
+        run: RunContext,
+        reason: str = "",
+        *,
+        memories: Sequence[int] | None = None,
+    ) -> int:
+        """Give the floor back without a word. `memories` as in `say`."""
+        passed = Passed(
+            link=floor.links,
+            turn=held.grant.turn,
+            run_id=held.grant.run_id,
+            reason=reason,
+            memories=None if memories is None else tuple(memories),
+        )
         return await self._answer(floor, held, passed, run)
 
     async def revoke(self, floor: Floor, held: OpenGrant, run: RunContext, reason: str) -> int:

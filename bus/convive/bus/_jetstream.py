@@ -1,7 +1,7 @@
 """A log that is one JetStream stream. Only the `_jetstream*` and `_connect` files know nats-py."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +81,7 @@ class JetStreamLog:
     @asynccontextmanager
     async def read(
         self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
-    ) -> AsyncIterator[AsyncIterator[Record]]:
+    ) -> AsyncGenerator[AsyncIterator[Record]]:
         reader = BoundedReader(self._connection, self._stream, subjects, after, until, since_s)
         try:
             await reader.open()
@@ -91,14 +91,13 @@ class JetStreamLog:
                 await reader.close()
 
     @asynccontextmanager
-    async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncIterator[LiveTail]:
+    async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncGenerator[LiveTail]:
         # A start by time has a consumer of its own: its first sequence number is not known beforehand.
         key = subjects if since_s is None else (*subjects, f"since {since_s}")
         async with self._opening:
             hub = self._hubs.get(key) or self._covering(subjects, since_s)
             if hub is None:
-                hub = Hub(self._connection, self._stream, subjects, after, since_s)
-                await hub.consumer.open()
+                hub = await self._open_hub(subjects, after, since_s)
                 self._hubs[key] = hub
                 self._connection.tasks.start_soon(hub.keep)
 
@@ -115,6 +114,16 @@ class JetStreamLog:
                 self._hubs = {key: one for key, one in self._hubs.items() if one is not hub}
                 with anyio.move_on_after(CLOSING_S, shield=True):
                     await hub.close()
+
+    async def _open_hub(self, subjects: tuple[str, ...], after: int, since_s: float | None) -> Hub:
+        hub = Hub(self._connection, self._stream, subjects, after, since_s)
+        try:
+            await hub.consumer.open()
+        except BaseException:
+            with anyio.move_on_after(CLOSING_S, shield=True):
+                await hub.close()
+            raise
+        return hub
 
     def _covering(self, subjects: tuple[str, ...], since_s: float | None) -> Hub | None:
         """A hub that delivers these subjects among others: its tails pick what they want."""
@@ -136,7 +145,7 @@ class JetStreamLog:
         while True:
             query = {"subjects_filter": pattern, "offset": len(found)}
             answer = await self._connection.api(f"STREAM.INFO.{self._stream}", query)
-            page = answer["state"].get("subjects") or {}
+            page: dict[str, int] = answer["state"].get("subjects") or {}
             found.update(page)
             if not page or len(found) >= int(answer.get("total", 0)):
                 return found
@@ -162,7 +171,7 @@ async def stream_names(connection: Connection, pattern: str) -> list[str]:
     names: list[str] = []
     while True:
         answer = await connection.api("STREAM.NAMES", {"subject": pattern, "offset": len(names)})
-        page = answer.get("streams") or []
+        page: list[str] = answer.get("streams") or []
         names += page
         if not page or len(names) >= int(answer.get("total", 0)):
             return sorted(names)

@@ -7,6 +7,7 @@ asks for a heartbeat every half second, and starts a new consumer behind the las
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -57,6 +58,7 @@ class Consumer:
         self._heard = 0.0
         self._owed = ""
         self._forget: Callable[[], None] = _nothing
+        self._there: int | None = None
         self.last = after
         """The sequence number of the last record that was delivered."""
         self.pending = 0
@@ -96,6 +98,11 @@ class Consumer:
             self.pending = int(answer["num_pending"])
 
     @property
+    def complete(self) -> bool:
+        """Everything was delivered that there was when the consumer was made, or there is nothing more."""
+        return self.pending == 0 or (self._there is not None and self._place >= self._there)
+
+    @property
     def silent(self) -> bool:
         """No sign of life for so long that the consumer must be gone."""
         return asyncio.get_running_loop().time() - self._heard > SILENCE_S
@@ -114,6 +121,7 @@ class Consumer:
     async def _start(self) -> None:
         self._generation += 1
         self._place = 0
+        self._there = None
         inbox = self._connection.inbox()
         generation = self._generation
 
@@ -133,12 +141,16 @@ class Consumer:
             f"CONSUMER.CREATE.{self._stream}.{self._name}",
             {"stream_name": self._stream, "config": config, "action": "create"},
         )
+        self._there = int(answer.get("num_pending", 0)) + int(answer["delivered"]["consumer_seq"])
         if self._place == 0:  # a delivered record knows better than the answer that it overtook
-            self.pending = int(answer.get("num_pending", 0)) + int(answer["delivered"]["consumer_seq"])
+            self.pending = self._there
 
     def _start_policy(self) -> dict[str, Any]:
         if self.last == 0 and self._since_s is not None:
-            start = datetime.fromtimestamp(self._since_s, UTC).isoformat(timespec="microseconds")
+            # Rounded down, since a float holds half a microsecond at best; what comes too early is dropped on arrival.
+            start_us = max(0, math.floor(self._since_s * 1e6) - 1)
+            moment = datetime.fromtimestamp(start_us // 1_000_000, UTC).replace(microsecond=start_us % 1_000_000)
+            start = moment.isoformat(timespec="microseconds")
             return {"deliver_policy": "by_start_time", "opt_start_time": start.replace("+00:00", "Z")}
         if self.last == 0:
             return {"deliver_policy": "all"}
@@ -167,7 +179,8 @@ class Consumer:
         self._place = arrived.place
         self.last = arrived.record.seq
         self.pending = arrived.pending
-        self._deliver(arrived.record)
+        if self._since_s is None or arrived.record.time_s >= self._since_s:
+            self._deliver(arrived.record)
 
     async def _control(self, message: Msg) -> None:
         headers = message.headers or {}

@@ -19,13 +19,16 @@ from nats.aio.msg import Msg
 from convive.bus._connect import ApiError, Connection
 from convive.bus._errors import BusUnavailable, Conflict, MaybeAppended, NotAppended
 from convive.bus._jetstream_records import stored
-from convive.bus._log import MESSAGE_ID, Draft, Guard
+from convive.bus._log import MESSAGE_ID, Draft, Guard, check_draft, matches
 
 ATTEMPT_S = 2.0
 """An acknowledgement that is this late was probably lost: the same bytes are sent again."""
 
 SWEEP_S = 0.25
 """How often appends in flight are looked after: the precision of both deadlines."""
+
+RETRY_S = 0.1
+"""How long to wait before asking again what has no answer yet."""
 
 WINDOW = 1000
 """Pipelined appends in flight. More gains nothing, and a server drops what overflows its ingest queue."""
@@ -34,6 +37,7 @@ _WRONG_LAST_SEQUENCE = 10071
 _GUARDED_WRITE_IN_FLIGHT = 10164
 _TEMPORARILY_UNAVAILABLE = 10008
 _NO_STREAM = 503
+_NO_MESSAGE = 10037
 _LAST_SEQUENCE = re.compile(r"(\d+)\s*$")
 
 
@@ -77,22 +81,28 @@ class Publisher:
         """See `Log.append_all`."""
         places: list[int] = []
         for start in range(0, len(drafts), WINDOW):
-            flights = [await self._send(draft) for draft in drafts[start : start + WINDOW]]
+            flights: list[_InFlight] = []
             try:
+                for draft in drafts[start : start + WINDOW]:
+                    flights.append(await self._send(draft))  # noqa: PERF401 - those sent must be known if one fails
                 places += [await self._settle(stream, flight) for flight in flights]
             finally:
                 for flight in flights:
                     self._in_flight.pop(flight.reply, None)
+                    if flight.answer.done() and not flight.answer.cancelled():
+                        flight.answer.exception()  # read: asyncio complains of errors that nobody looked at
                     flight.answer.cancel()
         return places
 
     async def post(self, draft: Draft) -> None:
         """See `Log.post`."""
         if not self._connection.lost:
+            check_draft(draft)
             await self._publish(draft, _headers(draft), "")
 
     async def _send(self, draft: Draft) -> _InFlight:
-        if draft.id is None and draft.guard is None:
+        check_draft(draft)
+        if draft.id is None and not _guards_itself(draft):
             draft = replace(draft, id=secrets.token_hex(8))
         self._count += 1
         reply = f"{self._inbox}.{self._count}"
@@ -110,14 +120,15 @@ class Publisher:
         return flight
 
     async def _publish(self, draft: Draft, headers: dict[str, str], reply: str) -> None:
+        # The server counts the headers as well, and nats-py, which does not, loses the connection for good over it.
+        size, most = len(draft.body) + _size(headers), self._connection.client.max_payload
+        if size > most:
+            raise NotAppended(
+                f"{draft.subject}: the record has {size} bytes, {len(draft.body)} of them in its body; the server "
+                f"takes {most}. Nothing was appended; shorten it, or store it elsewhere and append a reference."
+            )
         try:
             await self._connection.client.publish(draft.subject, draft.body, reply=reply, headers=headers or None)
-        except nats.errors.MaxPayloadError:
-            raise NotAppended(
-                f"{draft.subject}: the body has {len(draft.body)} bytes, the server takes "
-                f"{self._connection.client.max_payload}. Nothing was appended; shorten it, or store it elsewhere "
-                "and append a reference."
-            ) from None
         except nats.errors.OutboundBufferLimitError:
             return  # disconnected with a full buffer: it is sent again after the reconnect
         except (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
@@ -136,7 +147,7 @@ class Publisher:
                     return int(answer["seq"])
                 code = int(error.get("err_code", 0))
                 if code == _WRONG_LAST_SEQUENCE:
-                    return await self._own_or_conflict(stream, flight.draft, str(error.get("description", "")))
+                    return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
                 if code not in (_GUARDED_WRITE_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, _NO_STREAM):
                     raise NotAppended(
                         f"{flight.draft.subject}: the server refused the record: {error.get('description')} ({code}). "
@@ -146,7 +157,7 @@ class Publisher:
                     raise MaybeAppended(flight.draft.subject, self._patience_s)
                 # Another guarded write is on its way through the replicas, or a leader is being elected.
                 flight.answer = loop.create_future()
-                await asyncio.sleep(0.002 if code == _GUARDED_WRITE_IN_FLIGHT else 0.1)
+                await asyncio.sleep(0.002 if code == _GUARDED_WRITE_IN_FLIGHT else RETRY_S)
                 await self._resend([flight])
         finally:
             self._in_flight.pop(flight.reply, None)
@@ -170,11 +181,21 @@ class Publisher:
             self._connection.tasks.start_soon(self._resend, late)
         self._sweep = loop.call_later(SWEEP_S, self._look_after) if self._in_flight else None
 
-    async def _own_or_conflict(self, stream: str, draft: Draft, description: str) -> int:
+    async def _own_or_conflict(self, stream: str, flight: _InFlight, description: str) -> int:
         """A refused guard may mean that our own earlier copy is what came first: one node checks guards
         before duplicates, three nodes the other way round. Read from the leader to know."""
+        draft = flight.draft
         guard = draft.guard or Guard(draft.subject, 0)
-        found = await own_record(self._connection, stream, draft, guard.last)
+        while True:
+            try:
+                found = await own_record(self._connection, stream, draft, guard)
+            except (ApiError, BusUnavailable):  # no leader, or no server: it cannot be known yet
+                closed = self._connection.client.is_closed
+                if closed or asyncio.get_running_loop().time() - flight.began_s > self._patience_s:
+                    raise MaybeAppended(draft.subject, self._patience_s) from None
+                await asyncio.sleep(RETRY_S)
+            else:
+                break
         if found is not None:
             return found
         match = _LAST_SEQUENCE.search(description)
@@ -197,18 +218,45 @@ class Publisher:
         for flight in flights:
             if not flight.answer.done() and not self._connection.lost:
                 flight.sent_s = asyncio.get_running_loop().time()
-                await self._publish(flight.draft, flight.headers, flight.reply)
+                try:
+                    await self._publish(flight.draft, flight.headers, flight.reply)
+                except (NotAppended, BusUnavailable):  # of this copy; an earlier one may be stored
+                    flight.answer.set_exception(MaybeAppended(flight.draft.subject, self._patience_s))
 
 
-async def own_record(connection: Connection, stream: str, draft: Draft, after: int) -> int | None:
-    """The place of our own copy of a draft, when it is the first record on its subject behind `after`."""
-    try:
-        query = {"seq": after + 1, "next_by_subj": draft.subject}
-        record = stored(await connection.api(f"STREAM.MSG.GET.{stream}", query))
-    except ApiError:
-        return None
-    ours = record.body == draft.body if draft.id is None else record.headers.get(MESSAGE_ID) == draft.id
-    return record.seq if ours else None
+async def own_record(connection: Connection, stream: str, draft: Draft, guard: Guard) -> int | None:
+    """The place of our own copy of a draft that a guard refused, or None when it was never stored.
+
+    Raises ApiError or BusUnavailable when that cannot be known now.
+    """
+    after = guard.last
+    while True:
+        try:
+            query = {"seq": after + 1, "next_by_subj": draft.subject}
+            record = stored(await connection.api(f"STREAM.MSG.GET.{stream}", query))
+        except ApiError as error:
+            if error.code == _NO_MESSAGE:
+                return None
+            raise
+        ours = record.body == draft.body if draft.id is None else record.headers.get(MESSAGE_ID) == draft.id
+        if ours:
+            return record.seq
+        # On the guarded subjects our copy can only be the first; elsewhere records of others may stand before it.
+        if _guards_itself(draft):
+            return None
+        after = record.seq
+
+
+def _guards_itself(draft: Draft) -> bool:
+    """Whether the record itself moves its guard, so that it can be stored but once."""
+    return draft.guard is not None and matches(draft.guard.subjects, draft.subject)
+
+
+def _size(headers: dict[str, str]) -> int:
+    """The bytes of headers on the wire: `NATS/1.0`, a line each, an empty line (NATS ADR-4)."""
+    return 12 + sum(
+        len(name) + len(value if value.isascii() else value.encode()) + 4 for name, value in headers.items()
+    )
 
 
 def _headers(draft: Draft) -> dict[str, str]:

@@ -41,10 +41,17 @@ def stored(answer: dict[str, Any]) -> Record:
     return Record(
         str(message["subject"]),
         int(message["seq"]),
-        datetime.fromisoformat(message["time"]).timestamp(),
+        _seconds(str(message["time"])),
         _headers(base64.b64decode(message.get("hdrs", ""))),
         base64.b64decode(message.get("data", "")),
     )
+
+
+def _seconds(text: str) -> float:
+    """RFC 3339 with up to nine digits, as seconds since 1970: the same float that a consumer's nanoseconds give."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    since_1970 = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return (since_1970 * 10**9 + int(fraction.ljust(9, "0"))) / 1e9
 
 
 def _headers(raw: bytes) -> dict[str, str]:

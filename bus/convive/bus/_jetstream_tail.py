@@ -85,7 +85,7 @@ class BoundedReader:
         self._more.set()
 
     def _finish_if_complete(self) -> None:
-        if self._consumer.pending == 0 or (self._until is not None and self._consumer.last >= self._until):
+        if self._consumer.complete or (self._until is not None and self._consumer.last >= self._until):
             self._done = True
 
 
@@ -105,6 +105,7 @@ class Hub:
         self.tails: set[LiveTail] = set()
         self.failure: BusUnavailable | None = None
         self._scope = anyio.CancelScope()
+        self._last_looked = 0
 
     async def keep(self) -> None:
         """Replace the consumer whenever it may be gone. Runs until `close`."""
@@ -115,6 +116,7 @@ class Hub:
                         await self.consumer.trouble.wait()
                 except TimeoutError:
                     if not self.consumer.silent:
+                        await self._recount()
                         continue
                 await self._heal()
 
@@ -122,6 +124,12 @@ class Hub:
         """End the delivery."""
         self._scope.cancel()
         await self.consumer.close()
+
+    async def _recount(self) -> None:
+        # Records that expired meanwhile are counted as pending but never come.
+        if self.consumer.pending and self.consumer.last == self._last_looked:
+            await self.consumer.recount()
+        self._last_looked = self.consumer.last
 
     async def _heal(self) -> None:
         try:
@@ -196,7 +204,7 @@ class LiveTail:
         return not self._subjects or any(matches(pattern, subject) for pattern in self._subjects)
 
     def push(self, record: Record) -> None:
-        if self._stale:
+        if self._stale or record.seq <= self._seen:
             return
         if len(self._live) >= ROOM:
             self._live.clear()
@@ -226,8 +234,8 @@ class LiveTail:
     async def _refill(self) -> None:
         async with self._read(self._seen, self._horizon) as records:
             async for record in records:
+                if len(self._old) >= ROOM:
+                    return  # only now is it certain that there is more
                 self._old.append(record)
                 self._seen = record.seq
-                if len(self._old) >= ROOM:
-                    return
         self._seen = self._horizon

@@ -3,14 +3,21 @@
 `MemoryLog` and `JetStreamLog` keep this contract; `convive.bus.testing` holds the suite that proves it.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
+from convive.bus._errors import NotAppended
+
 MESSAGE_ID = "Nats-Msg-Id"
 """The header that carries a record's idempotency key."""
+
+_SUBJECT = re.compile(r"[^\s.*>\x00]+(\.[^\s.*>\x00]+)*")
+_SUBJECT_BYTES = 1_024  # a NATS server closes a connection over a line of 4 KB
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 
 RESERVED_HEADERS = "nats-"
 """Header names that start so (in any case) belong to the server; a draft may not set them itself."""
@@ -45,9 +52,10 @@ class Guard:
 class Draft:
     """A record to append.
 
-    `id` is its idempotency key: a second append with the same id is answered with the first one's place. A guarded draft
-    needs none: when the first record behind the guard on its subject has the same body, that one is its place. Without
-    either, the log makes an id up, so that its own retries are safe. `ttl_s` lets the record expire.
+    `id` is its idempotency key: a second append with the same id is answered with the first one's place. A draft whose
+    guard watches its own subject needs none: when the first record behind the guard has the same body, that one is its
+    place. Without either, the log makes an id up, so that its own retries are safe. `ttl_s` lets the record expire.
+    A log remembers ids for ten minutes at least; what may be appended again after that needs a guard.
     """
 
     subject: str
@@ -120,6 +128,49 @@ class Log(Protocol):
     async def subjects(self, pattern: str) -> dict[str, int]:
         """The subjects that match the pattern and how many records each holds."""
         ...
+
+
+def check_draft(draft: Draft) -> None:
+    """Refuse what no log could give back as it is. Raises NotAppended."""
+    if not _is_subject(draft.subject):
+        raise NotAppended(f"{draft.subject[:80]!r} is not a subject to append to. Nothing was appended.")
+    if draft.id is not None and not (draft.id and _is_header_value(draft.id)):
+        raise NotAppended(f"{draft.subject}: {draft.id[:80]!r} is not an id for a record. Nothing was appended.")
+    for name, value in draft.headers.items():
+        if not _is_header_name(name):
+            raise NotAppended(
+                f"{draft.subject}: {name[:80]!r} is not a name for a header of your own: use letters, digits and '-', "
+                f"and do not begin with {RESERVED_HEADERS!r}. Nothing was appended."
+            )
+        if value.isascii() and value.isprintable() and value == value.strip():
+            continue
+        if not _is_header_value(value):
+            raise NotAppended(
+                f"{draft.subject}: the value of the header {name} has a line break, blanks at an end or half a "
+                "character. Nothing was appended; put it into the body."
+            )
+
+
+@lru_cache(maxsize=8192)
+def _is_subject(text: str) -> bool:
+    return _SUBJECT.fullmatch(text) is not None and len(_encoded(text)) in range(1, _SUBJECT_BYTES)
+
+
+@lru_cache(maxsize=1024)
+def _is_header_name(text: str) -> bool:
+    return _HEADER_NAME.fullmatch(text) is not None and not text.lower().startswith(RESERVED_HEADERS)
+
+
+def _is_header_value(text: str) -> bool:
+    raw = _encoded(text)
+    return (raw != b"" or not text) and raw == raw.strip() and not {13, 10, 0} & set(raw) and text == text.strip()
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return b""
 
 
 @lru_cache(maxsize=8192)

@@ -20,22 +20,21 @@ class Memory:
 class MemoryFold:
     """The memory of one seat, folded from its `memory` records and the outcomes of turns, in log order.
 
-    Records of a run wait until `said` or `passed` with that run id is seen, and are dropped at `revoked`: either the
-    guest said it and remembers it, or neither (architecture.md, section 5).
+    Records of a run wait until `said` or `passed` with that run id is seen, and are dropped at `revoked`, or when that
+    link names its memories and they are not among them: either the guest said it and remembers it, or neither
+    (architecture.md, section 5).
     """
 
     held: list[Memory] = field(default_factory=list[Memory])
     """What is remembered, in the order in which it was written down."""
     _waiting: dict[RunId, list[Memory]] = field(default_factory=dict[RunId, list[Memory]])
-    _decided: dict[RunId, bool] = field(default_factory=dict[RunId, bool])
+    _decided: dict[RunId, Said | Passed | Revoked] = field(default_factory=dict[RunId, Said | Passed | Revoked])
 
     def decide(self, outcome: Said | Passed | Revoked) -> None:
         """Take the outcome of a turn, as the fold of the floor accepted it."""
-        committed = not isinstance(outcome, Revoked)
-        self._decided[outcome.run_id] = committed
+        self._decided[outcome.run_id] = outcome
         waiting = self._waiting.pop(outcome.run_id, [])
-        if committed:
-            self.held += waiting
+        self.held += [memory for memory in waiting if _committed(outcome, memory.seq)]
 
     def remember(self, record: Record) -> None:
         """Take a record of this seat's memory. Raises BadRecord, and is unchanged then."""
@@ -43,9 +42,10 @@ class MemoryFold:
         if not isinstance(event, Remembered):
             raise BadRecord(record.subject, record.seq, f"{event.type} is no memory")
         memory = Memory(event, record.seq)
-        if event.run_id is None or self._decided.get(event.run_id) is True:
+        outcome = None if event.run_id is None else self._decided.get(event.run_id)
+        if event.run_id is None or (outcome is not None and _committed(outcome, record.seq)):
             self.held.append(memory)
-        elif event.run_id not in self._decided:
+        elif outcome is None:
             self._waiting.setdefault(event.run_id, []).append(memory)
 
     @property
@@ -56,3 +56,7 @@ class MemoryFold:
     def of_run(self, run: RunId) -> list[Memory]:
         """What was written down in the turn of `run` that is still open."""
         return self._waiting.get(run, [])
+
+
+def _committed(outcome: Said | Passed | Revoked, seq: int) -> bool:
+    return not isinstance(outcome, Revoked) and (outcome.memories is None or seq in outcome.memories)

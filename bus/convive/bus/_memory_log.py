@@ -6,12 +6,12 @@ For tests, for trying things out, and for runs that need no bus. Nothing survive
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
 from convive.bus._errors import Conflict, NotAppended
-from convive.bus._log import MESSAGE_ID, Draft, Record, matches
+from convive.bus._log import MESSAGE_ID, Draft, Record, check_draft, matches
 
 MAX_BODY_BYTES = 1_048_576
 """The largest body that is taken, the same as the default of a NATS server."""
@@ -39,7 +39,7 @@ class MemoryLog:
     @asynccontextmanager
     async def read(
         self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
-    ) -> AsyncIterator[AsyncIterator[Record]]:
+    ) -> AsyncGenerator[AsyncIterator[Record]]:
         end = len(self._records) if until is None else min(until, len(self._records))
         tail = _MemoryTail(self._records, subjects, _start(self._records, after, since_s), end)
         yield tail.__aiter__()
@@ -47,7 +47,7 @@ class MemoryLog:
     @asynccontextmanager
     async def follow(
         self, *subjects: str, after: int = 0, since_s: float | None = None
-    ) -> AsyncIterator["_MemoryTail"]:
+    ) -> AsyncGenerator["_MemoryTail"]:
         tail = _MemoryTail(self._records, subjects, _start(self._records, after, since_s), None)
         self._tails.add(tail)
         try:
@@ -63,6 +63,7 @@ class MemoryLog:
         return {name: len(seqs) for name, seqs in self._places.items() if matches(pattern, name)}
 
     def _store(self, draft: Draft) -> int:
+        check_draft(draft)
         if len(draft.body) > MAX_BODY_BYTES:
             raise NotAppended(
                 f"{draft.subject}: the body has {len(draft.body)} bytes, the log takes {MAX_BODY_BYTES}. "
@@ -92,6 +93,8 @@ class MemoryLog:
         raise Conflict(draft.subject, last, actual)
 
     def _last_seq(self, pattern: str) -> int:
+        if "*" not in pattern and ">" not in pattern:
+            return self._places.get(pattern, (0,))[-1]
         return max((seqs[-1] for name, seqs in self._places.items() if matches(pattern, name)), default=0)
 
 

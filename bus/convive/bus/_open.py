@@ -1,9 +1,11 @@
 """Opening a bus: an explicit URL, `CONVIVE_NATS_URL`, or the embedded server."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+
+import anyio
 
 from convive.bus._bus import Bus
 from convive.bus._connect import Connection, connect
@@ -29,7 +31,7 @@ async def open_bus(
     replicas: int = 1,
     patience_s: float = 30.0,
     environ: Mapping[str, str] = os.environ,
-) -> AsyncIterator[Bus]:
+) -> AsyncGenerator[Bus]:
     """A bus on a JetStream server.
 
     Without a `url` and without `CONVIVE_NATS_URL`, the embedded server runs on the directory `data`
@@ -42,15 +44,18 @@ async def open_bus(
         raise BadName(f"{prefix!r} is not a prefix for subjects: use lower-case letters and digits.")
     async with AsyncExitStack() as stack:
         wanted = url or (None if data is not None else environ.get(URL_VARIABLE))
+        sync = "as the server is set up"
         if not wanted:
             server = await stack.enter_async_context(embedded_server(data or DEFAULT_DATA, fast=fast))
             wanted = server.url
+            sync = "every two minutes" if server.fast else "always"
         connection = await stack.enter_async_context(connect(wanted))
         publisher = Publisher(connection, patience_s)
         await publisher.start()
         store = _Store(connection, publisher, prefix, partitions, replicas)
         await store.check()
-        yield Bus(store.partition, store.existing, prefix=prefix, partitions=partitions, where=connection.url)
+        where = connection.url
+        yield Bus(store.partition, store.existing, prefix=prefix, partitions=partitions, where=where, sync=sync)
 
 
 class _Store:
@@ -65,6 +70,7 @@ class _Store:
         self._partitions = partitions
         self._replicas = replicas
         self._logs: dict[int, Log] = {}
+        self._opening = anyio.Lock()
 
     async def check(self) -> None:
         """Refuse a store that was made with another number of partitions."""
@@ -79,16 +85,17 @@ class _Store:
             await self.partition(int(number))
 
     async def partition(self, number: int) -> Log:
-        log = self._logs.get(number)
-        if log is None:
-            plan = StreamPlan(
-                f"{self._head}_{number:02d}",
-                f"{self._prefix}.{number:02d}.>",
-                self._replicas,
-                {"convive.partitions": str(self._partitions)},
-            )
-            log = self._logs[number] = await open_log(self._connection, self._publisher, plan)
-        return log
+        async with self._opening:  # one log a stream, so that its readers share their consumers
+            log = self._logs.get(number)
+            if log is None:
+                plan = StreamPlan(
+                    f"{self._head}_{number:02d}",
+                    f"{self._prefix}.{number:02d}.>",
+                    self._replicas,
+                    {"convive.partitions": str(self._partitions)},
+                )
+                log = self._logs[number] = await open_log(self._connection, self._publisher, plan)
+            return log
 
     async def existing(self) -> Mapping[int, Log]:
         for name in await stream_names(self._connection, f"{self._prefix}.>"):

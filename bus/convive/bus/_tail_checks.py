@@ -1,4 +1,5 @@
 """What every `Tail` promises, as checks that run on any `Log`. `convive.bus.testing` hands them out."""
+# ruff: noqa: S101 - a check asserts
 
 from contextlib import AsyncExitStack
 

@@ -12,7 +12,7 @@ With pytest and anyio, on a log of your own:
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,7 +136,7 @@ class Server:
         """Start it, and wait until it answers. Raises TimeoutError when it does not within 30 s."""
         self.launch()
         with anyio.fail_after(30):
-            while not await answers(self._data, self._port):
+            while not await answers(self._data, self._port):  # noqa: ASYNC110 - another process sets no event
                 await anyio.sleep(0.005)
 
     def launch(self) -> None:
@@ -159,10 +159,10 @@ class Server:
 
 
 @asynccontextmanager
-async def server(*, fast: bool = True) -> AsyncIterator[Server]:
+async def server(*, fast: bool = True) -> AsyncGenerator[Server]:
     """A server of one's own on a temporary directory, to be killed at will. `fast`: it syncs only now and then."""
     with TemporaryDirectory(prefix="convive-") as directory:
-        own = Server(Path(directory).resolve(), _free_port(), fast=fast)
+        own = Server(Path(directory), _free_port(), fast=fast)
         try:
             await own.start()
             yield own

@@ -1,0 +1,166 @@
+"""What an agent and a run can be given, and how that becomes the settings of a run."""
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypedDict, cast
+
+from pydantic import JsonValue
+
+from convive.agents._frame import OnCancel
+from convive.agents._journal import Place
+from convive.agents._limits import Limits
+from convive.agents._messages import Message
+from convive.agents._model import Model
+from convive.agents._models import choose_model, default_models, split_model
+from convive.agents._schema import json_of
+from convive.agents._settings import Instructions, Refine, SamplingFor, Settings
+from convive.agents._stops import StopWhen, any_of
+from convive.agents._tools import Handler, Tool, by_name
+from convive.bus import RunContext, slugify
+
+
+class ModelSource(Protocol):
+    """Where models come from by name, such as `Models`."""
+
+    def resolve(self, name: str) -> Model:
+        """The model named `provider/model`. Raises UnknownModel."""
+        ...
+
+
+class AgentOptions(TypedDict, total=False):
+    """What an agent is made of; each can also be a class attribute, and be given for one call.
+
+    `model`: an object, or `provider/model`, looked up in `models`; without that, in the shipped providers, and what
+    they open stays open as long as the process.
+    `instructions`: the system prompt, or a function of the trip's AskContext, sync or async. `tools`: tools or
+    typed functions. `stop_when`: one condition, or a list of which any holds. `refine`: makes the final text
+    of an answer's prose, or has it asked again. `parallel_tools`: whether calls of one answer run side by side.
+    """
+
+    model: str | Model
+    models: ModelSource
+    instructions: Instructions
+    tools: Iterable[Tool | Handler]
+    stop_when: StopWhen
+    limits: Limits
+    sampling: SamplingFor
+    refine: Refine | None
+    parallel_tools: bool
+
+
+class RunOptions(AgentOptions, total=False):
+    """What one run may be given beside its input.
+
+    `history`: the messages before the input. `source`: a reference that stands in the journal for history and
+    input, which the caller rebuilds the same. `run`, `place`: as which run, and where its journal goes; by
+    default a child of the run around this code, at its place, or else a new run in memory. With a run id that
+    has a journal, the run is continued. `fresh=True`: it has none, do not look. `on_cancel="leave"`: when this
+    task is cancelled, leave the run to be continued. `deps`: handed to tools and callables as it is.
+    """
+
+    history: Sequence[Message]
+    source: JsonValue
+    session_id: str | None
+    deps: object
+    run: RunContext
+    place: Place
+    fresh: bool
+    on_cancel: OnCancel
+
+
+OPTION_NAMES = frozenset(AgentOptions.__annotations__)
+RUN_OPTION_NAMES = frozenset(RunOptions.__annotations__)
+
+
+class Unresolved:
+    """Stands for a model that is looked up when the agent first runs."""
+
+    def __init__(self, model: "str | Model | None") -> None:
+        self.name = model if isinstance(model, str) else "default" if model is None else model.name
+
+    def stream(self, request: object) -> Any:
+        raise NotImplementedError(f"{self.name} has not been looked up")
+
+
+def model_of(options: Mapping[str, Any]) -> Model:
+    """The model that these options name; without one, the default of this machine. Raises UnknownModel."""
+    model = options.get("model")
+    if model is not None and not isinstance(model, str):
+        found: Model = model
+        return found
+    models: ModelSource = options.get("models") or default_models()
+    return models.resolve(model or _default_model())
+
+
+def _default_model() -> str:
+    from convive.agents._local import local_available  # a provider is imported when it is needed
+
+    return choose_model(None, os.environ, local_available()).name
+
+
+def check_model(options: Mapping[str, Any]) -> None:
+    """Raises UnknownModel for a name without a provider, or with one that nothing given here could know."""
+    model = options.get("model")
+    if isinstance(model, str) and ("models" not in options or "/" not in model):
+        split_model(model)
+
+
+def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
+    """The settings that these options make, still without a name. Raises BadTool."""
+    tools = by_name(options.get("tools") or ())
+    stated = {
+        key: options[key]
+        for key in ("instructions", "limits", "sampling", "refine", "parallel_tools")
+        if key in options
+    }
+    return Settings(
+        name="",
+        model=model,
+        tools=tools,
+        specs=tuple(tool.spec for tool in tools.values()),
+        stop=any_of(options.get("stop_when") or ()),
+        **stated,
+    )
+
+
+def class_options(agent: object) -> dict[str, Any]:
+    """What the subclass says: attributes, and methods. Lists are copied, so that no two classes share one."""
+    found: dict[str, Any] = {}
+    for key in OPTION_NAMES:
+        value: Any = getattr(agent, key, None)
+        if value is None:
+            continue
+        if inspect.ismethod(value) and not inspect.signature(value).parameters:
+            value = _ignoring_context(value) if key in ("instructions", "sampling") else value()
+        found[key] = tuple(cast("list[object]", value)) if isinstance(value, list) else value
+    return found
+
+
+def _ignoring_context(method: Callable[[], Any]) -> Callable[[object], Any]:
+    return lambda context: method()
+
+
+def check_names(options: Mapping[str, object], known: frozenset[str]) -> None:
+    """Raises TypeError for an option that is not known, and names those that are."""
+    unknown = options.keys() - known
+    if unknown:
+        raise TypeError(f"unknown option {sorted(unknown)[0]!r}; there are: {', '.join(sorted(known))}")
+
+
+def class_name(kind: type) -> str:
+    """The name of an agent by its class: `search-agent` for SearchAgent."""
+    spaced = "".join(f"-{letter}" if letter.isupper() else letter for letter in kind.__name__)
+    return slugify(spaced)
+
+
+def anonymous_name(settings: Settings) -> str:
+    """The same name for the same configuration, in any process: provider, model, and a digest of what it is."""
+    instructions = settings.instructions
+    if not isinstance(instructions, str):
+        instructions = f"{instructions.__module__}.{getattr(instructions, '__qualname__', '')}"
+    specs = [[spec.name, spec.description, spec.input_schema] for spec in settings.specs]
+    whole = json_of([settings.model.name, instructions, specs])
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"anon-{slugify(settings.model.name)[:40]}-{digest}"

@@ -1,0 +1,215 @@
+"""The command line. Options and help; what they do is in `_hosting`, `_commands` and `_doctor`."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from convive.bus import DEFAULT_DATA, ConviveError
+from convive.scenarios import _commands as commands
+from convive.scenarios import _hosting as hosting
+from convive.scenarios._doctor import examine
+from convive.scenarios._exits import DEBUG_VARIABLE, go
+from convive.scenarios._play import find
+from convive.scenarios._watch import Span, place
+
+app = typer.Typer(
+    name="convive",
+    help="Multi-agent conversations on a durable, totally ordered bus.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="--debug with any command shows tracebacks.",
+)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
+Url = Annotated[str | None, typer.Option(help="A NATS server. Default: CONVIVE_NATS_URL, else the embedded one.")]
+Data = Annotated[Path | None, typer.Option(help="Directory of the embedded server. Default: .convive")]
+Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no colours.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a record.")]
+Model = Annotated[str | None, typer.Option(help="anthropic/MODEL, local/NAME or local/FILE.gguf, scripted/party.")]
+First = Annotated[str | None, typer.Option("--from", metavar="PLACE", help="345 (sequence), turn:3, or a time.")]
+Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The same, included.")]
+
+
+@app.command()
+def run(
+    target: Annotated[str | None, typer.Argument(help="dinner-party, my-party.toml or my_party.py")] = None,
+    guests: Annotated[str | None, typer.Option(help="How many, or who: ada,basho")] = None,
+    turns: Annotated[int | None, typer.Option(help="How many turns the guests have.")] = None,
+    topic: Annotated[str | None, typer.Option(help="What the evening is about.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Who speaks next: addressed or round-robin.")] = None,
+    seed: Annotated[int | None, typer.Option(help="For models that can be seeded.")] = None,
+    remote: Annotated[list[str] | None, typer.Option(help="A guest who sits in another process (convive sit).")] = None,
+    model: Model = None,
+    conversation: Annotated[str | None, typer.Option(help="Its name; one that exists is gone on with.")] = None,
+    standby: Annotated[float | None, typer.Option(help="Act only when the supervisor is late by SECONDS.")] = None,
+    plain: Plain = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    data: Data = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Embedded server: acknowledge before it is on disk.")] = False,
+) -> None:
+    """Hold a dinner party, or go on with one."""
+    wishes = hosting.Wishes(
+        target, guests, turns, topic, policy, seed, tuple(remote or ()), model, conversation, standby
+    )
+    display = commands.display_for(plain=plain, as_json=as_json)
+    go(lambda: hosting.run_party(wishes, commands.Where(url, data, fast), display))
+
+
+@app.command("ls")
+def list_conversations(as_json: AsJson = False, url: Url = None, data: Data = None) -> None:
+    """List the conversations on the bus, the latest last."""
+
+    async def work() -> None:
+        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
+            await commands.show_list(bus, as_json=as_json)
+
+    go(work)
+
+
+@app.command()
+def replay(
+    conversation: Id,
+    first: First = None,
+    last: Last = None,
+    speed: Annotated[float | None, typer.Option(min=0, help="At a multiple of the pace in which it happened.")] = None,
+    plain: Plain = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Show what was said."""
+    display = commands.display_for(plain=plain, as_json=as_json)
+
+    async def work() -> None:
+        span = _span(first, last)
+        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
+            await commands.show_replay(await bus.existing(conversation), display, span, speed)
+
+    go(work)
+
+
+@app.command()
+def follow(
+    conversation: Id,
+    first: First = None,
+    plain: Plain = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Watch a conversation until it is over."""
+    display = commands.display_for(plain=plain, as_json=as_json)
+
+    async def work() -> None:
+        span = _span(first, None)
+        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
+            await commands.show_live(await bus.existing(conversation), display, span)
+
+    go(work)
+
+
+@app.command()
+def memory(
+    conversation: Id,
+    seat: Annotated[str | None, typer.Option(help="Whose; default: everybody's.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Show what the guests keep to themselves."""
+
+    async def work() -> None:
+        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
+            await commands.show_memory(bus, await bus.existing(conversation), seat, as_json=as_json)
+
+    go(work)
+
+
+@app.command()
+def say(
+    conversation: Id,
+    text: Annotated[list[str], typer.Argument(help="The words.")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Who you are.")],
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Say something without having the floor; the guests take it up."""
+
+    async def work() -> None:
+        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
+            await commands.interject(await bus.existing(conversation), name, " ".join(text))
+
+    go(work)
+
+
+@app.command()
+def sit(
+    conversation: Id,
+    seat: Annotated[str, typer.Option("--as", metavar="SEAT", help="The seat to take.")],
+    agent: Annotated[str | None, typer.Option(help="module:attribute of an agent; default: the invited guest.")] = None,
+    about: Annotated[str, typer.Option(help="What the others may know of you.")] = "",
+    model: Model = None,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Sit in one seat of a conversation that is led elsewhere."""
+
+    async def work() -> None:
+        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
+            there = await bus.existing(conversation)
+            evening = None if agent else await find(bus, conversation)
+            await hosting.sit(there, seat, agent, about, model, evening)
+
+    go(work)
+
+
+@app.command()
+def server(
+    data: Annotated[Path, typer.Option(help="Directory of the store.")] = DEFAULT_DATA,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: the one it had, or a free one.")] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Acknowledge before it is on disk; a power cut can cost it.")
+    ] = False,
+) -> None:
+    """Run the embedded server in the foreground."""
+    go(lambda: commands.keep_server(data, port, fast=fast))
+
+
+@app.command()
+def doctor(model: Model = None, url: Url = None, data: Data = None) -> None:
+    """Check everything that a party needs."""
+
+    async def work() -> None:
+        out = Console(highlight=False)
+        bad = 0
+        async for finding in examine(commands.Where(url, data), model):
+            mark = ("ok  ", "green") if finding.fine else ("NOT ", "bold red")
+            out.print(Text.assemble(mark, (f"{finding.what}: ", "bold"), finding.found))
+            bad += not finding.fine
+        if bad:
+            raise ConviveError(f"{bad} of these need attention; each line says what to do.")
+
+    go(work)
+
+
+def _span(first: str | None, last: str | None) -> Span:
+    return Span(place(first) if first else None, place(last) if last else None)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The entry point: `convive`."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if "--debug" in given:
+        os.environ[DEBUG_VARIABLE] = "1"
+    # What a run has to say of itself stands in its journal; on the screen it would run into the transcript.
+    logging.basicConfig(level=logging.WARNING if os.environ.get(DEBUG_VARIABLE) else logging.CRITICAL + 1)
+    return app(args=[one for one in given if one != "--debug"], prog_name="convive")

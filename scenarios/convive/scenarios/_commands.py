@@ -1,0 +1,216 @@
+"""What the commands that read or add to a conversation do."""
+
+import json
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from convive.bus import (
+    DEFAULT_DATA,
+    HOST,
+    URL_VARIABLE,
+    Bus,
+    Closed,
+    Conversation,
+    ConviveError,
+    Floor,
+    Interjected,
+    Listing,
+    Opened,
+    RunContext,
+    SeatName,
+    embedded_server,
+    open_bus,
+    seat_name,
+    slugify,
+)
+from convive.scenarios._display import Display, JsonDisplay, PlainDisplay, TerminalDisplay
+from convive.scenarios._transcript import names_in, shown
+from convive.scenarios._watch import Span, replay, watch
+
+MAX_WORDS = 20_000
+"""Characters of an interjection."""
+
+
+class NothingHere(ConviveError):
+    """There is no store to read from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which bus a command speaks to."""
+
+    url: str | None
+    data: Path | None
+    fast: bool = False
+
+    def open(self) -> AbstractAsyncContextManager[Bus]:
+        """The bus; the embedded server starts when there is no other."""
+        return open_bus(self.url, data=self.data, fast=self.fast)
+
+    @asynccontextmanager
+    async def open_existing(self, environ: dict[str, str]) -> AsyncGenerator[Bus]:
+        """The bus, for a command that only reads: it makes no store where there is none. Raises NothingHere."""
+        folder = self.data or DEFAULT_DATA
+        if not self.url and (self.data is not None or not environ.get(URL_VARIABLE)) and not folder.exists():
+            raise NothingHere(
+                f"nothing is kept in {folder} yet. Start with `convive run dinner-party`, or name another place with "
+                "--data or --url."
+            )
+        async with self.open() as bus:
+            yield bus
+
+
+def display_for(*, plain: bool, as_json: bool) -> Display:
+    """The display that the options ask for; plain lines when standard output is no terminal."""
+    if as_json:
+        return JsonDisplay(sys.stdout)
+    if plain or not sys.stdout.isatty():
+        return PlainDisplay(sys.stdout)
+    return TerminalDisplay(Console(highlight=False))
+
+
+def tell(text: str) -> None:
+    """A line to the person, beside the transcript."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="dim"))
+
+
+async def show_list(bus: Bus, *, as_json: bool) -> None:
+    """All conversations, the latest last."""
+    listings = await bus.conversations()
+    rows: list[tuple[Listing, Floor]] = []
+    limiter = anyio.CapacityLimiter(16)
+
+    async def fold(listing: Listing) -> None:
+        async with limiter:
+            rows.append((listing, await (await bus.existing(listing.id)).floor()))
+
+    async with anyio.create_task_group() as tasks:
+        for listing in listings:
+            tasks.start_soon(fold, listing)
+    rows.sort(key=lambda row: row[1].at_s)
+    if as_json:
+        for listing, floor in rows:
+            print(json.dumps(_row(listing, floor)))  # noqa: T201 - standard output is this command's result
+    elif not rows:
+        tell("No conversations yet. Start one: convive run dinner-party")
+    else:
+        Console(highlight=False).print(_table(rows))
+
+
+def _row(listing: Listing, floor: Floor) -> dict[str, object]:
+    return {
+        "conversation": listing.id,
+        "state": _state(floor),
+        "turns": floor.turn,
+        "seats": [chair.seat for chair in floor.seats],
+        "topic": floor.opened.topic if floor.opened else "",
+        "last_s": round(floor.at_s, 3),
+    }
+
+
+def _table(rows: list[tuple[Listing, Floor]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("conversation", no_wrap=True, width=max(12, *(len(listing.id) for listing, _ in rows)))
+    table.add_column("state", no_wrap=True, width=max(5, *(len(_state(floor)) for _, floor in rows)))
+    table.add_column("turns", justify="right", width=5)
+    table.add_column("last", no_wrap=True, width=11)
+    table.add_column("topic", no_wrap=True, overflow="ellipsis")
+    for listing, floor in rows:
+        when = datetime.fromtimestamp(floor.at_s, UTC).astimezone().strftime("%m-%d %H:%M")
+        topic = shown(floor.opened.topic) if floor.opened else ""
+        table.add_row(listing.id, _state(floor), str(floor.turn), when, topic)
+    return table
+
+
+def _state(floor: Floor) -> str:
+    if floor.closed is not None:
+        return "over"
+    return f"with {floor.open_grant.grant.seat}" if floor.open_grant else "open"
+
+
+async def show_replay(conversation: Conversation, display: Display, span: Span, speed: float | None) -> None:
+    """What was said, from the log."""
+    try:
+        await replay(conversation, display, span, speed)
+    finally:
+        display.close()
+
+
+async def show_live(conversation: Conversation, display: Display, span: Span) -> None:
+    """What was said, is being said and will be said, until the conversation is closed."""
+    seq = 0
+
+    def seen(number: int) -> None:
+        nonlocal seq
+        seq = number
+
+    try:
+        await watch(conversation, display, span, seen)
+    except anyio.get_cancelled_exc_class():
+        tell(f"Left at {seq}. Go on with: convive follow {conversation.id} --from {seq + 1}")
+        raise
+    finally:
+        display.close()
+
+
+async def show_memory(bus: Bus, conversation: Conversation, seat: str | None, *, as_json: bool) -> None:
+    """What the seats of a conversation remember: one of them, or all."""
+    opened = await bus.opened(conversation)
+    floor = await conversation.floor()
+    seats = [seat_name(seat)] if seat else [chair.seat for chair in floor.seats]
+    world = await conversation.world(*seats)
+    out = Console(highlight=False, soft_wrap=True)
+    for one in seats:
+        private = world.private[one]
+        if as_json:
+            for memory in private.memory.held:
+                event = memory.event
+                row = {"seat": one, "seq": memory.seq, "kind": event.kind, "text": event.text, "run_id": event.run_id}
+                print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - standard output is this command's result
+            continue
+        out.print(Text(_title(opened, one), style="bold"))
+        for memory in private.memory.held:
+            out.print(Text.assemble("  ", (f"{memory.event.kind}: ", "dim"), shown(memory.event.text)))
+        for whisper in private.whispers:
+            out.print(Text.assemble("  ", (f"whispered by {whisper.sender}: ", "dim"), shown(whisper.text)))
+        if not private.memory.held and not private.whispers:
+            out.print(Text("  nothing yet", style="dim"))
+    for bad in world.bad:
+        tell(f"unreadable: {bad}")
+
+
+def _title(opened: Opened, seat: SeatName) -> str:
+    return names_in(opened).get(seat) or seat
+
+
+async def interject(conversation: Conversation, name: str, text: str) -> None:
+    """Say something without the floor. Raises Closed, BadName, or NotAppended for too many words."""
+    said = " ".join(text.split())
+    if not said or len(said) > MAX_WORDS:
+        raise ConviveError(f"say between 1 and {MAX_WORDS} characters. Nothing was said.")
+    seat = seat_name(slugify(name) or name)
+    if seat == HOST:
+        raise ConviveError("'host' is the supervisor's own name; speak up under another one.")
+    floor = await conversation.floor()
+    if floor.closed is not None:
+        raise Closed(conversation.id)
+    run = (conversation.run_of(floor) or RunContext.root()).child()
+    await conversation.aside(seat, Interjected(text=said), run)
+    tell(f"Heard by everybody in {conversation.id}.")
+
+
+async def keep_server(data: Path, port: int | None, *, fast: bool) -> None:
+    """The embedded server in the foreground, until the process is stopped."""
+    async with embedded_server(data, port=port, fast=fast) as server:
+        print(server.url, flush=True)  # noqa: T201 - standard output is this command's result
+        tell(f"Data in {server.data}. {'' if server.owned else 'Another process runs it. '}Ctrl-C ends this one.")
+        await anyio.sleep_forever()

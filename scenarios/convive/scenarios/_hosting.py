@@ -1,0 +1,224 @@
+"""What the commands that take part in a conversation do: `run` holds a party, `sit` takes one seat of it."""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from convive.agents import (
+    Agent,
+    AgentSeat,
+    Choice,
+    FunctionSeat,
+    Models,
+    Participant,
+    choose_model,
+    default_models,
+    local_available,
+)
+from convive.agents import host_seats as take_seats
+from convive.bus import Bus, Closed, Conversation, ConviveError, Floor, Joined, RunContext, SeatName, seat_name
+from convive.scenarios._commands import Where, tell
+from convive.scenarios._display import Display
+from convive.scenarios._party import Guest, Party, PartyError, choose_guests
+from convive.scenarios._party_file import load_party, party_from
+from convive.scenarios._play import Evening, find, guest_at, hold, new_name, new_seed, open_party, participants
+
+SCENARIOS = {"dinner-party": Party}
+
+
+class BadAgent(ConviveError):
+    """An agent reference that leads nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What `run` was asked for on the command line; None: not mentioned."""
+
+    target: str | None = None
+    guests: str | None = None
+    turns: int | None = None
+    topic: str | None = None
+    policy: str | None = None
+    seed: int | None = None
+    remote: tuple[str, ...] = ()
+    model: str | None = None
+    conversation: str | None = None
+    standby_s: float | None = None
+
+    @property
+    def fixed(self) -> list[str]:
+        """The options that were given and that only a new conversation can take."""
+        given = {
+            "--guests": self.guests,
+            "--turns": self.turns,
+            "--topic": self.topic,
+            "--policy": self.policy,
+            "--seed": self.seed,
+            "--remote": self.remote or None,
+        }
+        return [name for name, value in given.items() if value is not None]
+
+
+async def run_party(wishes: Wishes, where: Where, display: Display) -> None:
+    """Hold a party to its end; a conversation that exists is taken up where it stopped."""
+    asked = wished_party(wishes)
+    models = default_models()
+    choice = choose_model(wishes.model or asked.model, os.environ, local_available())
+    try:
+        participants(asked, models, choice.name)  # a model that cannot be is told before anything is opened
+        async with where.open() as bus:
+            evening = await _evening(bus, wishes, asked)
+            seats = participants(evening.party, models, choice.name)
+            _banner(evening, choice)
+            await _hold(evening, seats, display, wishes.standby_s)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await models.aclose()
+
+
+def wished_party(wishes: Wishes) -> Party:
+    """The party that the target and the options describe. Raises PartyError."""
+    party = _target(wishes.target or "dinner-party")
+    given: dict[str, Any] = {name: getattr(party, name) for name in Party.model_fields}
+    if wishes.guests is not None:
+        given["guests"] = choose_guests(wishes.guests, party.guests)
+    for name in ("turns", "topic", "policy", "seed", "model"):
+        if (value := getattr(wishes, name)) is not None:
+            given[name] = value
+    given["guests"] = _with_remote(given["guests"], wishes.remote)
+    return party_from(given, "convive run")
+
+
+def _with_remote(guests: tuple[Guest, ...], remote: tuple[str, ...]) -> tuple[Guest, ...]:
+    seats = [guest.seat for guest in guests]
+    for name in remote:
+        if name not in seats:
+            raise PartyError(f"--remote {name}: nobody of that name comes. Guests: {', '.join(seats)}.")
+    return tuple(guest.model_copy(update={"remote": True}) if guest.seat in remote else guest for guest in guests)
+
+
+def _target(target: str) -> Party:
+    if target in SCENARIOS:
+        return SCENARIOS[target]()
+    path = Path(target)
+    if path.suffix in (".toml", ".py"):
+        return load_party(path)
+    raise PartyError(
+        f"there is no scenario {target!r}. Known: {', '.join(SCENARIOS)}; or give a file of your own (my-party.toml, "
+        "my_party.py)."
+    )
+
+
+async def _evening(bus: Bus, wishes: Wishes, asked: Party) -> Evening:
+    name = wishes.conversation or new_name(Path(wishes.target or "dinner-party").stem.replace("_", "-"))
+    found = await find(bus, name)
+    if found is None:
+        party = asked if asked.seed is not None else asked.model_copy(update={"seed": new_seed()})
+        return await open_party(bus, name, party)
+    if wishes.fixed:
+        raise PartyError(
+            f"the conversation {name} is there already, and {', '.join(wishes.fixed)} cannot change it. Leave that out "
+            "to go on with it, or give another --conversation."
+        )
+    return found.with_participants(asked) if wishes.target else found
+
+
+def _banner(evening: Evening, choice: Choice) -> None:
+    again = " (going on)" if evening.resumed else ""
+    tell(f"{evening.conversation.id}{again} · {choice.name}: {choice.why}")
+
+
+async def _hold(
+    evening: Evening, seats: Mapping[SeatName, Participant], display: Display, standby_s: float | None
+) -> None:
+    name = evening.conversation.id
+    try:
+        await hold(evening, seats, display, standby_s or 0.0)
+    except BaseException:
+        display.close()
+        tell(f"Stopped. All that was said is kept; go on with: convive run --conversation {name}")
+        raise
+    display.close()
+    tell(f"All of it is kept. See it again: convive replay {name}")
+
+
+async def sit(
+    conversation: Conversation, name: str, agent: str | None, about: str, model: str | None, evening: Evening | None
+) -> None:
+    """Take one seat from this process until the conversation is closed. Raises BadAgent, Closed."""
+    seat = seat_name(name)
+    models = default_models()
+    choice = choose_model(model or (evening.party.model if evening else None), os.environ, local_available())
+    try:
+        who = _participant(seat, agent, evening, models, choice)
+        floor = await conversation.floor()
+        if floor.closed is not None:
+            raise Closed(conversation.id)
+        await _join(conversation, floor, seat, about)
+        tell(f"{seat} sits in {conversation.id}. Ctrl-C leaves the seat to whoever takes it next.")
+        await take_seats(conversation, {seat: who})
+        tell(f"{conversation.id} is over.")
+    finally:
+        with anyio.CancelScope(shield=True):
+            await models.aclose()
+
+
+def _participant(
+    seat: SeatName, agent: str | None, evening: Evening | None, models: Models, choice: Choice
+) -> Participant:
+    if agent is not None:
+        return load_participant(agent)
+    guest = guest_at(evening, seat, models, choice.name) if evening else None
+    if guest is None:
+        raise BadAgent(f"nobody called {seat} was invited; say who sits there with --agent module:attribute.")
+    return guest
+
+
+async def _join(conversation: Conversation, floor: Floor, seat: SeatName, about: str) -> None:
+    if any(chair.seat == seat and about in ("", chair.about) for chair in floor.seats):
+        return
+    run = (conversation.run_of(floor) or RunContext.root()).child()
+    await conversation.aside(seat, Joined(about=about), run)
+
+
+def load_participant(reference: str) -> Participant:
+    """Whoever `module:attribute` names: an Agent, a participant, or an async function from a turn to words.
+
+    Imports the module, with the current directory on the path. Raises BadAgent.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise BadAgent(f"{reference!r}: expected module:attribute, for example my_agents:ada")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        raise BadAgent(f"{reference}: no module {error.name!r} is here or among the installed packages.") from None
+    except AttributeError:
+        raise BadAgent(f"{reference}: the module {module_name} has no {attribute!r}.") from None
+    finally:
+        sys.path.pop(0)
+    return as_participant(found, reference)
+
+
+def as_participant(found: object, reference: str) -> Participant:
+    """Anything that can sit in a seat, as a participant. Raises BadAgent."""
+    if isinstance(found, Agent):
+        return AgentSeat(found)
+    if isinstance(found, type):
+        return as_participant(found(), reference)
+    if isinstance(found, Participant):
+        return found
+    if inspect.iscoroutinefunction(found):
+        return FunctionSeat(found)
+    raise BadAgent(
+        f"{reference}: expected an Agent, an object with take_turn(turn), or an async function of a turn; found "
+        f"{type(found).__name__}."
+    )

@@ -1,0 +1,133 @@
+"""Holding a party: open or resume the conversation, lead it, seat the guests, and show it."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import anyio
+
+from convive.agents import Model, Models, Participant, host_seats, standby, supervise
+from convive.bus import (
+    HOST,
+    Bus,
+    Chair,
+    Conversation,
+    Opened,
+    Remembered,
+    RunContext,
+    RunId,
+    SeatName,
+    UnknownConversation,
+    mint_run_id,
+)
+from convive.scenarios._display import Display
+from convive.scenarios._guests import HOST as HOST_PERSONA
+from convive.scenarios._party import Party
+from convive.scenarios._party_file import party_from
+from convive.scenarios._scene import Persona
+from convive.scenarios._table_guest import INTENTION, TableGuest
+from convive.scenarios._watch import Span, watch
+
+
+@dataclass(frozen=True, slots=True)
+class Evening:
+    """A conversation that stands on the bus, and the party that it is."""
+
+    conversation: Conversation
+    party: Party
+    run: RunContext
+    resumed: bool
+
+    def with_participants(self, asked: Party) -> "Evening":
+        """The same evening with the participants that a Python file brings for its seats."""
+        own = {guest.seat: guest.participant for guest in asked.guests}
+        guests = tuple(guest.model_copy(update={"participant": own.get(guest.seat)}) for guest in self.party.guests)
+        return replace(self, party=self.party.model_copy(update={"guests": guests}))
+
+
+def new_name(scenario: str) -> str:
+    """A conversation id that is free, for all practical purposes: the scenario and 25 random bits."""
+    return f"{scenario}-{''.join(secrets.choice('abcdefghjkmnpqrstuvwxyz23456789') for _ in range(5))}"
+
+
+def new_seed() -> int:
+    """A seed for a party that brings none."""
+    return secrets.randbelow(1_000_000)
+
+
+async def find(bus: Bus, name: str) -> Evening | None:
+    """The party of that name that was opened before, or None. Raises BadName or PartyError."""
+    try:
+        conversation = await bus.existing(name)
+    except UnknownConversation:
+        return None
+    opened = await bus.opened(conversation)
+    return Evening(conversation, party_of(opened, name), _run_of(opened), resumed=True)
+
+
+async def open_party(bus: Bus, name: str, party: Party) -> Evening:
+    """Open a new conversation for a party. Raises BadName, or Conflict when somebody was first.
+
+    Intentions go into private memories before the first link, so that no guest ever sits there without one.
+    """
+    conversation = await bus.conversation(name)
+    run = RunContext.root(mint_run_id())
+    for guest in party.guests:
+        if guest.intention:
+            memory = Remembered(text=guest.intention, kind=INTENTION)
+            await conversation.remember(SeatName(guest.seat), [memory], run)
+    chairs = [Chair(seat=SeatName(guest.seat), about=guest.about) for guest in party.guests]
+    await conversation.open(run, party.topic, [Chair(seat=HOST, about=HOST_PERSONA.about), *chairs], party.public())
+    return Evening(conversation, party, run, resumed=False)
+
+
+def party_of(opened: Opened, where: str) -> Party:
+    """The party that a conversation was opened as. Raises PartyError when it was opened by other means."""
+    setting = opened.setting if isinstance(opened.setting, Mapping) else {}
+    return party_from(setting, f"conversation {where}")
+
+
+def participants(party: Party, models: Models, default_model: str) -> dict[SeatName, Participant]:
+    """Who sits in this process: the host, and every guest that is not remote. Raises UnknownModel."""
+    host = Persona(party.host, HOST_PERSONA.about, HOST_PERSONA.intention, HOST_PERSONA.samples, HOST_PERSONA.openers)
+    fallback = party.model or default_model
+    seats: dict[SeatName, Participant] = {HOST: _at_table(host, party, models.resolve(fallback))}
+    for guest in party.guests:
+        if not guest.remote:
+            seats[SeatName(guest.seat)] = guest.participant or _at_table(
+                guest.persona(), party, models.resolve(guest.model or fallback)
+            )
+    return seats
+
+
+def guest_at(evening: Evening, seat: SeatName, models: Models, default_model: str) -> Participant | None:
+    """The guest of that seat as the party describes it, or None when nobody of that name was invited."""
+    party = evening.party
+    guest = next((guest for guest in party.guests if guest.seat == seat), None)
+    if guest is None:
+        return None
+    return _at_table(guest.persona(), party, models.resolve(guest.model or party.model or default_model))
+
+
+def _at_table(persona: Persona, party: Party, model: Model) -> TableGuest:
+    names = {HOST: party.host, **{guest.seat: guest.name for guest in party.guests}}
+    return TableGuest(persona, party.topic, names, model, party.seed or 0)
+
+
+async def hold(
+    evening: Evening, seats: Mapping[SeatName, Participant], display: Display, standby_s: float = 0.0
+) -> None:
+    """Lead a party to its end while showing it from its beginning.
+
+    Raises ConviveError (also inside an ExceptionGroup) when a model or the bus fails for good; the log stays whole and
+    `find` goes on from there.
+    """
+    async with anyio.create_task_group() as tasks:
+        # The seats first: the supervisor's part of the log is in theirs, so one consumer serves both.
+        tasks.start_soon(host_seats, evening.conversation, seats)
+        tasks.start_soon(supervise, evening.conversation, standby(evening.party.plan(), standby_s), evening.run)
+        await watch(evening.conversation, display, Span())
+
+
+def _run_of(opened: Opened) -> RunContext:
+    return RunContext.root(RunId(opened.run_id))

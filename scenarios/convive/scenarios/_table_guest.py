@@ -1,0 +1,147 @@
+"""A guest at the table: takes its turns with a model, speaks in its persona's voice, and keeps its thoughts."""
+
+from pydantic import JsonValue
+
+from convive.agents import (
+    Agent,
+    AgentResult,
+    AskContext,
+    Limits,
+    Model,
+    Pass,
+    Place,
+    Refine,
+    Request,
+    Retry,
+    Sampling,
+    Say,
+    Turn,
+    unwrap,
+)
+from convive.bus import HOST, RunContext, derive_run_id
+from convive.scenarios._scene import Cue, Line, Persona, Scene
+from convive.scenarios._speech import best, clean, faults
+from convive.scenarios._voice import (
+    large_request,
+    opening,
+    small_limit,
+    small_request,
+    small_thought_request,
+    thought,
+    thought_request,
+)
+
+INTENTION, THOUGHT = "intention", "thought"
+"""Kinds of memories."""
+
+_SMALL_SEES = 24
+"""Lines that a small model's turn looks back on; a large model gets them all."""
+
+
+class TableGuest:
+    """A `Participant` with a persona. One object sits in one seat; its state is the bus and its memory."""
+
+    def __init__(self, persona: Persona, topic: str, names: dict[str, str], model: Model, seed: int) -> None:
+        self._persona = persona
+        self._topic = topic
+        self._names = names
+        self._model = model
+        self._small = is_small(model)
+        self._seed = seed
+        self._agent = Agent(persona.name, model=model)
+
+    async def take_turn(self, turn: Turn) -> Say | Pass:
+        """Speak, think about what was heard, and say it: speech and thought commit together."""
+        scene = self._scene(turn)
+        seed = self._seed + turn.grant.turn
+        result = await self._ask(turn, turn.run, self._speech(scene, seed), self._refine(scene, seed))
+        if result.error is not None and result.error.transient:
+            return Pass(result.error.message)
+        if not unwrap(result).text:
+            return Pass("found no words")
+        await self._think(turn, scene, seed)
+        return Say(result.text)
+
+    def _scene(self, turn: Turn) -> Scene:
+        heard = turn.heard_lately(_SMALL_SEES) if self._small else turn.heard
+        memories = turn.memories
+        intention = next((memory.text for memory in memories if memory.kind == INTENTION), self._persona.intention)
+        persona = self._persona
+        return Scene(
+            Persona(persona.name, persona.about, intention, persona.samples, persona.openers),
+            self._topic,
+            tuple(Line(self._name(line.seat), line.text) for line in heard),
+            self._others(turn),
+            tuple(memory.text for memory in memories if memory.kind == THOUGHT),
+            _cue(turn.cue),
+        )
+
+    def _others(self, turn: Turn) -> tuple[str, ...]:
+        """The guests at the table, and whoever spoke up from beside it."""
+        seated = [chair.seat for chair in turn.floor.seats]
+        beside = [line.seat for line in turn.heard_lately(_SMALL_SEES) if line.turn is None]
+        seats = dict.fromkeys([*seated, *beside])
+        return tuple(self._name(seat) for seat in seats if seat not in (HOST, turn.seat))
+
+    def _name(self, seat: str) -> str:
+        return self._names.get(seat) or seat.replace("-", " ").title()
+
+    def _speech(self, scene: Scene, seed: int) -> Request:
+        return small_request(scene, seed) if self._small else large_request(scene)
+
+    def _refine(self, scene: Scene, seed: int) -> Refine:
+        """Keeps what can be said. A small model is asked again when it said nothing of use; the best try stands."""
+        request = self._speech(scene, seed)
+        start = opening(request)
+        limit = small_limit(request) if self._small else 0
+        tries: list[str] = []
+
+        def refine(text: str) -> str | Retry:
+            if not self._small:
+                return clean(text, scene) or Retry("nothing that could be said aloud", fallback="")
+            tries.append(f"{start} {text}".strip() if start else text)
+            said = best(tries, scene, limit)
+            wrong = faults(said, scene) if said else ("nothing usable",)
+            return Retry("; ".join(wrong), fallback=said) if wrong else said
+
+        return refine
+
+    async def _think(self, turn: Turn, scene: Scene, seed: int) -> None:
+        request = small_thought_request(scene, seed) if self._small else thought_request(scene)
+        if request is None or scene.cue is not None:
+            return
+        run = turn.run.child(derive_run_id(turn.run.run_id, "thought"))
+        result = await self._ask(turn, run, request, None)
+        if result.status != "completed":
+            return  # a guest may speak without a thought; what it said must not be lost for it
+        text = f"{opening(request)} {result.text}".strip()
+        kept = thought(scene, text) if self._small else " ".join(result.text.split())
+        if kept:
+            turn.remember(kept, THOUGHT)
+
+    async def _ask(self, turn: Turn, run: RunContext, request: Request, refine: Refine | None) -> AgentResult:
+        def sampling(context: AskContext) -> Sampling:
+            seed = request.sampling.seed
+            return request.sampling.model_copy(update={"seed": None if seed is None else seed + context.trip})
+
+        source: JsonValue = {"conversation": turn.conversation.id, "seat": turn.seat, "turn": turn.grant.turn}
+        return await self._agent.execute(
+            history=request.messages,
+            instructions=request.system,
+            sampling=sampling,
+            refine=refine,
+            limits=Limits(trips=4, reasks=2),
+            source=source,
+            run=run,
+            place=Place(turn.conversation.log, turn.conversation.subjects.base),
+            on_cancel="leave",
+        )
+
+
+def is_small(model: Model) -> bool:
+    """Whether a model needs its part cut up for it: the one that comes along does, a scripted one is above that."""
+    return bool(getattr(model, "small", False))
+
+
+def _cue(cue: str | None) -> Cue:
+    return "open" if cue == "open" else "toast" if cue == "toast" else None

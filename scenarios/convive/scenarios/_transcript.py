@@ -1,0 +1,139 @@
+"""The transcript: a fold of the bus into lines. `run`, `follow` and `replay` show the same lines because of it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from convive.bus import (
+    HOST,
+    BadRecord,
+    BusEvent,
+    Ended,
+    Floor,
+    Interjected,
+    Joined,
+    Left,
+    Noted,
+    Opened,
+    Passed,
+    Record,
+    Revoked,
+    Said,
+    address_of,
+    event_of,
+    fold_floor,
+)
+
+Style = Literal["speech", "aside", "stage"]
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptLine:
+    """One line: speech with the floor, an aside, or a stage direction (without a speaker)."""
+
+    style: Style
+    seat: str
+    speaker: str
+    text: str
+
+    def plain(self) -> str:
+        """The line as text, on one line."""
+        text = shown(self.text)
+        match self.style:
+            case "speech":
+                return f"{self.speaker}: {text}"
+            case "aside":
+                return f"{self.speaker} (aside): {text}"
+            case "stage":
+                return f"* {text}"
+
+
+class Transcript:
+    """Folds records into lines. `floor` is the floor after the last record."""
+
+    def __init__(self) -> None:
+        self.floor = Floor()
+        self.names: dict[str, str] = {}
+
+    def apply(self, record: Record) -> Iterator[TranscriptLine]:
+        """The lines that one more record of the bus adds: none, or one."""
+        before = self.floor
+        self.floor = fold_floor(before, record)
+        if len(self.floor.damage) > len(before.damage):
+            yield TranscriptLine("stage", "", "", f"unreadable record at {record.seq}: {self.floor.damage[-1].why}")
+            return
+        try:
+            event = event_of(record)
+        except BadRecord:
+            return  # damage beyond the first ten
+        if isinstance(event, Opened):
+            self.names = names_in(event)
+        yield from self._line(event, address_of(record.subject).name)
+
+    def speaker(self, seat: str) -> str:
+        """The display name of a seat."""
+        return self.names.get(seat) or seat.replace("-", " ").title()
+
+    def _line(self, event: BusEvent, seat: str) -> Iterator[TranscriptLine]:
+        who = self.speaker(seat)
+        match event:
+            case Opened():
+                guests = ", ".join(self.speaker(chair.seat) for chair in event.chairs if chair.seat != HOST)
+                yield TranscriptLine("stage", seat, who, f"{event.topic} At the table: {guests or 'nobody yet'}.")
+            case Said():
+                yield TranscriptLine("speech", seat, who, event.text)
+            case Passed():
+                yield TranscriptLine("stage", seat, who, f"{who} passes{_because(event.reason)}")
+            case Revoked():
+                grant = self.floor.last_grant
+                holder = self.speaker(grant.seat) if grant else "the guest"
+                yield TranscriptLine(
+                    "stage", seat, who, f"the floor is taken back from {holder}{_because(event.reason)}"
+                )
+            case Ended():
+                yield TranscriptLine("stage", seat, who, f"the end{_because(event.reason)}")
+            case Interjected():
+                yield TranscriptLine("aside", seat, who, event.text)
+            case Joined():
+                yield TranscriptLine("stage", seat, who, f"{who} sits down{_because(event.about)}")
+            case Left():
+                yield TranscriptLine("stage", seat, who, f"{who} leaves{_because(event.reason)}")
+            case Noted():
+                yield TranscriptLine("stage", seat, who, event.text)
+            case _:
+                return
+
+
+def shown(text: str) -> str:
+    """Text from the bus as a terminal may show it: on one line, without control characters."""
+    return "".join(char for char in " ".join(text.split()) if char.isprintable())
+
+
+def names_in(opened: Opened) -> dict[str, str]:
+    """The display names that the setting of a party gives, by seat."""
+    setting = opened.setting
+    if not isinstance(setting, Mapping):
+        return {}
+    names: dict[str, str] = {HOST: str(setting.get("host", "Host"))}
+    guests = setting.get("guests")
+    for guest in guests if isinstance(guests, list) else []:
+        if isinstance(guest, Mapping) and "seat" in guest and "name" in guest:
+            names[str(guest["seat"])] = str(guest["name"])
+    return names
+
+
+def record_as_json(record: Record) -> str:
+    """A record of the bus as one JSON object: its place, its author, and the event."""
+    address = address_of(record.subject)
+    event: Any
+    try:
+        event = json.loads(record.body)
+    except ValueError:
+        event = {"unreadable": record.body.decode(errors="replace")}
+    shown = {"seq": record.seq, "time_s": round(record.time_s, 3), "kind": address.kind, "seat": address.name}
+    return json.dumps({**shown, "event": event}, ensure_ascii=False)
+
+
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""

@@ -1,0 +1,234 @@
+"""Bad input: one clear line, nothing lost, nothing changed."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import nats
+import pytest
+from anyio.abc import SocketAttribute, SocketStream
+
+from convive.bus import (
+    BadName,
+    BusUnavailable,
+    NotAppended,
+    UnknownConversation,
+    WrongStream,
+    _server_child,
+    conversation_id,
+    open_bus,
+    seat_name,
+)
+from convive.bus._connect import connect
+from convive.bus._server_process import is_free, server_binary
+from convive.bus.testing import server
+
+pytestmark = pytest.mark.anyio
+
+
+def is_one_line(error: pytest.ExceptionInfo[Exception]) -> bool:
+    return len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 400
+
+
+def free_port() -> int:
+    return next(port for port in range(19_000 - os.getpid() % 900, 20_000) if is_free(port))
+
+
+async def test_no_server_at_a_url_says_where_and_what_to_do() -> None:
+    port = free_port()
+    with anyio.fail_after(5), pytest.raises(BusUnavailable, match=f"no NATS server at nats://127.0.0.1:{port}") as error:
+        async with open_bus(f"nats://127.0.0.1:{port}"):
+            pass
+    assert "leave out the URL" in str(error.value)
+    assert is_one_line(error)
+
+
+@pytest.mark.parametrize("url", ["nats://", "http://[", "nats://127.0.0.1:notaport", "nats://nowhere.invalid:4222"])
+async def test_a_url_that_is_none_is_no_server(url: str) -> None:
+    with anyio.fail_after(15), pytest.raises(BusUnavailable) as error:
+        async with open_bus(url):
+            pass
+    assert is_one_line(error)
+
+
+async def test_a_password_in_a_url_is_not_shown() -> None:
+    port = free_port()
+    with pytest.raises(BusUnavailable) as error:
+        async with open_bus(f"nats://ada:sesame@127.0.0.1:{port}"):
+            pass
+    assert "sesame" not in str(error.value)
+
+
+async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-I", "-S", _server_child.__file__, str(os.getpid()), str(server_binary())]
+    process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+        [*command, "-a", "127.0.0.1", "-p", str(port)],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with anyio.fail_after(10):
+            while is_free(port):  # noqa: ASYNC110 - another process sets no event
+                await anyio.sleep(0.005)
+        with pytest.raises(BusUnavailable, match="nats-server -js") as error:
+            async with open_bus(f"nats://127.0.0.1:{port}"):
+                pass
+        assert is_one_line(error)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def impostor(first_line: bytes) -> AsyncGenerator[str]:
+    """Something that listens, says `first_line`, and answers a PING as a server does."""
+
+    async def serve(stream: SocketStream) -> None:
+        async with stream:
+            await stream.send(first_line)
+            try:
+                async for chunk in stream:
+                    if b"PING" in chunk:
+                        await stream.send(b"PONG\r\n")
+            except anyio.BrokenResourceError:
+                return
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, serve)
+            yield f"nats://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+            tasks.cancel_scope.cancel()
+
+
+def info(version: str) -> bytes:
+    return f"INFO {json.dumps({'server_id': 'X', 'version': version, 'max_payload': 1_048_576, 'headers': True})}\r\n".encode()
+
+
+@pytest.mark.parametrize("version", ["2.9.0", "2.11.4", "1.4.1"])
+async def test_a_server_that_is_too_old_is_refused(version: str) -> None:
+    async with impostor(info(version)) as url:
+        with anyio.fail_after(10), pytest.raises(BusUnavailable, match=f"version {version}.* needs 2.12") as error:
+            async with open_bus(url):
+                pass
+    assert is_one_line(error)
+
+
+@pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"INFO {not json}\r\n", info("newest")])
+async def test_something_else_that_listens_is_no_server(greeting: bytes) -> None:
+    async with impostor(greeting) as url:
+        with anyio.fail_after(10), pytest.raises(BusUnavailable) as error:
+            async with open_bus(url):
+                pass
+    assert is_one_line(error)
+
+
+async def test_a_server_that_asks_for_a_password_says_so() -> None:
+    async with impostor(b"-ERR 'Authorization Violation'\r\n") as url:
+        with anyio.fail_after(10), pytest.raises(BusUnavailable) as error:
+            async with open_bus(url):
+                pass
+    assert is_one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("storage", "memory"), ("retention", "workqueue"), ("max_age", 10**12), ("max_msgs", 5), ("allow_msg_ttl", None)],
+)
+async def test_a_stream_of_our_name_with_other_settings_is_refused_and_left_as_it_is(setting: str, value: Any) -> None:
+    async with server() as own:
+        async with connect(own.url) as connection:
+            config = {"name": "CONVIVE_03", "subjects": ["cv.03.>"], "storage": "file", "allow_msg_ttl": True}
+            config[setting] = value
+            before = (await connection.api("STREAM.CREATE.CONVIVE_03", config))["config"]
+            with pytest.raises(WrongStream, match=f"CONVIVE_03 exists with {setting}") as error:
+                async with open_bus(own.url):
+                    pass
+            assert (await connection.api("STREAM.INFO.CONVIVE_03"))["config"] == before
+    assert is_one_line(error)
+
+
+async def test_a_strangers_stream_on_our_subjects_is_refused() -> None:
+    async with server() as own:
+        async with connect(own.url) as connection:
+            await connection.api("STREAM.CREATE.EVENTS", {"name": "EVENTS", "subjects": ["cv.>"]})
+        with pytest.raises((BusUnavailable, WrongStream), match="EVENTS") as error:
+            async with open_bus(own.url):
+                pass
+    assert is_one_line(error)
+
+
+async def test_a_store_keeps_its_number_of_partitions() -> None:
+    async with server() as own:
+        async with open_bus(own.url, partitions=4) as bus:
+            await bus.conversation("table")
+        with pytest.raises(WrongStream, match="partitions = 4") as error:
+            async with open_bus(own.url, partitions=16):
+                pass
+        assert is_one_line(error)
+        async with open_bus(own.url, partitions=4) as bus:
+            assert await bus.conversations() == []
+
+
+@pytest.mark.parametrize("prefix", ["", "a.b", "A", "a b", "*", ">"])
+async def test_a_prefix_that_is_no_token_is_refused(prefix: str) -> None:
+    with pytest.raises(BadName):
+        async with open_bus("nats://127.0.0.1:1", prefix=prefix):
+            pass
+
+
+async def test_names_that_cannot_be_part_of_a_subject_are_refused_before_anything_is_sent() -> None:
+    async with server() as own, open_bus(own.url) as bus:
+        for name in ("dinner party", "", "a.b", "a*", ">", "-a", "A", "ä", "x" * 64, "a\nb"):
+            with pytest.raises(BadName) as error:
+                await bus.conversation(name)
+            assert is_one_line(error)
+            with pytest.raises(BadName):
+                await bus.existing(name)
+        assert await bus.conversations() == []
+
+
+def test_a_bad_name_comes_with_a_suggestion_when_there_is_one() -> None:
+    with pytest.raises(BadName, match="Did you mean 'dinner-party'"):
+        conversation_id("Dinner Party!")
+    with pytest.raises(BadName) as error:
+        seat_name("???")
+    assert "Did you mean" not in str(error.value)
+
+
+async def test_a_conversation_that_was_never_opened_is_unknown_and_not_created() -> None:
+    async with server() as own, open_bus(own.url) as bus:
+        with pytest.raises(UnknownConversation, match="'table'.*convive ls"):
+            await bus.existing("table")
+        async with connect(own.url) as connection:
+            assert (await connection.api("STREAM.NAMES"))["streams"] is None
+        with pytest.raises(UnknownConversation):
+            await (await bus.conversation("table")).floor()
+
+
+async def test_a_record_over_the_servers_limit_is_refused_and_the_bus_goes_on() -> None:
+    async with server() as own, open_bus(own.url) as bus:
+        from convive.bus import Draft
+
+        conversation = await bus.conversation("table")
+        subject = f"{conversation.subjects.base}.stream.a"
+        client = await nats.connect(own.url)
+        most = client.max_payload
+        await client.close()
+        headers = {"X-Filler": "ü" * 500}
+        for size in range(most - 1_500, most + 1, 100):
+            try:
+                await conversation.log.append(Draft(subject, b"x" * size, headers))
+            except NotAppended as refused:
+                assert str(most) in str(refused)
+        with pytest.raises(NotAppended, match="shorten it") as error:
+            await conversation.log.append(Draft(subject, b"x" * (most + 1)))
+        assert is_one_line(error)
+        assert await conversation.log.append(Draft(subject, b"after")) > 0

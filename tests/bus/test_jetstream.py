@@ -1,0 +1,218 @@
+"""What the log on JetStream promises beyond the contract: few requests, nothing left behind, plain NATS."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import anyio
+import nats
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+
+from convive.bus import Draft, Guard, RunContext, mint_run_id, open_bus
+from convive.bus._connect import Connection, _Client, connect
+from convive.bus._jetstream import JetStreamLog, StreamPlan, open_log
+from convive.bus._jetstream_publisher import Publisher
+from convive.bus.testing import drafts, read_all, server, take
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+async def url() -> AsyncGenerator[str]:
+    async with server() as own:
+        yield own.url
+
+
+class Store(NamedTuple):
+    """A stream of a test's own, and the connection below it."""
+
+    connection: Connection
+    log: JetStreamLog
+    base: str
+    stream: str
+
+    @property
+    def sent(self) -> int:
+        return int(self.connection.client.stats["out_msgs"])
+
+    async def consumers(self) -> list[str]:
+        """The consumers on the server; asked behind everything that was sent before."""
+        return list((await self.connection.api(f"CONSUMER.NAMES.{self.stream}"))["consumers"] or [])
+
+    async def only(self, count: int) -> None:
+        with anyio.fail_after(3):
+            while len(await self.consumers()) != count:
+                await anyio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def store(url: str, patience_s: float = 10) -> AsyncGenerator[Store]:
+    name = str(mint_run_id())
+    async with connect(url) as connection:
+        publisher = Publisher(connection, patience_s)
+        await publisher.start()
+        log = await open_log(connection, publisher, StreamPlan(f"T_{name}", f"t{name}.>", 1, {}))
+        yield Store(connection, log, f"t{name}", f"T_{name}")
+        await connection.api(f"STREAM.DELETE.T_{name}")
+
+
+async def test_reading_ten_thousand_records_sends_a_handful_of_messages(url: str) -> None:
+    async with store(url) as own:
+        await own.log.append_all(drafts(f"{own.base}.a", 10_000))
+        before = own.sent
+        assert len(await read_all(own.log, f"{own.base}.a")) == 10_000
+        assert own.sent - before < 20  # the consumer, its end, and the answers of flow control
+
+
+async def test_following_ten_thousand_records_sends_a_handful_of_messages(url: str) -> None:
+    async with store(url) as own:
+        await own.log.append_all(drafts(f"{own.base}.a", 10_000))
+        before = own.sent
+        async with own.log.follow(f"{own.base}.a") as tail:
+            assert len(await take(tail, 10_000)) == 10_000
+        assert own.sent - before < 20
+
+
+async def test_an_append_is_one_message(url: str) -> None:
+    async with store(url) as own:
+        before = own.sent
+        place = await own.log.append(Draft(f"{own.base}.a", b"1", guard=Guard(f"{own.base}.*", 0)))
+        await own.log.append(Draft(f"{own.base}.b", b"2", guard=Guard(f"{own.base}.*", place)))
+        assert own.sent - before == 2
+
+
+async def test_tails_on_the_same_subjects_share_a_consumer_and_leave_none_behind(url: str) -> None:
+    async with store(url) as own:
+        await own.log.append_all(drafts(f"{own.base}.a", 3))
+        async with own.log.follow(f"{own.base}.a") as first, own.log.follow(f"{own.base}.a") as second:
+            assert len(await take(first, 3)) == len(await take(second, 3)) == 3
+            await own.only(1)  # the reader that brought the second one up to date says goodbye without waiting
+        await own.only(0)
+
+
+async def test_a_tail_on_fewer_subjects_shares_the_consumer_of_one_on_more(url: str) -> None:
+    async with store(url) as own:
+        await own.log.append_all([*drafts(f"{own.base}.a", 3), *drafts(f"{own.base}.b", 3)])
+        async with (
+            own.log.follow(f"{own.base}.a", f"{own.base}.b") as both,
+            own.log.follow(f"{own.base}.b") as fewer,
+        ):
+            assert len(await take(both, 6)) == 6
+            assert [record.subject for record in await take(fewer, 3)] == [f"{own.base}.b"] * 3
+            await own.log.append(Draft(f"{own.base}.a", b"not for fewer"))
+            place = await own.log.append(Draft(f"{own.base}.b", b"for both"))
+            assert [record.seq for record in await take(fewer, 1)] == [place]
+            await own.only(1)
+
+
+async def test_readers_leave_no_consumer_and_no_subscription_behind(url: str) -> None:
+    async with store(url) as own:
+        await own.log.append_all(drafts(f"{own.base}.a", 50))
+        subscriptions = len(own.connection.client._subs)
+        for _ in range(5):
+            await read_all(own.log, f"{own.base}.a")
+            async with own.log.read(f"{own.base}.a") as records:
+                await anext(records)
+            with anyio.move_on_after(0.001):
+                await read_all(own.log, f"{own.base}.a")
+            with anyio.move_on_after(0.001):
+                async with own.log.follow(f"{own.base}.a") as tail:
+                    await take(tail, 51)
+        await own.only(0)
+        assert len(own.connection.client._subs) == subscriptions
+
+
+async def test_an_append_that_is_cancelled_leaves_nothing_in_flight(url: str) -> None:
+    async with connect(url) as connection:
+        publisher = Publisher(connection, 10)
+        await publisher.start()
+        for timeout_s in (0.0, 0.0001, 0.01):
+            with anyio.move_on_after(timeout_s):
+                await publisher.append("NONE", Draft("nobody.takes.this", b"1"))
+            with anyio.move_on_after(timeout_s):
+                await publisher.append_all("NONE", drafts("nobody.takes.this", 3))
+        assert publisher._in_flight == {}
+
+
+async def test_a_refusal_in_the_middle_leaves_nothing_in_flight(url: str) -> None:
+    async with store(url) as own:
+        publisher = own.log._publisher
+        with pytest.raises(Exception, match="not a subject"):
+            await own.log.append_all([*drafts(f"{own.base}.a", 3), Draft("not a subject", b"")])
+        assert publisher._in_flight == {}
+
+
+async def test_what_the_block_raises_comes_out_as_it_is(url: str) -> None:
+    with pytest.raises(LookupError, match="mine"):
+        async with connect(url):
+            raise LookupError("mine")
+
+
+async def test_a_record_is_plain_json_and_plain_headers_for_any_client(url: str) -> None:
+    async with store(url) as own:
+        run = RunContext.root()
+        draft = Draft(f"{own.base}.a", b'{"type": "said"}', {**run.headers(), "X-Own": "yes"}, id="key")
+        place = await own.log.append(draft)
+        client = await nats.connect(url)
+        try:
+            found = await client.jetstream().get_msg(own.stream, place)
+        finally:
+            await client.close()
+        assert json.loads(found.data or b"") == {"type": "said"}
+        headers = found.headers or {}
+        assert (headers["Cv-Run"], headers["X-Own"], headers["Nats-Msg-Id"]) == (run.run_id, "yes", "key")
+
+
+async def test_the_log_reads_what_any_client_has_written(url: str) -> None:
+    async with store(url) as own:
+        client = await nats.connect(url)
+        try:
+            for headers in (None, {"X": "1"}, {"Status": "100", "Description": "Idle Heartbeat"}):
+                await client.jetstream().publish(f"{own.base}.a", b"\xff\x00", headers=headers)
+        finally:
+            await client.close()
+        async with own.log.follow(f"{own.base}.a") as tail:
+            assert [record.body for record in await take(tail, 3)] == [b"\xff\x00"] * 3
+        assert len(await read_all(own.log, f"{own.base}.a")) == 3
+
+
+async def test_records_that_expire_before_a_tail_gets_to_them_do_not_keep_it_from_catching_up(url: str) -> None:
+    async with store(url) as own:
+        # The last record of what a reader waits for is gone when the server gets there.
+        await own.log.append_all(drafts(f"{own.base}.a", 3))
+        async with own.log.follow(f"{own.base}.a") as tail:
+            hub = next(iter(own.log._hubs.values()))
+            await take(tail, 3)
+            hub.consumer.pending = 2  # as the server said when there were two more that have expired since
+            assert not tail.caught_up
+            with anyio.fail_after(10):
+                while not tail.caught_up:
+                    assert await tail.next(0.1) is None
+
+
+async def test_a_bus_opens_each_of_its_streams_once(url: str) -> None:
+    async with open_bus(url) as bus:
+        found: list[Any] = []
+
+        async def look() -> None:
+            found.append((await bus.conversation("the-same")).log)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(look)
+        assert all(log is found[0] for log in found)
+
+
+LINES = st.lists(st.binary(max_size=12) | st.sampled_from([b"X: 1", b"Nats-Msg-Id:a", b" ", b"X :1", b":", b"A:b:c"]))
+
+
+@given(LINES)
+def test_headers_are_parsed_as_nats_py_does(lines: list[bytes]) -> None:
+    raw = b"\r\n".join(lines) + b"\r\n\r\n"
+    mine: Any = _Client()
+    theirs: Any = Client()
+    assert mine._parse_header_lines(raw) == theirs._parse_header_lines(raw)
