@@ -19,9 +19,7 @@ class Table:
         self.records = Records()
         self.policy = policy
         chairs = tuple(Chair(seat=SeatName(seat)) for seat in seats)
-        self.floor = fold_floor(
-            Floor(), self.records.link(HOST, Opened(run_id=run_number(0), topic="", chairs=chairs))
-        )
+        self.floor = fold_floor(Floor(), self.records.link(HOST, Opened(run_id=run_number(0), topic="", chairs=chairs)))
 
     def turn(self, text: str = "hm", seat: SeatName | None = None) -> SeatName:
         """One turn, granted by the policy unless a seat is given."""

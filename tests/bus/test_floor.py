@@ -1,5 +1,6 @@
 """The fold of the floor: what the protocol allows folds to a model, what it forbids is reported and changes nothing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,7 +98,9 @@ TURNS = st.lists(
 
 
 @given(TURNS, st.booleans())
-def test_whatever_the_protocol_allows_folds_to_what_was_played(turns: list[tuple[SeatName, str, str]], end: bool) -> None:
+def test_whatever_the_protocol_allows_folds_to_what_was_played(
+    turns: list[tuple[SeatName, str, str]], end: bool
+) -> None:
     model = Model(Records())
     floor = fold(model.records.link(HOST, opened()))
     last: dict[SeatName, int] = {}
@@ -106,7 +109,13 @@ def test_whatever_the_protocol_allows_folds_to_what_was_played(turns: list[tuple
         last[seat] = model.turn
         assert floor.open_grant is not None
         assert (floor.open_grant.grant.seat, floor.open_grant.seq) == (seat, model.records.seq)
-        floor = fold_floor(floor, {"say": lambda: model.say(text), "pass": model.pass_on}.get(outcome, model.revoke)())
+        match outcome:
+            case "say":
+                floor = fold_floor(floor, model.say(text))
+            case "pass":
+                floor = fold_floor(floor, model.pass_on())
+            case _:
+                floor = fold_floor(floor, model.revoke())
         assert floor.open_grant is None
     if end:
         floor = fold_floor(floor, model.end())
@@ -138,7 +147,18 @@ ANY_EVENT: st.SearchStrategy[Any] = st.one_of(
     st.builds(Whispered, sender=st.sampled_from(SEATS), text=st.just("psst")),
 )
 JUNK = st.binary(max_size=40) | st.sampled_from(
-    [b"", b"null", b"[]", b"{}", b'"said"', b'{"type":"said"}', b'{"type":"no such"}', b"\xff", b"[" * 500, b'{"type":{}}']
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'"said"',
+        b'{"type":"said"}',
+        b'{"type":"no such"}',
+        b"\xff",
+        b"[" * 500,
+        b'{"type":{}}',
+    ]
 )
 BODIES = st.one_of(ANY_EVENT.map(lambda event: event.body()), JUNK)
 PLACES = st.sampled_from(["bus.floor.", "bus.aside."])
@@ -176,7 +196,7 @@ def test_a_conversation_goes_on_by_its_valid_links_whatever_stands_between_them(
 ) -> None:
     records = Records()
     model = Model(records)
-    steps = [
+    steps: list[Callable[[], Record]] = [
         lambda: records.link(HOST, opened()),
         lambda: model.grant(ADA),
         lambda: model.say("good evening"),
@@ -283,5 +303,5 @@ def test_every_event_comes_back_from_its_body(event: Any) -> None:
 @given(JUNK)
 def test_a_body_that_is_not_ours_is_a_bad_record_with_its_place(body: bytes) -> None:
     record = Records().raw("cv.00.table.bus.floor.ada", body)
-    with pytest.raises(BadRecord, match="record 1 on cv.00.table.bus.floor.ada: not an event of ours"):
+    with pytest.raises(BadRecord, match=r"record 1 on cv.00.table.bus.floor.ada: not an event of ours"):
         event_of(record)

@@ -1,6 +1,6 @@
 """The floor protocol under contention on a real server: whoever races, there is one chain and it is whole."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from random import Random
 
@@ -15,6 +15,7 @@ from convive.bus import (
     Closed,
     Conflict,
     Conversation,
+    Draft,
     Floor,
     Granted,
     OpenGrant,
@@ -82,8 +83,8 @@ async def lead(conversation: Conversation, chance: Random, turns: int) -> None:
             continue
 
 
-async def sit(conversation: Conversation, seat: SeatName, name: str, told: Callable[[int, str], None]) -> None:
-    """A seat that speaks whenever it read that it has the floor. `told`: what it was told that it said."""
+async def sit(conversation: Conversation, seat: SeatName, name: str, won: list[tuple[int, str]]) -> None:
+    """A seat that speaks whenever it read that it has the floor, and notes the turns that it was told it got."""
     while True:
         floor = await conversation.floor()
         if floor.closed is not None:
@@ -95,7 +96,7 @@ async def sit(conversation: Conversation, seat: SeatName, name: str, told: Calla
             await conversation.say(floor, held, name, RUN)
         except (Conflict, Closed):
             continue
-        told(held.grant.turn, name)
+        won.append((held.grant.turn, name))
 
 
 @given(seed=st.integers(0, 2**32), supervisors=st.integers(1, 4), doubles=st.integers(1, 3))
@@ -113,7 +114,7 @@ async def test_however_many_race_there_is_one_chain_and_each_turn_is_said_once_b
             for seat in SEATS:
                 for number in range(doubles):
                     name = f"{seat} {number}"
-                    tasks.start_soon(sit, tables[number % 3], seat, name, lambda turn, who: won.append((turn, who)))
+                    tasks.start_soon(sit, tables[number % 3], seat, name, won)
     records = await read_all(tables[0].log, tables[0].subjects.floor)
     floor = Floor()
     said: list[tuple[int, str]] = []
@@ -237,8 +238,6 @@ async def test_the_same_link_appended_again_has_the_same_place(buses: list[Bus])
 async def test_garbage_on_the_floor_is_reported_and_the_holder_still_speaks(buses: list[Bus]) -> None:
     table_here, *_ = await table(buses)
     floor, held = await granted(table_here)
-    from convive.bus import Draft
-
     for author, body in (("ada", b"\xff\x00"), ("bob", b'{"type":"other"}'), ("host", b"")):
         await table_here.log.append(Draft(f"{table_here.subjects.base}.bus.floor.{author}", body))
     with pytest.raises(Conflict):

@@ -160,7 +160,9 @@ def test_a_forged_end_of_a_turn_decides_nothing(play: Play) -> None:
     assert play.held() == []
 
 
-OUTCOMES = st.lists(st.tuples(st.sampled_from(["say", "pass", "revoke"]), st.integers(0, 3), st.integers(0, 2)), max_size=8)
+OUTCOMES = st.lists(
+    st.tuples(st.sampled_from(["say", "pass", "revoke"]), st.integers(0, 3), st.integers(0, 2)), max_size=8
+)
 
 
 @given(OUTCOMES)

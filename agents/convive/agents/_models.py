@@ -40,8 +40,8 @@ def choose_model(explicit: str | None, env: Mapping[str, str], local_available: 
     if env.get("ANTHROPIC_API_KEY"):
         return Choice(ANTHROPIC_DEFAULT, "ANTHROPIC_API_KEY is set")
     if local_available:
-        return Choice(LOCAL_DEFAULT, "no key is set; this one runs on this machine")
-    return Choice(SCRIPTED_DEFAULT, "no key is set and no local model is installed; these lines are canned")
+        return Choice(LOCAL_DEFAULT, "no API key is set, so it runs here")
+    return Choice(SCRIPTED_DEFAULT, "no key, no local model: canned lines")
 
 
 def split_model(name: str, providers: Iterable[str] = PROVIDERS) -> tuple[str, str]:

@@ -109,8 +109,8 @@ async def connect(url: str) -> AsyncGenerator[Connection]:
     servers = [one.strip() for one in url.split(",")]
     if not all(_is_server(one) for one in servers):
         raise BusUnavailable(
-            f"{shown} is not the URL of a NATS server, such as nats://127.0.0.1:4222. Nothing was tried; correct it, or "
-            "leave out the URL (and CONVIVE_NATS_URL) to use the embedded server."
+            f"{shown} is not the URL of a NATS server, such as nats://127.0.0.1:4222. Nothing was tried; correct it, "
+            "or leave out the URL (and CONVIVE_NATS_URL) to use the embedded server."
         )
     held: list[Connection] = []
 
@@ -171,8 +171,8 @@ def _check(client: Client, url: str) -> None:
         known = version.major, version.minor
     except ValueError:  # not a NATS server after all, or one built from no release
         raise BusUnavailable(
-            f"the server at {url} does not say its version in a known form. Upgrade it, or leave out the URL to use the "
-            "embedded server."
+            f"the server at {url} does not say its version in a known form. Upgrade it, or leave out the URL to use "
+            "the embedded server."
         ) from None
     if known < OLDEST_SERVER:
         needed = ".".join(str(part) for part in OLDEST_SERVER)

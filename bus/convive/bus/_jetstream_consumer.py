@@ -54,7 +54,7 @@ class Consumer:
         self._generation = 0
         self._subscription: Subscription | None = None
         self._name = ""
-        self._place = 0
+        self._place: int = 0
         self._heard = 0.0
         self._owed = ""
         self._forget: Callable[[], None] = _nothing
@@ -183,7 +183,7 @@ class Consumer:
             self._deliver(arrived.record)
 
     async def _control(self, message: Msg) -> None:
-        headers = message.headers or {}
+        headers: dict[str, str] = message.headers or {}
         if int(headers.get("Nats-Last-Consumer", self._place)) != self._place:
             self.trouble.set()
         reply = message.reply or headers.get("Nats-Consumer-Stalled", "")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import anyio
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from convive.bus import (
@@ -80,7 +79,8 @@ def display_for(*, plain: bool, as_json: bool) -> Display:
 
 def tell(text: str) -> None:
     """A line to the person, beside the transcript."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="dim"))
+    out = Console(stderr=True, highlight=False)
+    out.print(Text(text, style="dim"), soft_wrap=not out.is_terminal)
 
 
 async def show_list(bus: Bus, *, as_json: bool) -> None:
@@ -103,7 +103,7 @@ async def show_list(bus: Bus, *, as_json: bool) -> None:
     elif not rows:
         tell("No conversations yet. Start one: convive run dinner-party")
     else:
-        Console(highlight=False).print(_table(rows))
+        _print_table(rows)
 
 
 def _row(listing: Listing, floor: Floor) -> dict[str, object]:
@@ -117,18 +117,21 @@ def _row(listing: Listing, floor: Floor) -> dict[str, object]:
     }
 
 
-def _table(rows: list[tuple[Listing, Floor]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("conversation", no_wrap=True, width=max(12, *(len(listing.id) for listing, _ in rows)))
-    table.add_column("state", no_wrap=True, width=max(5, *(len(_state(floor)) for _, floor in rows)))
-    table.add_column("turns", justify="right", width=5)
-    table.add_column("last", no_wrap=True, width=11)
-    table.add_column("topic", no_wrap=True, overflow="ellipsis")
+def _print_table(rows: list[tuple[Listing, Floor]]) -> None:
+    """Columns as wide as what is in them; the topic gets what is left of a terminal's line."""
+    names = max(12, *(len(listing.id) for listing, _ in rows))
+    states = max(5, *(len(_state(floor)) for _, floor in rows))
+    out = Console(highlight=False, soft_wrap=True)
+    lines = [f"{'conversation':{names}}  {'state':{states}}  turns  {'last':11}  topic"]
     for listing, floor in rows:
         when = datetime.fromtimestamp(floor.at_s, UTC).astimezone().strftime("%m-%d %H:%M")
         topic = shown(floor.opened.topic) if floor.opened else ""
-        table.add_row(listing.id, _state(floor), str(floor.turn), when, topic)
-    return table
+        lines.append(f"{listing.id:{names}}  {_state(floor):{states}}  {floor.turn:5}  {when}  {topic}")
+    for number, line in enumerate(lines):
+        text = Text(line, style="dim" if number == 0 else "")
+        if out.is_terminal:
+            text.truncate(out.width, overflow="ellipsis")
+        out.print(text)
 
 
 def _state(floor: Floor) -> str:

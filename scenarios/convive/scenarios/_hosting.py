@@ -93,7 +93,7 @@ def wished_party(wishes: Wishes) -> Party:
         if (value := getattr(wishes, name)) is not None:
             given[name] = value
     given["guests"] = _with_remote(given["guests"], wishes.remote)
-    return party_from(given, "convive run")
+    return party_from(given, "this party")
 
 
 def _with_remote(guests: tuple[Guest, ...], remote: tuple[str, ...]) -> tuple[Guest, ...]:
@@ -132,7 +132,7 @@ async def _evening(bus: Bus, wishes: Wishes, asked: Party) -> Evening:
 
 def _banner(evening: Evening, choice: Choice) -> None:
     again = " (going on)" if evening.resumed else ""
-    tell(f"{evening.conversation.id}{again} · {choice.name}: {choice.why}")
+    tell(f"{evening.conversation.id}{again} · {choice.name} ({choice.why})")
 
 
 async def _hold(

@@ -26,24 +26,25 @@ _REPLIES = (
     "Your {thing}, {who}, {reminds} me of",
     "You may keep your {thing}, {who}. I",
 )
+# No template holds a run of words so long that its second use would count as an echo, unless it begins with it.
 # The same without a name, so that the floor goes round, and with the name of somebody who was quiet, who may get it.
 _REMARKS = (
     "That {thing} {reminds} me of",
     "I would not trust {a} {thing}, because",
     "I have seen {a} {thing} like that, and",
     "We speak of {a} {thing}, and nobody",
-    "{A} {thing} would be of no use to me, for I",
+    "{A} {thing} would bore me, because",
     "I could sleep beside {a} {thing} like that, but",
 )
 _HANDOVERS = (
-    "{quiet}, what would you do with {who}'s {thing}? I would",
+    "{quiet}, would you keep {who}'s {thing}? I would",
     "{quiet}, do not laugh at {who}'s {thing}. It",
-    "{quiet}, have you ever seen {a} {thing} like {who}'s? I",
+    "{quiet}, look at {who}'s {thing}. It",
     "Between us, {quiet}, {who}'s {thing} {is_}",
 )
 _RECALLS = (
     "I have not forgotten your {thing}, {who}. You",
-    "{who}, I am still thinking of your {thing}. You",
+    "{who}, your {thing} would not let me sleep. You",
     "A while ago you spoke of your {thing}, {who}. I",
     "Since you named your {thing}, {who}, I",
     "Earlier, {who}, your {thing} made me",
@@ -205,7 +206,8 @@ def _topic_openers(topic: str) -> tuple[str, ...]:
 
 def _about_openers(persona: Persona) -> tuple[str, ...]:
     """Beginnings for a persona that brings none: the things in its description and in what it wants."""
-    mine = tuple(f"My {thing}" for thing in things_in(persona.about)[:3])
+    rest = re.sub(r"^an? \w+(?: \w+)*? (?=who|with|that|in|of|from|whose)", "", persona.about)  # not what it is itself
+    mine = tuple(f"My {thing}" for thing in things_in(rest)[:3])
     wanted = tuple(f"{_article(thing).capitalize()} {thing} is" for thing in things_in(persona.intention)[:2])
     return (*mine, *wanted)
 

@@ -1,0 +1,5 @@
+"""`python -m convive.scenarios` is the command `convive`."""
+
+from convive.scenarios import main
+
+main()
