@@ -178,7 +178,7 @@ class Performer:
         if self._live:
             self._live.begin(trip, attempt)
             if request.messages[-1].role == "assistant":
-                self._live.text(f"{request.messages[-1].text} ")  # the answer continues these words
+                self._live.text(request.messages[-1].text)  # the answer continues these words
         answer: Answer | None = None
         async with self._settings.model.stream(request) as items:
             async for item in items:

@@ -1,5 +1,6 @@
 """The connection to a NATS server: checked once, shared by everything that speaks to the bus."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,10 @@ from convive.bus._errors import BusUnavailable, ConviveError
 OLDEST_SERVER = (2, 12)
 """Guards over several subjects, per-record expiry and the message format that we read came by then."""
 
-API_TIMEOUT_S = 5.0
+API_PATIENCE_S = 10.0
+API_ATTEMPT_S = 2.0
+RETRY_S = 0.1
+_NO_LEADER = 10008
 RECONNECT_WAIT_S: Any = 0.05  # nats-py says int, and sleeps for what it gets
 
 
@@ -61,6 +65,11 @@ class Connection:
         """True while the server cannot be reached."""
         return not self.client.is_connected
 
+    @property
+    def replicas(self) -> int:
+        """How many copies of a stream make sense here: three on a cluster that can lose a server, else one."""
+        return 3 if len(self.client.servers) >= 3 else 1
+
     def on_reconnect(self, hook: Callable[[], None]) -> Callable[[], None]:
         """Call `hook` after every reconnect. Returns a function that ends that."""
         self._hooks.add(hook)
@@ -75,28 +84,42 @@ class Connection:
         return self.client.new_inbox()
 
     async def api(self, verb: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
-        """One administrative request to JetStream. Raises ApiError or BusUnavailable."""
+        """One administrative request to JetStream, asked again while a cluster has no leader to answer it.
+
+        Only for requests that may be made twice. Raises ApiError or BusUnavailable.
+        """
         body = json.dumps(payload or {}).encode()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + API_PATIENCE_S
+        while True:
+            answer = await self._request(f"$JS.API.{verb}", body, min(API_ATTEMPT_S, deadline - loop.time()))
+            error = None if answer is None else answer.get("error")
+            code = int(error.get("err_code", 0)) if error else 0
+            if answer is not None and error is None:
+                return answer
+            if error and code != _NO_LEADER:
+                raise ApiError(code, str(error.get("description", "refused")))
+            if loop.time() + RETRY_S >= deadline:
+                raise BusUnavailable(
+                    f"the server at {self.url} gave no answer within {API_PATIENCE_S:g} s. What was acknowledged is "
+                    "safe there; try again when it is back."
+                )
+            await asyncio.sleep(RETRY_S)
+
+    async def _request(self, subject: str, body: bytes, timeout_s: float) -> dict[str, Any] | None:
+        """The answer to one request, or None when none came in time."""
         try:
-            answer = await self.client.request(f"$JS.API.{verb}", body, timeout=API_TIMEOUT_S)
+            answer: dict[str, Any] = json.loads((await self.client.request(subject, body, timeout=timeout_s)).data)
         except nats.errors.NoRespondersError:
             raise BusUnavailable(
                 f"the server at {self.url} does not answer for JetStream. Start it with JetStream enabled "
                 "(`nats-server -js`), or leave out the URL to use the embedded server."
             ) from None
-        except (
-            nats.errors.TimeoutError,
-            nats.errors.ConnectionClosedError,
-            nats.errors.OutboundBufferLimitError,
-        ):
-            raise BusUnavailable(
-                f"the server at {self.url} gave no answer within {API_TIMEOUT_S:g} s. What was acknowledged is "
-                "safe there; try again when it is back."
-            ) from None
-        decoded: dict[str, Any] = json.loads(answer.data)
-        if error := decoded.get("error"):
-            raise ApiError(int(error.get("err_code", 0)), str(error.get("description", "refused")))
-        return decoded
+        except nats.errors.ConnectionClosedError:
+            raise BusUnavailable(f"the connection to {self.url} is closed; open the bus again.") from None
+        except (nats.errors.TimeoutError, nats.errors.OutboundBufferLimitError):
+            return None
+        return answer
 
 
 @asynccontextmanager

@@ -62,10 +62,11 @@ class StreamPlan:
 class JetStreamLog:
     """`Log` on one stream of a JetStream server. Made by `open_log`."""
 
-    def __init__(self, connection: Connection, publisher: Publisher, stream: str) -> None:
+    def __init__(self, connection: Connection, publisher: Publisher, stream: str, *, replicated: bool) -> None:
         self._connection = connection
         self._publisher = publisher
         self._stream = stream
+        self._replicated = replicated
         self._hubs: dict[tuple[str, ...], Hub] = {}
         self._opening = asyncio.Lock()
 
@@ -82,13 +83,21 @@ class JetStreamLog:
     async def read(
         self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
     ) -> AsyncGenerator[AsyncIterator[Record]]:
-        reader = BoundedReader(self._connection, self._stream, subjects, after, until, since_s)
+        newest = await self._newest(subjects, after, since_s) if self._replicated else 0
+        reader = BoundedReader(self._connection, self._stream, subjects, after, until, since_s, newest)
         try:
             await reader.open()
             yield reader
         finally:
             with anyio.move_on_after(CLOSING_S, shield=True):
                 await reader.close()
+
+    async def _newest(self, subjects: tuple[str, ...], after: int, since_s: float | None) -> int:
+        """The place of the newest record that a reader must see, as the leader knows it. One request a subject."""
+        found = [await self.last(subject) for subject in subjects]
+        places = [one.seq for one in found if one is not None and (since_s is None or one.time_s >= since_s)]
+        newest = max(places, default=0)
+        return newest if newest > after else 0
 
     @asynccontextmanager
     async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncGenerator[LiveTail]:
@@ -163,7 +172,8 @@ async def open_log(connection: Connection, publisher: Publisher, plan: StreamPla
             raise
         found = await _create(connection, plan)
     _check(plan, found["config"])
-    return JetStreamLog(connection, publisher, plan.name)
+    replicated = int(found["config"].get("num_replicas", 1)) > 1
+    return JetStreamLog(connection, publisher, plan.name, replicated=replicated)
 
 
 async def stream_names(connection: Connection, pattern: str) -> list[str]:

@@ -31,7 +31,8 @@ RETRY_S = 0.1
 class Consumer:
     """Delivers the records of some subjects of one stream, in order, from behind `after` on.
 
-    `deliver` is called for each record on the event loop and must not block. `held` says whether the receiver has
+    `deliver` is called for each record on the event loop and must not block, with None for one that came although it was
+    not asked for. `held` says whether the receiver has
     more than it can take; while it does, flow control keeps the server from sending more.
     """
 
@@ -42,7 +43,7 @@ class Consumer:
         subjects: tuple[str, ...],
         after: int,
         since_s: float | None,
-        deliver: Callable[[Record], None],
+        deliver: Callable[[Record | None], None],
         held: Callable[[], bool],
     ) -> None:
         self._connection = connection
@@ -177,10 +178,11 @@ class Consumer:
             self.trouble.set()
             return
         self._place = arrived.place
-        self.last = arrived.record.seq
         self.pending = arrived.pending
-        if self._since_s is None or arrived.record.time_s >= self._since_s:
-            self._deliver(arrived.record)
+        # A server that has not got as far as `last` itself (a replica that lags) begins where it stands.
+        wanted = arrived.record.seq > self.last and (self._since_s is None or arrived.record.time_s >= self._since_s)
+        self.last = max(self.last, arrived.record.seq)
+        self._deliver(arrived.record if wanted else None)
 
     async def _control(self, message: Msg) -> None:
         headers: dict[str, str] = message.headers or {}

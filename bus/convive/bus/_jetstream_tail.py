@@ -22,7 +22,11 @@ ROOM = 8_192
 
 
 class BoundedReader:
-    """The records that a stream holds now, up to `until`; an async iterator that ends."""
+    """The records that a stream holds now, up to `until`; an async iterator that ends.
+
+    `newest` is the place of a record that there is, or 0. The server that delivers may be a replica that has not heard
+    of it yet: the reader does not end before it.
+    """
 
     def __init__(
         self,
@@ -32,7 +36,9 @@ class BoundedReader:
         after: int,
         until: int | None,
         since_s: float | None,
+        newest: int,
     ) -> None:
+        self._newest = newest
         self._waiting: deque[Record] = deque()
         self._more = asyncio.Event()
         self._until = until
@@ -68,24 +74,24 @@ class BoundedReader:
             async with asyncio.timeout(SILENCE_S):
                 await self._more.wait()
         except TimeoutError:
-            # Records that expired meanwhile are counted as pending but never come.
+            # Records that expired meanwhile are counted as pending, or known as the newest, but never come.
+            self._newest = 0
             await self._consumer.recount()
         if self._consumer.trouble.is_set() or self._consumer.silent:
             await self._consumer.replace()
         self._finish_if_complete()
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: Record | None) -> None:
         if self._done:
             return
-        if self._until is not None and record.seq > self._until:
-            self._done = True
-        else:
+        if record is not None and (self._until is None or record.seq <= self._until):
             self._waiting.append(record)
-            self._finish_if_complete()
+        self._finish_if_complete()
         self._more.set()
 
     def _finish_if_complete(self) -> None:
-        if self._consumer.complete or (self._until is not None and self._consumer.last >= self._until):
+        last = self._consumer.last
+        if (self._until is not None and last >= self._until) or (self._consumer.complete and last >= self._newest):
             self._done = True
 
 
@@ -139,7 +145,9 @@ class Hub:
             for tail in self.tails:
                 tail.wake()
 
-    def _hand_out(self, record: Record) -> None:
+    def _hand_out(self, record: Record | None) -> None:
+        if record is None:
+            return
         for tail in self.tails:
             if tail.wants(record.subject):
                 tail.push(record)
@@ -170,7 +178,8 @@ class LiveTail:
         return not (self._old or self._live or self._stale or self._seen < self._horizon or self._hub.consumer.pending)
 
     async def next(self, timeout_s: float | None = None) -> Record | None:
-        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
         while True:
             if self._old:
                 return self._old.popleft()
@@ -188,8 +197,9 @@ class LiveTail:
                 continue
             if self._hub.failure is not None:
                 raise self._hub.failure
-            if not await self._arrival(deadline):
+            if deadline is not None and loop.time() >= deadline:
                 return None
+            await self._arrival(deadline)
 
     def __aiter__(self) -> Self:
         return self
@@ -217,19 +227,17 @@ class LiveTail:
         if self._more is not None and not self._more.done():
             self._more.set_result(None)
 
-    async def _arrival(self, deadline: float | None) -> bool:
-        self._more = asyncio.get_running_loop().create_future()
+    async def _arrival(self, deadline: float | None) -> None:
+        """Wait for a record or for the deadline. A timer of the loop costs a quarter of what asyncio.timeout does."""
+        loop = asyncio.get_running_loop()
+        self._more = loop.create_future()
+        timer = None if deadline is None else loop.call_at(deadline, self.wake)
         try:
-            if deadline is None:
-                await self._more
-            else:
-                async with asyncio.timeout_at(deadline):
-                    await self._more
-        except TimeoutError:
-            return False
+            await self._more
         finally:
             self._more = None
-        return True
+            if timer is not None:
+                timer.cancel()
 
     async def _refill(self) -> None:
         async with self._read(self._seen, self._horizon) as records:

@@ -28,14 +28,15 @@ async def open_bus(
     fast: bool = False,
     prefix: str = "cv",
     partitions: int = PARTITIONS,
-    replicas: int = 1,
+    replicas: int | None = None,
     patience_s: float = 30.0,
     environ: Mapping[str, str] = os.environ,
 ) -> AsyncGenerator[Bus]:
     """A bus on a JetStream server.
 
     Without a `url` and without `CONVIVE_NATS_URL`, the embedded server runs on the directory `data`
-    (default `.convive`). `partitions` is fixed for the life of a store. `fast` lets the embedded server acknowledge
+    (default `.convive`). `partitions` is fixed for the life of a store. `replicas` counts for streams that are made
+    now; by default three on a cluster of three or more servers, else one. `fast` lets the embedded server acknowledge
     before it has synced to disk. `patience_s` is how long an append waits for a server that is away.
 
     Raises BusUnavailable or WrongStream.
@@ -52,7 +53,7 @@ async def open_bus(
         connection = await stack.enter_async_context(connect(wanted))
         publisher = Publisher(connection, patience_s)
         await publisher.start()
-        store = _Store(connection, publisher, prefix, partitions, replicas)
+        store = _Store(connection, publisher, prefix, partitions, replicas or connection.replicas)
         await store.check()
         where = connection.url
         yield Bus(store.partition, store.existing, prefix=prefix, partitions=partitions, where=where, sync=sync)

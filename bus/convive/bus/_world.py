@@ -54,9 +54,11 @@ class World:
         before = self.floor
         self.floor = floor = fold_floor(before, record)
         outcome = floor.last_outcome
-        if outcome is not None and outcome is not before.last_outcome:
-            for private in self.private.values():
-                private.memory.decide(outcome)
+        if outcome is not None and outcome is not before.last_outcome and floor.last_grant is not None:
+            # A turn decides on the memories of the seat that had it, and of no other.
+            holder = self.private.get(floor.last_grant.seat)
+            if holder is not None:
+                holder.memory.decide(outcome)
         if floor.heard is not None and floor.heard is not before.heard:
             self.heard.append(floor.heard)
 

@@ -20,7 +20,7 @@ from convive.agents import (
 )
 from convive.bus import HOST, RunContext, derive_run_id
 from convive.scenarios._scene import Cue, Line, Persona, Scene
-from convive.scenarios._speech import best, clean, faults
+from convive.scenarios._speech import best, blemishes, clean, faults
 from convive.scenarios._voice import (
     large_request,
     opening,
@@ -33,6 +33,9 @@ from convive.scenarios._voice import (
 
 INTENTION, THOUGHT = "intention", "thought"
 """Kinds of memories."""
+
+_REASKS = 2
+"""How often a model is asked again when what it said is of no use."""
 
 _SMALL_SEES = 24
 """Lines that a small model's turn looks back on; a large model gets them all."""
@@ -74,6 +77,7 @@ class TableGuest:
             self._others(turn),
             tuple(memory.text for memory in memories if memory.kind == THOUGHT),
             _cue(turn.cue),
+            self._name(HOST),
         )
 
     def _others(self, turn: Turn) -> tuple[str, ...]:
@@ -99,9 +103,11 @@ class TableGuest:
         def refine(text: str) -> str | Retry:
             if not self._small:
                 return clean(text, scene) or Retry("nothing that could be said aloud", fallback="")
-            tries.append(f"{start} {text}".strip() if start else text)
+            tries.append(f"{start}{text}")
             said = best(tries, scene, limit)
-            wrong = faults(said, scene) if said else ("nothing usable",)
+            # The last try need not shine, it must only do.
+            judge = faults if len(tries) <= _REASKS else blemishes
+            wrong = judge(said, scene) if said else ("nothing usable",)
             return Retry("; ".join(wrong), fallback=said) if wrong else said
 
         return refine
@@ -114,7 +120,7 @@ class TableGuest:
         result = await self._ask(turn, run, request, None)
         if result.status != "completed":
             return  # a guest may speak without a thought; what it said must not be lost for it
-        text = f"{opening(request)} {result.text}".strip()
+        text = f"{opening(request)}{result.text}"
         kept = thought(scene, text) if self._small else " ".join(result.text.split())
         if kept:
             turn.remember(kept, THOUGHT)
@@ -130,7 +136,7 @@ class TableGuest:
             instructions=request.system,
             sampling=sampling,
             refine=refine,
-            limits=Limits(trips=4, reasks=2),
+            limits=Limits(trips=1 + _REASKS, reasks=_REASKS),
             source=source,
             run=run,
             place=Place(turn.conversation.log, turn.conversation.subjects.base),
