@@ -1,5 +1,6 @@
 """The command line. Options and help; what they do is in `_hosting`, `_commands` and `_doctor`."""
 
+import io
 import logging
 import os
 import sys
@@ -49,7 +50,9 @@ def run(
     remote: Annotated[list[str] | None, typer.Option(help="A guest who sits in another process (convive sit).")] = None,
     model: Model = None,
     conversation: Annotated[str | None, typer.Option(help="Its name; one that exists is gone on with.")] = None,
-    standby: Annotated[float | None, typer.Option(help="Act only when the supervisor is late by SECONDS.")] = None,
+    standby: Annotated[
+        float | None, typer.Option(min=0, help="Act only when the supervisor is late by SECONDS.")
+    ] = None,
     plain: Plain = False,
     as_json: AsJson = False,
     url: Url = None,
@@ -111,8 +114,9 @@ def follow(
 
     async def work() -> None:
         span = _span(first, None)
-        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
-            await commands.show_live(await bus.existing(conversation), display, span)
+        where = commands.Where(url, data)
+        async with where.open_existing(dict(os.environ)) as bus:
+            await commands.show_live(await bus.existing(conversation), display, span, where.options)
 
     go(work)
 
@@ -189,7 +193,7 @@ def doctor(model: Model = None, url: Url = None, data: Data = None) -> None:
     """Check everything that a party needs."""
 
     async def work() -> None:
-        out = Console(highlight=False)
+        out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         bad = 0
         async for finding in examine(commands.Where(url, data), model):
             mark = ("ok  ", "green") if finding.fine else ("NOT ", "bold red")
@@ -211,5 +215,8 @@ def main(arguments: list[str] | None = None) -> Any:
     if "--debug" in given:
         os.environ[DEBUG_VARIABLE] = "1"
     # What a run has to say of itself stands in its journal; on the screen it would run into the transcript.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks must not end a party
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING if os.environ.get(DEBUG_VARIABLE) else logging.CRITICAL + 1)
     return app(args=[one for one in given if one != "--debug"], prog_name="convive")

@@ -1,6 +1,7 @@
 """What the commands that read or add to a conversation do."""
 
 import json
+import shlex
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -51,6 +52,12 @@ class Where:
     data: Path | None
     fast: bool = False
 
+    @property
+    def options(self) -> str:
+        """What a command has to be told to come to the same bus, for messages. A URL may hold a password."""
+        url = "" if not self.url else f" --url {'URL' if '@' in self.url else shlex.quote(self.url)}"
+        return url + ("" if self.data is None else f" --data {shlex.quote(str(self.data))}")
+
     def open(self) -> AbstractAsyncContextManager[Bus]:
         """The bus; the embedded server starts when there is no other."""
         return open_bus(self.url, data=self.data, fast=self.fast)
@@ -59,7 +66,8 @@ class Where:
     async def open_existing(self, environ: dict[str, str]) -> AsyncGenerator[Bus]:
         """The bus, for a command that only reads: it makes no store where there is none. Raises NothingHere."""
         folder = self.data or DEFAULT_DATA
-        if not self.url and (self.data is not None or not environ.get(URL_VARIABLE)) and not folder.exists():
+        unused = not folder.exists() or (folder.is_dir() and not (folder / "jetstream").exists())
+        if not self.url and (self.data is not None or not environ.get(URL_VARIABLE)) and unused:
             raise NothingHere(
                 f"nothing is kept in {folder} yet. Start with `convive run dinner-party`, or name another place with "
                 "--data or --url."
@@ -148,7 +156,7 @@ async def show_replay(conversation: Conversation, display: Display, span: Span, 
         display.close()
 
 
-async def show_live(conversation: Conversation, display: Display, span: Span) -> None:
+async def show_live(conversation: Conversation, display: Display, span: Span, options: str = "") -> None:
     """What was said, is being said and will be said, until the conversation is closed."""
     seq = 0
 
@@ -159,7 +167,7 @@ async def show_live(conversation: Conversation, display: Display, span: Span) ->
     try:
         await watch(conversation, display, span, seen)
     except anyio.get_cancelled_exc_class():
-        tell(f"Left at {seq}. Go on with: convive follow {conversation.id} --from {seq + 1}")
+        tell(f"Left at {seq}. Go on with: convive follow {conversation.id} --from {seq + 1}{options}")
         raise
     finally:
         display.close()
@@ -169,8 +177,12 @@ async def show_memory(bus: Bus, conversation: Conversation, seat: str | None, *,
     """What the seats of a conversation remember: one of them, or all."""
     opened = await bus.opened(conversation)
     floor = await conversation.floor()
-    seats = [seat_name(seat)] if seat else [chair.seat for chair in floor.seats]
+    chairs = opened.chairs + floor.seats  # who left may be asked for, too
+    seats = [seat_name(seat)] if seat else list(dict.fromkeys(chair.seat for chair in floor.seats))
     world = await conversation.world(*seats)
+    if seat and not any(chair.seat == seat for chair in chairs) and not world.private[seats[0]].memory.held:
+        known = ", ".join(dict.fromkeys(chair.seat for chair in chairs))
+        raise ConviveError(f"nobody called {seat} sits in {conversation.id}. Seats: {known or 'none'}.")
     out = Console(highlight=False, soft_wrap=True)
     for one in seats:
         private = world.private[one]
@@ -180,7 +192,7 @@ async def show_memory(bus: Bus, conversation: Conversation, seat: str | None, *,
                 row = {"seat": one, "seq": memory.seq, "kind": event.kind, "text": event.text, "run_id": event.run_id}
                 print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - standard output is this command's result
             continue
-        out.print(Text(_title(opened, one), style="bold"))
+        out.print(Text(shown(_title(opened, one)), style="bold"))
         for memory in private.memory.held:
             out.print(Text.assemble("  ", (f"{memory.event.kind}: ", "dim"), shown(memory.event.text)))
         for whisper in private.whispers:
@@ -188,7 +200,7 @@ async def show_memory(bus: Bus, conversation: Conversation, seat: str | None, *,
         if not private.memory.held and not private.whispers:
             out.print(Text("  nothing yet", style="dim"))
     for bad in world.bad:
-        tell(f"unreadable: {bad}")
+        tell(f"unreadable: {shown(str(bad))}")
 
 
 def _title(opened: Opened, seat: SeatName) -> str:

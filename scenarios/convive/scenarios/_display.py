@@ -20,6 +20,8 @@ class Display(ABC):
 
     wants_live = False
     """Whether it shows text while it is being produced."""
+    wants_heading = False
+    """Whether it begins with the first record also when it shows what came later; who resumes has it already."""
 
     def __init__(self) -> None:
         self.transcript = Transcript()
@@ -85,7 +87,7 @@ class LiveText:
                 return False
             attempt = (run, int(body["trip"]), int(body["attempt"]))
             offset, text = int(body["offset"]), str(body["text"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return False
         if attempt != self._attempt:
             self._attempt, self.text = attempt, ""
@@ -102,6 +104,7 @@ class TerminalDisplay(Display):
     """Colours, names in a column, and the text of the speaker while it comes."""
 
     wants_live = True
+    wants_heading = True
 
     def __init__(self, console: Console) -> None:
         super().__init__()

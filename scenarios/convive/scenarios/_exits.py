@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from convive.bus import ConviveError
+from convive.scenarios._transcript import shown
 
 DEBUG_VARIABLE = "CONVIVE_DEBUG"
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
@@ -23,11 +24,11 @@ def go(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asyncio.run(_until_stopped(work, stopped_by))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(TERMINATED if stopped_by else INTERRUPTED) from None
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`convive replay ID | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told to a person
+        if all(isinstance(one, BrokenPipeError) for one in _leaves(error)):
+            # Whoever read our output has seen enough (`convive replay ID | head`).
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
         _tell(error)
 
 
@@ -49,11 +50,17 @@ def _tell(error: Exception) -> NoReturn:
         raise typer.Exit(FAILED) from None
     known = list(dict.fromkeys(str(one) for one in _leaves(error) if isinstance(one, ConviveError)))
     for text in known[:3]:
-        typer.echo(f"convive: {text}", err=True)
+        typer.echo(f"convive: {_lines(text)}", err=True)
     if not known:
         first = next(_leaves(error))
-        typer.echo(f"convive: {type(first).__name__}: {first}. Run it again with --debug for the traceback.", err=True)
+        what = _lines(f"{type(first).__name__}: {first}")
+        typer.echo(f"convive: {what}. Run it again with --debug for the traceback.", err=True)
     raise typer.Exit(FAILED) from None
+
+
+def _lines(text: str) -> str:
+    """An error's text as a terminal may show it: it can quote a server, or a record on the bus."""
+    return "\n".join(shown(line) for line in text.splitlines())
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

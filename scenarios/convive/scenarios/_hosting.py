@@ -3,9 +3,10 @@
 import importlib
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,19 @@ from convive.agents import (
     local_available,
 )
 from convive.agents import host_seats as take_seats
-from convive.bus import Bus, Closed, Conversation, ConviveError, Floor, Joined, RunContext, SeatName, seat_name
+from convive.bus import (
+    Bus,
+    Closed,
+    Conflict,
+    Conversation,
+    ConviveError,
+    Floor,
+    Joined,
+    RunContext,
+    SeatName,
+    seat_name,
+    slugify,
+)
 from convive.scenarios._commands import Where, tell
 from convive.scenarios._display import Display
 from convive.scenarios._party import Guest, Party, PartyError, choose_guests
@@ -70,14 +83,15 @@ async def run_party(wishes: Wishes, where: Where, display: Display) -> None:
     """Hold a party to its end; a conversation that exists is taken up where it stopped."""
     asked = wished_party(wishes)
     models = default_models()
-    choice = choose_model(wishes.model or asked.model, os.environ, local_available())
     try:
-        participants(asked, models, choice.name)  # a model that cannot be is told before anything is opened
+        # A model that cannot be is told before anything is opened.
+        participants(asked, models, _choice(wishes, asked).name)
         async with where.open() as bus:
             evening = await _evening(bus, wishes, asked)
+            choice = _choice(wishes, evening.party)
             seats = participants(evening.party, models, choice.name)
             _banner(evening, choice)
-            await _hold(evening, seats, display, wishes.standby_s)
+            await _hold(evening, seats, display, wishes, where)
     finally:
         with anyio.CancelScope(shield=True):
             await models.aclose()
@@ -117,17 +131,31 @@ def _target(target: str) -> Party:
 
 
 async def _evening(bus: Bus, wishes: Wishes, asked: Party) -> Evening:
-    name = wishes.conversation or new_name(Path(wishes.target or "dinner-party").stem.replace("_", "-"))
+    name = wishes.conversation
+    if name is None:
+        name = new_name(slugify(Path(wishes.target or "dinner-party").stem)[:50] or "party")
     found = await find(bus, name)
     if found is None:
         party = asked if asked.seed is not None else asked.model_copy(update={"seed": new_seed()})
-        return await open_party(bus, name, party)
+        try:
+            return await open_party(bus, name, party)
+        except Conflict:
+            found = await find(bus, name)  # somebody opened it in this moment
+            if found is None:
+                raise
     if wishes.fixed:
         raise PartyError(
             f"the conversation {name} is there already, and {', '.join(wishes.fixed)} cannot change it. Leave that out "
             "to go on with it, or give another --conversation."
         )
-    return found.with_participants(asked) if wishes.target else found
+    found = found.with_participants(asked) if wishes.target else found
+    if wishes.model:
+        found = replace(found, party=found.party.model_copy(update={"model": wishes.model}))
+    return found
+
+
+def _choice(wishes: Wishes, party: Party) -> Choice:
+    return choose_model(wishes.model or party.model, os.environ, local_available())
 
 
 def _banner(evening: Evening, choice: Choice) -> None:
@@ -136,17 +164,20 @@ def _banner(evening: Evening, choice: Choice) -> None:
 
 
 async def _hold(
-    evening: Evening, seats: Mapping[SeatName, Participant], display: Display, standby_s: float | None
+    evening: Evening, seats: Mapping[SeatName, Participant], display: Display, wishes: Wishes, where: Where
 ) -> None:
     name = evening.conversation.id
     try:
-        await hold(evening, seats, display, standby_s or 0.0)
+        await hold(evening, seats, display, wishes.standby_s or 0.0)
     except BaseException:
         display.close()
-        tell(f"Stopped. All that was said is kept; go on with: convive run --conversation {name}")
+        # The participants of a Python file are not on the bus: it is needed again.
+        file = f"{shlex.quote(wishes.target)} " if wishes.target and wishes.target.endswith(".py") else ""
+        again = f"convive run {file}--conversation {name}{where.options}"
+        tell(f"Stopped. All that was said is kept; go on with: {again}")
         raise
     display.close()
-    tell(f"All of it is kept. See it again: convive replay {name}")
+    tell(f"All of it is kept. See it again: convive replay {name}{where.options}")
 
 
 async def sit(

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from convive.bus import ConviveError
+from convive.scenarios._guests import GUESTS
 from convive.scenarios._party import Guest, Party, PartyError
 
 MAX_FILE_BYTES = 1_000_000
@@ -22,6 +24,14 @@ _EXPECTED = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "tuple_type": "a list",
+    "model_type": "a guest: a name in quotes, or a table with `seat` and `about`",
+    "string_too_short": "some text",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    "string_too_long": "at most {max_length} characters",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than_equal": "{le:g} or less",
 }
 
 
@@ -60,8 +70,15 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _python(path: Path) -> Party:
-    found = runpy.run_path(str(path), run_name="convive_party").get("party")
-    party = found() if callable(found) else found
+    try:
+        found = runpy.run_path(str(path), run_name="convive_party").get("party")
+        party = found() if callable(found) else found
+    except ValidationError as error:
+        raise PartyError("\n".join(f"{path}: {line}" for line in _lines(error))) from error
+    except ConviveError as error:
+        raise PartyError(f"{path}: {error}") from error
+    except Exception as error:
+        raise PartyError(f"{path}: it failed with {type(error).__name__}: {error}. --debug shows where.") from error
     if not isinstance(party, Party):
         raise PartyError(
             f"{path}: expected a name `party` that is a convive.scenarios.Party, or a function that returns one; "
@@ -71,7 +88,10 @@ def _python(path: Path) -> Party:
 
 
 def _lines(error: ValidationError) -> list[str]:
-    return [_line(problem) for problem in error.errors(include_url=False)]
+    problems = error.errors(include_url=False)
+    # A list of which an item is bad counts as empty.
+    bad = {problem["loc"][:1] for problem in problems if len(problem["loc"]) > 1}
+    return [_line(problem) for problem in problems if problem["type"] != "too_short" or problem["loc"] not in bad]
 
 
 def _line(problem: Any) -> str:
@@ -83,12 +103,14 @@ def _line(problem: Any) -> str:
         return f"`{key}` is missing: {_missing(key)}"
     if kind == "literal_error":
         return f"`{key}`: expected one of {problem['ctx']['expected']}, found {found!r}"
+    if kind == "is_instance_of":
+        return f"`{key}`: only a party in Python can bring its own participants"
     if kind == "value_error":
         return f"`{key}`: {problem['ctx']['error']}"
     expected = _EXPECTED.get(kind)
     if expected is None:
         return f"`{key}`: {problem['msg'][:1].lower()}{problem['msg'][1:]}, found {_short(found)}"
-    return f"`{key}`: expected {expected}, found {_short(found)}"
+    return f"`{key}`: expected {expected.format(**problem.get('ctx', {}))}, found {_short(found)}"
 
 
 def _key(place: Sequence[int | str]) -> str:
@@ -104,7 +126,9 @@ def _short(found: object) -> str:
 
 
 def _missing(key: str) -> str:
-    return "say in a few words who this guest is" if key.endswith(".about") else "it must be given"
+    if key.endswith(".about"):
+        return f"say in a few words who this guest is (known without that: {', '.join(GUESTS)})"
+    return "it must be given"
 
 
 def _nearest(place: Sequence[int | str]) -> str:

@@ -39,12 +39,12 @@ class TranscriptLine:
 
     def plain(self) -> str:
         """The line as text, on one line."""
-        text = shown(self.text)
+        text, speaker = shown(self.text), shown(self.speaker)
         match self.style:
             case "speech":
-                return f"{self.speaker}: {text}"
+                return f"{speaker}: {text}"
             case "aside":
-                return f"{self.speaker} (aside): {text}"
+                return f"{speaker} (aside): {text}"
             case "stage":
                 return f"* {text}"
 
@@ -129,7 +129,7 @@ def record_as_json(record: Record) -> str:
     event: Any
     try:
         event = json.loads(record.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         event = {"unreadable": record.body.decode(errors="replace")}
     shown = {"seq": record.seq, "time_s": round(record.time_s, 3), "kind": address.kind, "seat": address.name}
     return json.dumps({**shown, "event": event}, ensure_ascii=False)

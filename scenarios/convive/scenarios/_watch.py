@@ -104,7 +104,7 @@ class _Shower:
             self._turn = event.turn
         if self._span.ended(record, self._turn):
             return False
-        if self.due(record) or isinstance(event, Opened):
+        if self.due(record) or (isinstance(event, Opened) and self._display.wants_heading):
             self._display.show(record)
         else:
             self._display.skip(record)
