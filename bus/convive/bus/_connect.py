@@ -1,6 +1,7 @@
 """The connection to a NATS server: checked once, shared by everything that speaks to the bus."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ OLDEST_SERVER = (2, 12)
 
 API_PATIENCE_S = 10.0
 API_ATTEMPT_S = 2.0
+LEAVING_S = 1
 RETRY_S = 0.1
 _NO_LEADER = 10008
 RECONNECT_WAIT_S: Any = 0.05  # nats-py says int, and sleeps for what it gets
@@ -50,14 +52,24 @@ class _Client(Client):
                 headers[name.decode()] = value.strip().decode("utf-8", "replace")
         return headers
 
+    async def leave(self) -> None:
+        """Send what is still to be sent, if the server is there, and close."""
+        if self.is_connected:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self.flush(LEAVING_S)
+        # nats-py tries to send what is left; without a server it fails over that, with its tasks still running.
+        self._pending, self._pending_data_size = list[bytes](), 0
+        await self.close()
+
 
 class Connection:
     """A checked connection, with the task group that background work of the bus lives in."""
 
-    def __init__(self, client: Client, url: str, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, client: Client, url: str, tasks: anyio.abc.TaskGroup, patience_s: float) -> None:
         self.client = client
         self.url = url
         self.tasks = tasks
+        self._patience_s = patience_s
         self._hooks: set[Callable[[], None]] = set()
 
     @property
@@ -90,7 +102,7 @@ class Connection:
         """
         body = json.dumps(payload or {}).encode()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + API_PATIENCE_S
+        deadline = loop.time() + self._patience_s
         while True:
             answer = await self._request(f"$JS.API.{verb}", body, min(API_ATTEMPT_S, deadline - loop.time()))
             error = None if answer is None else answer.get("error")
@@ -101,7 +113,7 @@ class Connection:
                 raise ApiError(code, str(error.get("description", "refused")))
             if loop.time() + RETRY_S >= deadline:
                 raise BusUnavailable(
-                    f"the server at {self.url} gave no answer within {API_PATIENCE_S:g} s. What was acknowledged is "
+                    f"the server at {self.url} gave no answer within {self._patience_s:g} s. What was acknowledged is "
                     "safe there; try again when it is back."
                 )
             await asyncio.sleep(RETRY_S)
@@ -123,8 +135,8 @@ class Connection:
 
 
 @asynccontextmanager
-async def connect(url: str) -> AsyncGenerator[Connection]:
-    """Connect, and check that the server can carry the bus.
+async def connect(url: str, patience_s: float = API_PATIENCE_S) -> AsyncGenerator[Connection]:
+    """Connect, and check that the server can carry the bus. `patience_s` is how long an administrative request waits.
 
     Raises BusUnavailable: nobody listens, refused credentials, no JetStream, a server that is too old.
     """
@@ -159,7 +171,7 @@ async def connect(url: str) -> AsyncGenerator[Connection]:
             error_cb=ignored,
         )
     except (nats.errors.Error, OSError, ValueError) as error:
-        await client.close()
+        await client.leave()
         raise BusUnavailable(
             f"no NATS server at {shown} ({_reason(error)}). Start one there, or leave out the URL "
             "(and CONVIVE_NATS_URL) to use the embedded server."
@@ -170,7 +182,7 @@ async def connect(url: str) -> AsyncGenerator[Connection]:
     try:
         _check(client, shown)
         async with anyio.create_task_group() as tasks:
-            connection = Connection(client, shown, tasks)
+            connection = Connection(client, shown, tasks, patience_s)
             held.append(connection)
             await connection.api("INFO")
             try:
@@ -185,7 +197,7 @@ async def connect(url: str) -> AsyncGenerator[Connection]:
         raise only from only.__cause__
     finally:
         with anyio.CancelScope(shield=True):
-            await client.close()
+            await client.leave()
 
 
 def _check(client: Client, url: str) -> None:

@@ -37,6 +37,7 @@ _WRONG_LAST_SEQUENCE = 10071
 _GUARDED_WRITE_IN_FLIGHT = 10164
 _TEMPORARILY_UNAVAILABLE = 10008
 _NO_STREAM = 503
+_NO_ROOM = (10023, 10047, 10077)
 _NO_MESSAGE = 10037
 _LAST_SEQUENCE = re.compile(r"(\d+)\s*$")
 
@@ -149,10 +150,7 @@ class Publisher:
                 if code == _WRONG_LAST_SEQUENCE:
                     return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
                 if code not in (_GUARDED_WRITE_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, _NO_STREAM):
-                    raise NotAppended(
-                        f"{flight.draft.subject}: the server refused the record: {error.get('description')} ({code}). "
-                        "Nothing was appended."
-                    )
+                    raise NotAppended(_refusal(flight.draft.subject, code, str(error.get("description"))))
                 if loop.time() - flight.began_s > self._patience_s:
                     raise MaybeAppended(flight.draft.subject, self._patience_s)
                 # Another guarded write is on its way through the replicas, or a leader is being elected.
@@ -247,6 +245,13 @@ async def own_record(connection: Connection, stream: str, draft: Draft, guard: G
         after = record.seq
 
 
+def _refusal(subject: str, code: int, description: str) -> str:
+    told = f"{subject}: the server refused the record: {description} ({code}). Nothing was appended"
+    if code in _NO_ROOM:
+        return f"{told}: its disk, or what JetStream may use of it, is full. Make room and start it again."
+    return f"{told}."
+
+
 def _guards_itself(draft: Draft) -> bool:
     """Whether the record itself moves its guard, so that it can be stored but once."""
     return draft.guard is not None and matches(draft.guard.subjects, draft.subject)
@@ -265,7 +270,8 @@ def _headers(draft: Draft) -> dict[str, str]:
         headers[MESSAGE_ID] = draft.id
     if draft.guard is not None:
         headers["Nats-Expected-Last-Subject-Sequence"] = str(draft.guard.last)
-        headers["Nats-Expected-Last-Subject-Sequence-Subject"] = draft.guard.subjects
+        if draft.guard.subjects != draft.subject:
+            headers["Nats-Expected-Last-Subject-Sequence-Subject"] = draft.guard.subjects
     if draft.ttl_s is not None:
         headers["Nats-TTL"] = str(draft.ttl_s)
     return headers

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from convive.bus._bus import Bus
-from convive.bus._connect import Connection, connect
+from convive.bus._connect import API_PATIENCE_S, Connection, connect
 from convive.bus._errors import BadName, BusUnavailable
 from convive.bus._jetstream import StreamPlan, open_log, stream_names
 from convive.bus._jetstream_publisher import Publisher
@@ -37,7 +37,8 @@ async def open_bus(
     Without a `url` and without `CONVIVE_NATS_URL`, the embedded server runs on the directory `data`
     (default `.convive`). `partitions` is fixed for the life of a store. `replicas` counts for streams that are made
     now; by default three on a cluster of three or more servers, else one. `fast` lets the embedded server acknowledge
-    before it has synced to disk. `patience_s` is how long an append waits for a server that is away.
+    before it has synced to disk. `patience_s` is how long an append waits for a server that is away;
+    reads wait ten seconds at most.
 
     Raises BusUnavailable or WrongStream.
     """
@@ -50,7 +51,7 @@ async def open_bus(
             server = await stack.enter_async_context(embedded_server(data or DEFAULT_DATA, fast=fast))
             wanted = server.url
             sync = "every two minutes" if server.fast else "always"
-        connection = await stack.enter_async_context(connect(wanted))
+        connection = await stack.enter_async_context(connect(wanted, min(patience_s, API_PATIENCE_S)))
         publisher = Publisher(connection, patience_s)
         await publisher.start()
         store = _Store(connection, publisher, prefix, partitions, replicas or connection.replicas)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from convive.bus import (
     HOST,
+    AsideEvent,
     BadRecord,
     BusEvent,
     Ended,
@@ -67,9 +68,16 @@ class Transcript:
             event = event_of(record)
         except BadRecord:
             return  # damage beyond the first ten
+        address = address_of(record.subject)
+        if address.kind == "aside":
+            valid = isinstance(event, AsideEvent)
+        else:
+            valid = self.floor.links > before.links
+        if not valid:
+            return  # the same, or a subject that is not of the bus
         if isinstance(event, Opened):
             self.names = names_in(event)
-        yield from self._line(event, address_of(record.subject).name)
+        yield from self._line(event, address.name)
 
     def speaker(self, seat: str) -> str:
         """The display name of a seat."""

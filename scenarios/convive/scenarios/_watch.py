@@ -7,7 +7,7 @@ from datetime import datetime
 
 import anyio
 
-from convive.bus import BadRecord, Conversation, ConviveError, Granted, Opened, Record, address_of, event_of
+from convive.bus import Conversation, ConviveError, Record, address_of, fold_floor
 from convive.scenarios._display import Display
 
 
@@ -96,15 +96,13 @@ class _Shower:
 
     def take(self, record: Record) -> bool:
         """Show a record. False once the span or the conversation is over."""
-        try:
-            event = event_of(record)
-        except BadRecord:
-            event = None
-        if isinstance(event, Granted):
-            self._turn = event.turn
+        before = self._display.transcript.floor
+        after = fold_floor(before, record)
+        self._turn = after.turn
         if self._span.ended(record, self._turn):
             return False
-        if self.due(record) or (isinstance(event, Opened) and self._display.wants_heading):
+        opens = before.opened is None and after.opened is not None
+        if self.due(record) or (opens and self._display.wants_heading):
             self._display.show(record)
         else:
             self._display.skip(record)
