@@ -146,11 +146,20 @@ async def test_an_append_that_is_tried_again_is_answered_with_its_own_place(buse
 async def test_what_was_acknowledged_is_found_by_reading_on_every_server(buses: list[Bus]) -> None:
     seats = await tables(buses)
     subject = f"{seats[0].subjects.base}.stream.a"
-    for number in range(40):
-        place = await seats[number % 3].log.append(Draft(subject, str(number).encode()))
-        for conversation in seats:
-            found = await read_all(conversation.log, subject)
-            assert [record.seq for record in found][-1:] == [place], f"server {seats.index(conversation)}, {number}"
+
+    async def load() -> None:
+        while True:  # so that one server or another lags behind the leader
+            await seats[0].log.append_all(drafts(f"{seats[0].subjects.base}.stream.load", 200))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(load)
+        for number in range(40):
+            place = await seats[number % 3].log.append(Draft(subject, str(number).encode()))
+            for conversation in seats:
+                found = await read_all(conversation.log, subject)
+                assert [record.seq for record in found][-1:] == [place], f"server {seats.index(conversation)}, {number}"
+        tasks.cancel_scope.cancel()
 
 
 async def test_tails_on_three_servers_see_the_same(buses: list[Bus]) -> None:

@@ -190,6 +190,9 @@ async def test_leaving_a_bus_whose_server_is_gone_does_not_take_long() -> None:
             conversation = await bus.conversation("table")
             async with conversation.follow(), conversation.read():
                 own.kill()
+                for number in range(3):  # something that still waits to be sent
+                    with anyio.move_on_after(0.02):
+                        await conversation.log.append(Draft(f"{conversation.subjects.base}.a", str(number).encode()))
 
 
 class Proxy:

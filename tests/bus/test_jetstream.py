@@ -181,6 +181,30 @@ async def test_the_log_reads_what_any_client_has_written(url: str) -> None:
         assert len(await read_all(own.log, f"{own.base}.a")) == 3
 
 
+JUNK = (
+    b"NATS/1.0 \xff\xfe\xff\r\n\r\n",
+    b"NATS/1.0 100\r\n\r\n",
+    b"NATS/1.0 100 \xff\r\nA: b\r\n\r\n",
+    b"NATS/1.0\r\n\xff: \xff\r\n\r\n",
+    b"NATS/1.0",
+    b"N",
+)
+
+
+async def test_records_with_headers_and_subjects_that_cannot_be_read_do_not_deafen_a_reader(url: str) -> None:
+    async with store(url) as own, own.log.follow(f"{own.base}.>") as tail:
+        async with await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2])) as stranger:
+            await stranger.send(b'CONNECT {"headers":true,"verbose":false}\r\n')
+            for headers in JUNK:
+                line = f"HPUB {own.base}.a {len(headers)} {len(headers) + 1}\r\n"
+                await stranger.send(line.encode() + headers + b"x\r\n")
+            await stranger.send(f"PUB {own.base}.".encode() + b"\xff 1\r\nx\r\n")
+            assert [record.body for record in await take(tail, 7)] == [b"x"] * 7
+        await own.log.append(Draft(f"{own.base}.a", b"after"))
+        assert [record.body for record in await take(tail, 1)] == [b"after"]
+        assert len(await read_all(own.log, f"{own.base}.>")) == 8
+
+
 async def test_records_that_expire_before_a_tail_gets_to_them_do_not_keep_it_from_catching_up(url: str) -> None:
     async with store(url) as own:
         # The last record of what a reader waits for is gone when the server gets there.

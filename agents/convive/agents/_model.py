@@ -102,7 +102,9 @@ class Model(Protocol):
     @property
     def name(self) -> str: ...
 
-    def stream(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
+    def stream(
+        self, request: Request
+    ) -> AbstractAsyncContextManager[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
         """Ask. The iterator yields deltas and ends with exactly one Answer.
 
         Leaving the context early aborts the request. Raises a ModelError; retries that need no

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import anyio
 
@@ -13,6 +14,8 @@ from convive.bus._ids import ConversationId, conversation_id
 from convive.bus._log import Log
 from convive.bus._memory_log import MemoryLog
 from convive.bus._subjects import Subjects, address_of, partition_of
+
+Sync = Literal["always", "lazy", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Bus:
         prefix: str,
         partitions: int,
         where: str,
-        sync: str = "as the server is set up",
+        sync: Sync = "unknown",
     ) -> None:
         self._partition = partition
         self._existing = existing
@@ -43,7 +46,8 @@ class Bus:
         self.where = where
         """The server's URL, without credentials, or `memory`."""
         self.sync = sync
-        """When an acknowledged record is on disk: `always` means before the acknowledgement."""
+        """When an acknowledged record is on disk: `always`, before the acknowledgement; `lazy`, within two minutes, so
+        that a power cut (not a kill) can cost that much; `unknown`, as the server at that URL is set up."""
 
     async def conversation(self, name: str) -> Conversation:
         """A conversation by name, whether it was opened yet or not. Raises BadName."""
@@ -94,4 +98,4 @@ async def memory_bus(*, partitions: int = 16) -> AsyncGenerator[Bus]:
         await anyio.lowlevel.checkpoint()
         return logs
 
-    yield Bus(partition, existing, prefix="cv", partitions=partitions, where="memory", sync="never")
+    yield Bus(partition, existing, prefix="cv", partitions=partitions, where="memory", sync="lazy")

@@ -13,6 +13,7 @@ import anyio.abc
 import nats
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from convive.bus._errors import BusUnavailable, ConviveError
 
@@ -51,6 +52,23 @@ class _Client(Client):
             if colon and name.isascii() and len(name.split()) < 2:
                 headers[name.decode()] = value.strip().decode("utf-8", "replace")
         return headers
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        # Whoever may write to the bus can write headers that are none; nats-py stops listening over a status line
+        # that it cannot read, without a word and for good.
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            return None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        try:
+            message: Msg = super()._build_message(sid, subject, reply, data, headers)
+        except UnicodeDecodeError:  # the same for a subject
+            message = super()._build_message(sid, subject.decode(errors="replace").encode(), reply, data, headers)
+        return message
 
     async def leave(self) -> None:
         """Send what is still to be sent, if the server is there, and close."""

@@ -31,8 +31,8 @@ RETRY_S = 0.1
 class Consumer:
     """Delivers the records of some subjects of one stream, in order, from behind `after` on.
 
-    `deliver` is called for each record on the event loop and must not block, with None for one that came although it was
-    not asked for. `held` says whether the receiver has
+    `deliver` is called for each record on the event loop and must not block, with None for one that came although it
+    was not asked for. `held` says whether the receiver has
     more than it can take; while it does, flow control keeps the server from sending more.
     """
 

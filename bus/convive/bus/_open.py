@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 
-from convive.bus._bus import Bus
+from convive.bus._bus import Bus, Sync
 from convive.bus._connect import API_PATIENCE_S, Connection, connect
 from convive.bus._errors import BadName, BusUnavailable
 from convive.bus._jetstream import StreamPlan, open_log, stream_names
@@ -46,11 +46,11 @@ async def open_bus(
         raise BadName(f"{prefix!r} is not a prefix for subjects: use lower-case letters and digits.")
     async with AsyncExitStack() as stack:
         wanted = url or (None if data is not None else environ.get(URL_VARIABLE))
-        sync = "as the server is set up"
+        sync: Sync = "unknown"
         if not wanted:
             server = await stack.enter_async_context(embedded_server(data or DEFAULT_DATA, fast=fast))
             wanted = server.url
-            sync = "every two minutes" if server.fast else "always"
+            sync = "lazy" if server.fast else "always"
         connection = await stack.enter_async_context(connect(wanted, min(patience_s, API_PATIENCE_S)))
         publisher = Publisher(connection, patience_s)
         await publisher.start()

@@ -91,6 +91,8 @@ async def run_party(wishes: Wishes, where: Where, display: Display) -> None:
             choice = _choice(wishes, evening.party)
             seats = participants(evening.party, models, choice.name)
             _banner(evening, choice)
+            if bus.sync == "lazy":
+                tell("The server acknowledges before it writes to disk (--fast): a power cut can cost two minutes.")
             await _hold(evening, seats, display, wishes, where)
     finally:
         with anyio.CancelScope(shield=True):

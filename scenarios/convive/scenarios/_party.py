@@ -1,5 +1,6 @@
 """What a party is: who comes, what it is about, who speaks when. Frozen data, as a file or an option gives it."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, cast
 
@@ -113,7 +114,7 @@ def choose_guests(wish: str, come: Sequence[Guest]) -> tuple[Guest, ...]:
 
     Names are looked up among those who `come` first, then among the known guests. Raises PartyError.
     """
-    if wish.isdigit():
+    if re.fullmatch(r"[0-9]{1,9}", wish):
         known = [*come, *(guest for guest in invite(GUESTS) if guest.seat not in {one.seat for one in come})]
         if not 1 <= int(wish) <= len(known):
             raise PartyError(f"--guests {wish}: between 1 and {len(known)} guests can come. Name others in a file.")
@@ -138,7 +139,7 @@ def _filled(given: dict[str, Any]) -> dict[str, Any]:
             "openers": persona.openers,
             **given,
         }
-    known = {"name": seat.replace("-", " ").title()}
+    known = {"name": seat.replace("-", " ").title() or "Guest"}
     if given.get("participant") is not None or given.get("remote"):
         known["about"] = "a guest"  # who sits there answers for themselves
     return {**known, **given}

@@ -82,7 +82,7 @@ def _python(path: Path) -> Party:
     if not isinstance(party, Party):
         raise PartyError(
             f"{path}: expected a name `party` that is a convive.scenarios.Party, or a function that returns one; "
-            f"found {type(found).__name__ if found is not None else 'no such name'}."
+            f"found {type(party).__name__ if found is not None else 'no such name'}."
         )
     return party
 

@@ -69,11 +69,8 @@ class Transcript:
         except BadRecord:
             return  # damage beyond the first ten
         address = address_of(record.subject)
-        if address.kind == "aside":
-            valid = isinstance(event, AsideEvent)
-        else:
-            valid = self.floor.links > before.links
-        if not valid:
+        added = self.floor.links > before.links
+        if not added and not (address.kind == "aside" and isinstance(event, AsideEvent)):
             return  # the same, or a subject that is not of the bus
         if isinstance(event, Opened):
             self.names = names_in(event)

@@ -9,8 +9,7 @@ first words of its answer, which it continues. Everything is pure: variety comes
 import re
 import zlib
 
-from convive.agents._messages import Message, assistant, user
-from convive.agents._model import Request, Sampling
+from convive.agents import Message, Request, Sampling, assistant, user
 from convive.scenarios._scene import Line, Persona, Scene
 from convive.scenarios._speech import MAX_SENTENCES, blemishes, clean
 from convive.scenarios._words import content_words, is_plural, sentences, things_in, words

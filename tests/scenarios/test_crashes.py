@@ -1,0 +1,159 @@
+"""Crashes (architecture.md, section 7): kill -9 of real processes, then no turn is skipped and none doubled."""
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.scenarios.conftest import Door, Person
+
+pytestmark = pytest.mark.anyio
+
+RUN = ("run", "table.py", "--conversation", "soup", "--plain")
+SIT = ("sit", "soup", "--as", "amy", "--agent", "table:amy")
+COUNTED = ["amy 1", "bob 1", "amy 2", "bob 2"]
+"""What the guests say in four turns: one that is skipped, doubled or taken with other knowledge shows."""
+
+
+async def guests_said(table: "Person") -> list[str]:
+    """What was said between the opening and the toast, each turn once."""
+    return (await table.said("soup"))[1:-1]
+
+
+@pytest.mark.parametrize("moment", ["amy asked", "amy answered"])
+async def test_a_seat_that_is_killed_in_its_turn_takes_it_once_when_it_is_started_again(
+    table: "Person", door: "Door", moment: str
+) -> None:
+    """Before the model answered: it is asked again, once. After: the journaled answer is said, nobody is asked."""
+    door.shut(moment)
+    async with table.starts(*RUN, "--remote", "amy", env=door.env) as run:
+        await run.out.until("Host:")
+        async with table.starts(*SIT, env=door.env) as amy:
+            await door.knocked(moment)
+            await amy.kill()
+        door.open(moment)
+        async with table.starts(*SIT, env=door.env) as amy:
+            assert (await amy.ends()).code == 0
+        assert (await run.ends()).code == 0
+    assert await guests_said(table) == COUNTED
+    assert door.knocks["amy asked"] == (3 if moment == "amy asked" else 2)
+    assert door.knocks["bob asked"] == 2
+
+
+async def test_a_seat_that_is_killed_after_its_turn_says_nothing_twice(table: "Person", door: "Door") -> None:
+    door.shut("bob asked")
+    async with table.starts(*RUN, "--remote", "amy", env=door.env) as run:
+        await run.out.until("Host:")
+        async with table.starts(*SIT, env=door.env) as amy:
+            await run.out.until("Amy: amy 1")
+            await amy.kill()
+        async with table.starts(*SIT, env=door.env) as amy:
+            await amy.err.until("sits in soup")
+            door.open("bob asked")
+            await amy.ends()
+        await run.ends()
+    assert await guests_said(table) == COUNTED
+    assert door.knocks == {"amy asked": 2, "amy answered": 2, "bob asked": 2, "bob answered": 2}
+
+
+async def test_a_seat_that_never_comes_back_loses_the_floor_and_the_party_goes_on(
+    table: "Person", door: "Door"
+) -> None:
+    """Nobody ever sits in amy's seat: her turn is taken back after its time and two seconds of grace."""
+    done = await table.does(*RUN, "--remote", "amy", env={**door.env, "TURN_S": "0.5", "TURNS": "2"})
+    assert done.code == 0
+    assert done.lines[2] == "* the floor is taken back from Amy (no word from amy in time)"
+    assert await guests_said(table) == ["bob 1"]
+
+
+@pytest.mark.parametrize("moment", ["while a seat has the floor", "when it is due to grant"])
+async def test_a_supervisor_that_is_killed_leaves_the_turn_to_its_seat_and_goes_on_when_it_is_started_again(
+    table: "Person", door: "Door", moment: str
+) -> None:
+    door.shut("amy asked")
+    async with table.starts(*RUN, "--remote", "amy", env=door.env) as run:
+        await run.out.until("Host:")
+        async with table.starts(*SIT, env=door.env) as amy:
+            await door.knocked("amy asked")
+            await run.kill()  # and with it the server, which amy's process takes over
+            if moment == "when it is due to grant":
+                door.open("amy asked")
+                async with table.starts("follow", "soup", "--plain") as follow:
+                    await follow.out.until("Amy: amy 1")
+            async with table.starts(*RUN, env=door.env) as again:
+                await again.err.until("going on")
+                door.open("amy asked")
+                assert (await again.ends()).code == 0
+            await amy.ends()
+    assert await guests_said(table) == COUNTED
+    assert door.knocks == {"amy asked": 2, "amy answered": 2, "bob asked": 2, "bob answered": 2}
+
+
+async def test_a_standby_leads_on_when_the_supervisor_is_killed(table: "Person", door: "Door") -> None:
+    door.shut("amy asked")
+    async with table.starts(*RUN, "--remote", "amy", env=door.env) as run:
+        await run.out.until("Host:")
+        async with (
+            table.starts(*RUN, "--standby", "0.3", env=door.env) as standby,
+            table.starts(*SIT, env=door.env) as amy,
+        ):
+            await door.knocked("amy asked")
+            await standby.out.until("Host:")
+            await run.kill()
+            door.open("amy asked")
+            assert (await standby.ends()).code == 0
+            await amy.ends()
+    assert await guests_said(table) == COUNTED
+    assert door.knocks == {"amy asked": 2, "amy answered": 2, "bob asked": 2, "bob answered": 2}
+
+
+@pytest.mark.parametrize("moment", ["bob asked", "bob answered"])
+async def test_a_party_that_is_killed_whole_is_gone_on_with_where_it_stopped(
+    table: "Person", door: "Door", moment: str
+) -> None:
+    door.shut(moment)
+    async with table.starts(*RUN, env=door.env) as run:
+        await door.knocked(moment)
+        await run.kill()
+    door.open(moment)
+    done = await table.does(*RUN, env=door.env)
+    assert done.code == 0
+    assert [line.partition(": ")[2] for line in done.lines if not line.startswith(("*", "Host:"))] == COUNTED
+    assert await guests_said(table) == COUNTED
+    assert door.knocks["bob asked"] == (3 if moment == "bob asked" else 2)
+    assert door.knocks["amy asked"] == 2
+
+
+@pytest.mark.parametrize("moment", ["amy asked", "amy answered"])
+async def test_a_server_that_is_killed_in_a_turn_comes_back_and_the_party_goes_on(
+    table: "Person", door: "Door", moment: str
+) -> None:
+    door.shut(moment)
+    async with table.starts(*RUN, env=door.env) as run:
+        await door.knocked(moment)
+        os.kill(run.server, signal.SIGKILL)
+        door.open(moment)
+        done = await run.ends()
+    assert done.code == 0
+    assert await guests_said(table) == COUNTED
+    assert door.knocks == {"amy asked": 2, "amy answered": 2, "bob asked": 2, "bob answered": 2}
+
+
+async def test_a_reader_that_is_killed_goes_on_behind_the_last_record_it_had(table: "Person", door: "Door") -> None:
+    door.shut("bob asked")
+    async with table.starts(*RUN, env=door.env) as run:
+        await door.knocked("bob asked")
+        async with table.starts("follow", "soup", "--json") as follow:
+            await follow.out.until('"turn": 3')
+            await follow.kill()
+            first = (await follow.ends()).rows
+        async with table.starts("follow", "soup", "--json", "--from", str(first[-1]["seq"] + 1)) as follow:
+            door.open("bob asked")
+            done = await follow.ends()
+        await run.ends()
+    assert done.code == 0
+    whole = (await table.does("replay", "soup", "--json")).rows
+    assert first + done.rows == whole
+    assert whole[-1]["event"]["type"] == "closed"
