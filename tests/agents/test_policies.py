@@ -6,7 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convive.agents import POLICIES, Policy, addressed_next, round_robin
-from convive.bus import HOST, Chair, Floor, Granted, Interjected, Joined, Left, Opened, Said, SeatName, fold_floor
+from convive.bus import (
+    HOST,
+    Chair,
+    Floor,
+    Granted,
+    Interjected,
+    Joined,
+    Left,
+    Opened,
+    Revoked,
+    Said,
+    SeatName,
+    fold_floor,
+)
 from convive.bus.testing import Records, run_number
 
 ADA, BOB, CLEO = SeatName("ada"), SeatName("bob"), SeatName("cleo")
@@ -114,3 +127,30 @@ def test_round_robin_is_fair(guests: int, turns: int) -> None:
     spoke = Counter(table.turn() for _ in range(turns))
     counts = [spoke[SeatName(f"s{number}")] for number in range(guests)]
     assert max(counts) - min(counts) <= 1
+
+
+def test_who_was_named_and_does_not_answer_is_named_only_once() -> None:
+    table = Table("ada", "bob", "cleo", policy=addressed_next)
+    table.turn("Cleo, what do you say?", seat=ADA)
+    chosen: list[SeatName | None] = []
+    for _ in range(3):
+        seat = addressed_next(table.floor)
+        assert seat is not None
+        chosen.append(seat)
+        run = run_number(table.floor.turn + 1)
+        grant = Granted(link=table.floor.links, turn=table.floor.turn + 1, seat=seat, run_id=run, deadline_s=0)
+        table.floor = fold_floor(table.floor, table.records.link(HOST, grant))
+        revoked = Revoked(link=table.floor.links, turn=table.floor.turn, run_id=run)
+        table.floor = fold_floor(table.floor, table.records.link(HOST, revoked))
+    assert chosen == [CLEO, BOB, ADA]
+    assert table.floor.damage == ()
+
+
+def test_a_guest_is_named_by_the_display_name_by_its_last_word_and_by_the_seat() -> None:
+    chairs = (Chair(seat=ADA), Chair(seat=BOB), Chair(seat=SeatName("ivo"), name="Professor Ivanóv"))
+    for text in ("Professor Ivanóv, you?", "And you, ivanóv?", "Ask IVO."):
+        records = Records()
+        opened = Opened(run_id=run_number(0), topic="", chairs=chairs)
+        floor = fold_floor(Floor(), records.link(HOST, opened))
+        floor = fold_floor(floor, records.aside("mara", Interjected(text=text)))
+        assert addressed_next(floor) == "ivo", text

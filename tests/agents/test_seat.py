@@ -6,8 +6,23 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from convive.agents import ModelError, ModelOverloaded, Participant, Pass, Say, Turn, UnknownModel, host_seats
+from convive.agents import (
+    Agent,
+    AgentSeat,
+    BadModelRequest,
+    ModelError,
+    ModelOverloaded,
+    Participant,
+    Pass,
+    Place,
+    Say,
+    Turn,
+    UnknownModel,
+    host_seats,
+)
+from convive.agents.testing import ScriptedModel
 from convive.bus import (
+    HOST,
     Bus,
     Chair,
     Conversation,
@@ -271,8 +286,8 @@ async def test_a_live_turn_knows_what_was_known_at_its_grant_and_nothing_later(t
     async def listen(turn: Turn) -> Say:
         await heard_more.wait()
         knows.append(knowledge(turn))
-        assert turn.heard_lately(1) == turn.heard[-1:]
-        assert [list(turn.heard_lately(count)) for count in (0, 99)] == [[], list(turn.heard)]
+        assert turn.heard[-1:] == [turn.heard[-1]]
+        assert turn.heard[:99] == list(turn.heard)
         return Say("well")
 
     ada = Acting(listen)
@@ -430,3 +445,110 @@ async def test_a_doubled_seat_in_two_processes_on_a_real_server_says_each_turn_o
         assert [text.split()[1] for text in said] == [str(turn) for turn in range(1, 21)]
         assert [memory.event.text for memory in world.private[ADA].memory.held] == said
         assert world.floor.damage == ()
+
+
+async def test_two_processes_in_one_seat_ask_the_model_once_and_neither_fails(table: Conversation) -> None:
+    model = ScriptedModel(["hello"])  # a second request would be an error
+    async with seated(table, ada=AgentSeat(Agent("ada", model=model))):
+        async with seated(table, ada=AgentSeat(Agent("ada", model=model))):
+            await anyio.wait_all_tasks_blocked()  # both sit there when the grant comes
+            open_grant = await grant(table)
+            floor = await turn_over(table, open_grant.seq)
+            assert (floor.said_turns, len(model.requests)) == (1, 1)
+            await table.close(floor, RUN)
+
+
+async def test_a_double_takes_over_when_the_process_that_had_the_turn_is_gone(table: Conversation) -> None:
+    began = anyio.Event()
+
+    async def stuck(turn: Turn) -> Say | Pass:
+        began.set()
+        await Agent("ada", model=ScriptedModel(["lost"], pause=anyio.sleep_forever)).execute(
+            "speak",
+            run=turn.run,
+            place=Place(turn.conversation.log, turn.conversation.subjects.base),
+            on_cancel="leave",
+        )
+        raise AssertionError
+
+    async def speak_by_model(turn: Turn) -> Say | Pass:
+        result = await Agent("ada", model=ScriptedModel(["found"])).execute(
+            "speak",
+            run=turn.run,
+            place=Place(turn.conversation.log, turn.conversation.subjects.base),
+            fresh=not turn.resumed,
+            on_cancel="leave",
+        )
+        return Say(result.text)
+
+    async with anyio.create_task_group() as first:
+        first.start_soon(host_seats, table, {ADA: Acting(stuck)})
+        await anyio.wait_all_tasks_blocked()
+        async with seated(table, ada=Acting(speak_by_model)):
+            await anyio.wait_all_tasks_blocked()
+            open_grant = await grant(table)
+            await began.wait()
+            first.cancel_scope.cancel()
+            floor = await turn_over(table, open_grant.seq)
+            assert floor.heard is not None
+            assert floor.heard.text == "found"
+            await table.close(floor, RUN)
+
+
+async def test_words_that_no_log_takes_pass_the_turn_and_are_not_remembered(table: Conversation) -> None:
+    async def shout(turn: Turn) -> Say:
+        turn.remember("I shouted")
+        return Say("x" * 2_000_000)
+
+    async with seated(table, ada=Acting(shout)):
+        open_grant = await grant(table)
+        floor = await turn_over(table, open_grant.seq)
+        assert isinstance(floor.last_outcome, Passed)
+        assert "bytes" in floor.last_outcome.reason
+        await table.close(floor, RUN)
+    assert (await table.world(ADA)).private[ADA].memory.held == []
+
+
+async def test_a_request_that_a_provider_can_never_take_passes_the_turn(table: Conversation) -> None:
+    model = ScriptedModel([BadModelRequest("the prompt is too long")])
+    async with seated(table, ada=AgentSeat(Agent("ada", model=model))):
+        open_grant = await grant(table)
+        floor = await turn_over(table, open_grant.seq)
+        assert isinstance(floor.last_outcome, Passed)
+        await table.close(floor, RUN)
+
+
+async def test_a_mistake_in_the_applications_own_code_ends_the_seat_and_a_restart_tries_the_turn_again(
+    table: Conversation,
+) -> None:
+    def broken(context: object) -> str:
+        raise LookupError(context)
+
+    agent = Agent("ada", model=ScriptedModel(["at last"]), instructions=broken)
+    open_grant = await grant(table)
+    with pytest.RaisesGroup(LookupError, flatten_subgroups=True):
+        await host_seats(table, {ADA: AgentSeat(agent)})
+    async with seated(table, ada=AgentSeat(Agent("ada", model=ScriptedModel(["at last"])))):
+        floor = await turn_over(table, open_grant.seq)
+        assert floor.heard is not None
+        assert floor.heard.text == "at last"
+        await table.close(floor, RUN)
+
+
+async def test_what_guests_know_from_the_beginning_counts_with_the_opening_and_only_then(bus: Bus) -> None:
+    conversation = await bus.conversation("evening")
+    lost, won = RunContext.root(), RunContext.root()
+    for run, text in ((lost, "of a party that came to nothing"), (won, "find the salt")):
+        places = await conversation.remember(ADA, [Remembered(text=text, run_id=run.run_id)], run)
+    await conversation.open(won, "salt", [Chair(seat=ADA)], memories=places)
+    assert [memory.text for memory in (await conversation.world(ADA)).private[ADA].memory.held] == ["find the salt"]
+
+
+async def test_a_conversation_opens_behind_records_that_are_not_ours(bus: Bus) -> None:
+    conversation = await bus.conversation("haunted")
+    await conversation.log.append(Draft(conversation.subjects.link(HOST), b"boo"))
+    await conversation.open(RUN, "ghosts")
+    floor = await conversation.floor()
+    assert floor.opened is not None
+    assert len(floor.damage) == 1
+    assert list(await bus.conversations()) == ["haunted"]

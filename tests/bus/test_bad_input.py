@@ -180,7 +180,7 @@ async def test_a_store_keeps_its_number_of_partitions() -> None:
                 pass
         assert is_one_line(error)
         async with open_bus(own.url, partitions=4) as bus:
-            assert await bus.conversations() == []
+            assert await bus.conversations() == {}
 
 
 @pytest.mark.parametrize("prefix", ["", "a.b", "A", "a b", "*", ">"])
@@ -198,7 +198,7 @@ async def test_names_that_cannot_be_part_of_a_subject_are_refused_before_anythin
             assert is_one_line(error)
             with pytest.raises(BadName):
                 await bus.existing(name)
-        assert await bus.conversations() == []
+        assert await bus.conversations() == {}
 
 
 def test_a_bad_name_comes_with_a_suggestion_when_there_is_one() -> None:

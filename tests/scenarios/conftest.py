@@ -119,19 +119,6 @@ class Running:
         return int(child)
 
 
-async def gone(pid: int) -> None:
-    """Wait until a process, which need not be our child, is no more."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        with anyio.fail_after(DEADLINE_S):
-            await anyio.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class Person:
     """Somebody at a shell, in an empty home directory and an empty working directory."""
 
@@ -152,6 +139,16 @@ class Person:
     def writes(self, name: str, text: str) -> None:
         """Write a file into the working directory."""
         (self.folder / name).write_text(text, encoding="utf-8")
+
+    def sees(self, pid: int) -> bool:
+        """Whether there is such a process."""
+        return Path(f"/proc/{pid}").exists()
+
+    def servers(self) -> list[str]:
+        """The servers that run on a store below the working directory."""
+        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        found = [line.decode(errors="replace") for line in lines]
+        return [line for line in found if "nats-server" in line and str(self.folder) in line]
 
     @asynccontextmanager
     async def starts(self, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncGenerator[Running]:

@@ -64,6 +64,7 @@ async def test_a_seat_that_never_comes_back_loses_the_floor_and_the_party_goes_o
     """Nobody ever sits in amy's seat: her turn is taken back after its time and two seconds of grace."""
     done = await table.does(*RUN, "--remote", "amy", env={**door.env, "TURN_S": "0.5", "TURNS": "2"})
     assert done.code == 0
+    assert "Amy comes from elsewhere: convive sit soup --as amy\n" in done.err
     assert done.lines[2] == "* the floor is taken back from Amy (no word from amy in time)"
     assert await guests_said(table) == ["bob 1"]
 

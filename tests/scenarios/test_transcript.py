@@ -24,21 +24,21 @@ from convive.bus import (
     Whispered,
 )
 from convive.bus.testing import Records, run_number
-from convive.scenarios._transcript import Transcript, names_in, record_as_json, shown
+from convive.scenarios._transcript import Transcript, record_as_json, shown
 
 ADA, BOB = SeatName("ada"), SeatName("bob-the-elder")
 RUN = run_number(0)
-SETTING = {"host": "Martha", "guests": [{"seat": "ada", "name": "Countess Ada"}]}
 
 
 class Table:
     """A conversation by hand, and the lines that it makes."""
 
-    def __init__(self, setting: object = None) -> None:
+    def __init__(self, *chairs: Chair) -> None:
         self.records = Records()
         self.transcript = Transcript()
-        chairs = tuple(Chair(seat=seat) for seat in (HOST, ADA, BOB))
-        opened = Opened.model_validate({"run_id": RUN, "topic": "Figs?", "chairs": chairs, "setting": setting})
+        opened = Opened(
+            run_id=RUN, topic="Figs?", chairs=chairs or tuple(Chair(seat=seat) for seat in (HOST, ADA, BOB))
+        )
         self.opening = self.hear(self.records.link(HOST, opened))
 
     def hear(self, record: Record) -> list[str]:
@@ -85,22 +85,16 @@ def test_every_aside_has_its_line() -> None:
     ]
 
 
-def test_names_come_from_the_setting_of_the_party() -> None:
-    table = Table(SETTING)
+def test_names_come_from_the_chairs() -> None:
+    table = Table(Chair(seat=HOST, name="Martha"), Chair(seat=ADA, name="Countess Ada"), Chair(seat=BOB))
     assert table.opening == ["* Figs? At the table: Countess Ada, Bob The Elder."]
     assert table.said("Well.") == ["Countess Ada: Well."]
     assert table.said("To figs!", HOST) == ["Martha: To figs!"]
 
 
-@pytest.mark.parametrize("setting", [None, 3, "x", [], {}, {"guests": 3}, {"guests": [1, {}, {"seat": "ada"}]}])
-def test_a_setting_that_is_none_of_ours_gives_no_names(setting: object) -> None:
-    opened = Opened.model_validate({"run_id": RUN, "topic": "x", "setting": setting})
-    assert set(names_in(opened)) <= {HOST}
-
-
 def test_newlines_and_control_characters_are_not_shown() -> None:
     evil = "one\r\ntwo\x1b[2J\x07 \u202ethree\u2028four\tfive\x9b31m"
-    table = Table({"host": "Mar\x1b[31mtha\n", "guests": []})
+    table = Table(Chair(seat=HOST, name="Mar\x1b[31mtha\n"), Chair(seat=ADA))
     assert table.said(evil) == ["Ada: one two[2J three four five31m"]
     assert table.said(evil, HOST)[0].startswith("Mar[31mtha: one two")
     assert shown("a\x00b\x7fc") == "abc"
@@ -124,8 +118,8 @@ def test_a_record_that_is_not_ours_is_told_of_and_the_next_is_read() -> None:
 def test_words_of_somebody_without_the_floor_are_never_shown_as_speech() -> None:
     """Also after the damage that a floor keeps count of is full."""
     table = Table()
+    forged = Said(link=1, turn=1, run_id=run_number(1), text="I am Ada!")
     for _ in range(30):
-        forged = Said(link=1, turn=1, run_id=run_number(1), text="I am Ada!")
         assert not any("I am Ada" in line for line in table.hear(table.records.link(ADA, forged)))
     assert table.hear(table.records.raw(table.records.subjects.aside(ADA), forged.body())) == []
     assert table.hear(table.records.raw(f"{table.records.subjects.base}.bus.elsewhere", forged.body())) == []

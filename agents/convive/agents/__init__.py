@@ -1,7 +1,8 @@
 """Agents: models, tools, the run loop, and the supervisor and seats that bring them to a conversation."""
 
 from convive.agents._agent import Agent, agent, prompt
-from convive.agents._agent_seat import AgentSeat, FunctionSeat
+from convive.agents._agent_seat import AgentSeat, FunctionSeat, first_seen, run_options
+from convive.agents._chain import RunTaken
 from convive.agents._errors import (
     BadModelRequest,
     ModelAccessDenied,
@@ -19,11 +20,12 @@ from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, T
 from convive.agents._models import Choice, Models, choose_model, default_models
 from convive.agents._policies import POLICIES, Policy, addressed_next, round_robin
 from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
-from convive.agents._seat import Participant, Pass, Say, Turn, host_seats
+from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
 from convive.agents._stops import has_tool_call, step_count_is
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
 from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, tool
+from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
 
 __all__ = [
     "POLICIES",
@@ -36,6 +38,7 @@ __all__ = [
     "Choice",
     "Close",
     "Decision",
+    "FirstOf",
     "FunctionSeat",
     "Grant",
     "Limits",
@@ -60,6 +63,7 @@ __all__ = [
     "Revoke",
     "RunCancelled",
     "RunFailed",
+    "RunTaken",
     "RunUnfinished",
     "Sampling",
     "Say",
@@ -83,11 +87,13 @@ __all__ = [
     "choose_model",
     "decide",
     "default_models",
+    "first_seen",
     "has_tool_call",
     "host_seats",
     "local_available",
     "prompt",
     "round_robin",
+    "run_options",
     "standby",
     "step_count_is",
     "supervise",

@@ -1,15 +1,14 @@
 """Ways to sit in a seat: any agent, and any async function."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from pydantic import JsonValue
 
 from convive.agents._agent import Agent
 from convive.agents._journal import Place
 from convive.agents._messages import Message, assistant, user
-from convive.agents._result import unwrap
-from convive.agents._seat import Pass, Say, Turn
-from convive.bus import Utterance
+from convive.agents._options import RunOptions
+from convive.agents._turn import Pass, Say, Turn
 
 TurnFunction = Callable[[Turn], Awaitable[str | Say | Pass | None]]
 """What a turn is answered with: words, or nothing to pass."""
@@ -31,44 +30,59 @@ class FunctionSeat:
 class AgentSeat:
     """A participant that is an agent. It reads the conversation as a chat: its own words as the assistant's.
 
-    The run of the turn is the agent's run, journaled beside the conversation; after a restart it is continued.
+    The run of the turn is the agent's run, journaled beside the conversation; after a restart it is continued. A run
+    that fails passes the turn. `lines` is how much of the conversation the agent sees: at least so many utterances, and
+    at most half as many again, so that a prompt keeps its beginning for a while and can be cached.
     """
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, lines: int = 400) -> None:
         self._agent = agent
+        self._lines = lines
 
     async def take_turn(self, turn: Turn) -> Say | Pass:
-        source: JsonValue = {"conversation": turn.conversation.id, "seat": turn.seat, "turn": turn.grant.turn}
-        result = await self._agent.execute(
-            history=chat(turn.heard, turn),
-            source=source,
-            run=turn.run,
-            place=Place(turn.conversation.log, turn.conversation.subjects.base),
-            on_cancel="leave",
-            deps=turn,
-        )
-        if result.error is not None and result.error.transient:
+        options = run_options(turn)
+        options["history"] = chat(turn, self._lines)
+        options["deps"] = turn
+        result = await self._agent.execute(**options)
+        if result.error is not None:
             return Pass(result.error.message)
-        text = unwrap(result).text.strip()
+        text = result.text.strip()
         return Say(text) if text else Pass("had nothing to say")
 
 
-def chat(heard: Sequence[Utterance], turn: Turn) -> list[Message]:
+def run_options(turn: Turn) -> RunOptions:
+    """How an agent executes the run of a turn: journaled beside the conversation, continued after a restart."""
+    source: JsonValue = {"conversation": turn.conversation.id, "seat": turn.seat, "turn": turn.grant.turn}
+    return {
+        "source": source,
+        "run": turn.run,
+        "place": Place(turn.conversation.log, turn.conversation.subjects.base),
+        "fresh": not turn.resumed,
+        "on_cancel": "leave",
+    }
+
+
+def first_seen(heard: int, lines: int) -> int:
+    """Where a view of at least `lines` of `heard` utterances begins. It moves in steps of half of that."""
+    step = max(1, lines // 2)
+    return max(0, heard - lines) // step * step
+
+
+def chat(turn: Turn, lines: int) -> list[Message]:
     """A conversation as a history that ends with the user. What was said before never changes, so that prompts keep
     their prefix; what changes from turn to turn (cue, whispers, memories) stands at the end."""
     messages: list[Message] = []
-    lines: list[str] = []
-    for utterance in heard:
+    others: list[str] = []
+    for utterance in turn.heard[first_seen(len(turn.heard), lines) :]:
         if utterance.seat == turn.seat and utterance.turn is not None:
-            messages += [user("\n".join(lines) or "(The conversation begins.)"), assistant(utterance.text)]
-            lines = []
+            messages += [user("\n".join(others) or "(The conversation begins.)"), assistant(utterance.text)]
+            others = []
         else:
-            lines.append(f"{utterance.seat}: {utterance.text}")
+            others.append(f"{utterance.seat}: {utterance.text}")
     topic = turn.floor.opened.topic if turn.floor.opened else ""
-    if not messages:
-        lines.insert(0, f"(You are {turn.seat}. The topic: {topic})")
-    lines += [f"({whisper.sender} whispers to you: {whisper.text})" for whisper in turn.whispers]
-    lines += [f"(You remember: {memory.text})" for memory in turn.memories]
-    lines.append(f"(You have the floor{f', to {turn.cue}' if turn.cue else ''}. Say what {turn.seat} says next.)")
-    messages.append(user("\n".join(lines)))
+    others.append(f"(You are {turn.seat}. The topic: {topic})")
+    others += [f"({whisper.sender} whispers to you: {whisper.text})" for whisper in turn.whispers[-lines:]]
+    others += [f"(You remember: {memory.event.text})" for memory in turn.memories[-lines:]]
+    others.append(f"(You have the floor{f', to {turn.cue}' if turn.cue else ''}. Say what {turn.seat} says next.)")
+    messages.append(user("\n".join(others)))
     return messages

@@ -4,17 +4,26 @@ from convive.bus import ConviveError
 
 
 class ModelError(ConviveError):
-    """A model gave no usable answer. `transient`: asking again later may help, without anybody mending anything."""
+    """A model gave no usable answer.
+
+    `transient`: asking again later may help, without anybody mending anything. `mendable`: a person can mend it (a key,
+    a name, a connection), and then the same request will do.
+    """
 
     transient = False
+    mendable = False
 
 
 class ModelAccessDenied(ModelError):
     """The provider refused the key, or the key may not use this model."""
 
+    mendable = True
+
 
 class UnknownModel(ModelError):
     """No such provider, model or model file; or a name without a provider."""
+
+    mendable = True
 
 
 class BadModelRequest(ModelError):
@@ -29,6 +38,8 @@ class ModelOverloaded(ModelError):
 
 class ModelUnreachable(ModelError):
     """No connection to the provider."""
+
+    mendable = True
 
 
 class ModelAnswerBroken(ModelError):

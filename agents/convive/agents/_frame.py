@@ -13,8 +13,8 @@ from convive.bus import RunContext, derive_run_id
 
 OnCancel = Literal["record", "leave"]
 """What cancellation of the executing task means: "record", the run is over and its journal says so; "leave",
-only this process stops, and the run can be continued from its journal. "leave" holds as well when the model fails in a
-way that only a person can mend, such as a refused key."""
+only this process stops, and the run can be continued from its journal. "leave" holds as well for what a
+person can mend: a refused key, an error in the application's own code."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
-from convive.bus import HOST, Floor, SeatName
+from convive.bus import HOST, Chair, Floor, SeatName
 
 Policy = Callable[[Floor], SeatName | None]
 """The seat to grant next, or None to wait for somebody to sit down. Must depend on nothing but the floor."""
@@ -15,26 +16,25 @@ def round_robin(floor: Floor) -> SeatName | None:
     With nobody coming or going this is the order of the seats, again and again. Who joins late is next.
     """
     last = dict(floor.turns_of)
-    return min(_guests(floor), key=lambda seat: last.get(seat, 0), default=None)
+    return min((chair.seat for chair in _guests(floor)), key=lambda seat: last.get(seat, 0), default=None)
 
 
 def addressed_next(floor: Floor) -> SeatName | None:
     """Who was just addressed by name speaks next, else round robin.
 
-    The first guest named in what was heard last, other than its speaker, gets the floor. A guest who has been
-    passed over for two whole rounds comes first all the same, so that two who name each other silence nobody.
+    The first guest named in what was heard last, other than its speaker, gets the floor, once: if that turn comes to
+    nothing, the round goes on. A guest who has been passed over for two whole rounds comes first all the same, so that
+    two who name each other silence nobody.
     """
     waiting = round_robin(floor)
-    guests = _guests(floor)
-    if waiting is None or floor.heard is None:
+    heard = floor.heard
+    if waiting is None or heard is None or floor.turn > floor.heard_turn:
         return waiting
+    guests = _guests(floor)
     if floor.turn - dict(floor.turns_of).get(waiting, 0) > 2 * len(guests):
         return waiting
-    named = [
-        (place, seat)
-        for seat in guests
-        if seat != floor.heard.seat and (place := _place_of(seat, floor.heard.text)) >= 0
-    ]
+    others = (chair for chair in guests if chair.seat != heard.seat)
+    named = [(place, chair.seat) for chair in others if (place := _place_of(chair, heard.text)) >= 0]
     return min(named)[1] if named else waiting
 
 
@@ -42,11 +42,18 @@ POLICIES: dict[str, Policy] = {"round-robin": round_robin, "addressed": addresse
 """The shipped policies by the names that files and options use."""
 
 
-def _guests(floor: Floor) -> list[SeatName]:
-    return [chair.seat for chair in floor.seats if chair.seat != HOST]
+def _guests(floor: Floor) -> list[Chair]:
+    return [chair for chair in floor.seats if chair.seat != HOST]
 
 
-def _place_of(seat: SeatName, text: str) -> int:
-    words = r"[\s-]+".join(re.escape(part) for part in seat.split("-"))
-    match = re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE)
-    return match.start() if match else -1
+def _place_of(chair: Chair, text: str) -> int:
+    """Where a text names somebody first: by the whole name, the last word of it, or the seat; -1: nowhere."""
+    names = {chair.shown, chair.shown.split()[-1], chair.seat.replace("-", " ")}
+    places = [match.start() for name in names if (match := _whole_words(name).search(text))]
+    return min(places, default=-1)
+
+
+@lru_cache(maxsize=1024)
+def _whole_words(name: str) -> re.Pattern[str]:
+    words = r"[\s-]+".join(re.escape(word) for word in name.split())
+    return re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)

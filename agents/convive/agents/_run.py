@@ -94,8 +94,8 @@ class Performer:
         except Exception as error:
             if not under_way or self._chain.lost or isinstance(error, LEAVE_RUN) or self.ended:
                 raise
-            if self.task.on_cancel == "leave" and isinstance(error, ModelError) and not error.transient:
-                raise  # a refused key or an unknown model is for a person to mend; then the run goes on
+            if self.task.on_cancel == "leave" and _mendable(error):
+                raise
             await self._failed(error)
             if not isinstance(error, ModelError | NotAppended):
                 raise
@@ -270,6 +270,11 @@ class Performer:
             self._emit(shown.RunFailed(self.task.run, result))
         else:
             self._emit(shown.RunCancelled(self.task.run, result.error.message if result.error else ""))
+
+
+def _mendable(error: Exception) -> bool:
+    """Whether a person can mend it, so that the run had better wait: a refused key, a bug in the application."""
+    return error.mendable if isinstance(error, ModelError) else not isinstance(error, NotAppended)
 
 
 def _check_same(known: RunStarted, task: Task) -> None:

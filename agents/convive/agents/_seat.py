@@ -3,105 +3,30 @@
 All seats of one process share one subscription and one fold of the bus, since only one of them can have the floor.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import anyio
 import anyio.abc
 
+from convive.agents._chain import RunTaken
 from convive.agents._errors import ModelError
+from convive.agents._turn import FirstOf, Known, Participant, Pass, Say, Turn
 from convive.bus import (
     Conflict,
     Conversation,
     Floor,
-    Granted,
+    NotAppended,
     OpenGrant,
-    Remembered,
+    Record,
     RunContext,
     RunId,
     SeatName,
-    Utterance,
-    Whispered,
     World,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Use the floor: say `text`."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """Give the floor back without a word."""
-
-    reason: str = ""
-
-
-@dataclass(slots=True)
-class Turn:
-    """One turn from the point of view of the seat that holds the floor: what it knew when it got it."""
-
-    conversation: Conversation
-    seat: SeatName
-    grant: Granted
-    floor: Floor
-    run: RunContext
-    """The run of this turn. The same after a restart, so that its journal is found again."""
-    _world: World
-    _heard: int
-    _remembered: int
-    _whispered: int
-    _to_remember: list[Remembered] = field(default_factory=list[Remembered])
-
-    @property
-    def cue(self) -> str | None:
-        """What the supervisor asks of this turn, if anything."""
-        return self.grant.cue
-
-    @property
-    def heard(self) -> Sequence[Utterance]:
-        """Everything that was said or interjected before this turn."""
-        return self._world.heard[: self._heard]
-
-    def heard_lately(self, count: int) -> Sequence[Utterance]:
-        """The last `count` of `heard`, without a copy of the rest."""
-        return self._world.heard[max(0, self._heard - count) : self._heard]
-
-    @property
-    def memories(self) -> Sequence[Remembered]:
-        """What this seat remembers from its committed turns."""
-        return [memory.event for memory in self._world.private[self.seat].memory.held[: self._remembered]]
-
-    @property
-    def whispers(self) -> Sequence[Whispered]:
-        """What was said to this seat alone."""
-        return self._world.private[self.seat].whispers[: self._whispered]
-
-    def remember(self, text: str, kind: str = "note") -> None:
-        """Keep something to oneself. It commits with the turn: said and remembered, or neither."""
-        self._to_remember.append(Remembered(text=text, kind=kind, run_id=self.grant.run_id))
-
-    @property
-    def to_remember(self) -> Sequence[Remembered]:
-        """What `remember` was given in this turn."""
-        return self._to_remember
-
-
-@runtime_checkable
-class Participant(Protocol):
-    """Whoever sits in a seat: an agent, a person at a keyboard, a plain function in a test."""
-
-    async def take_turn(self, turn: Turn) -> Say | Pass:
-        """Decide what to do with the floor. May be called again for the same turn after a restart.
-
-        Is cancelled when the floor is revoked. A transient ModelError passes the turn, any other exception
-        ends the seat with the floor still granted, so that a restart can try again.
-        """
-        ...
+DOUBLE_WAITS = 0.25
+"""The part of a turn's time after which a double looks whether the process that had the turn is still at it."""
 
 
 async def host_seats(conversation: Conversation, participants: Mapping[SeatName, Participant]) -> Floor:
@@ -112,66 +37,112 @@ async def host_seats(conversation: Conversation, participants: Mapping[SeatName,
     """
     hosts = _Hosts(conversation, participants)
     async with conversation.follow(seats=sorted(participants)) as tail, anyio.create_task_group() as tasks:
-        while hosts.world.floor.closed is None:
-            record = await tail.next()
-            assert record is not None  # noqa: S101 - no deadline was given
-            hosts.world.apply(record)
-            if tail.caught_up:
-                hosts.attend(tasks)
+        while True:
+            while (record := await tail.catch_up()) is not None:
+                hosts.apply(record)
+            hosts.attend(tasks)
+            if hosts.floor.closed is not None:
+                break
+            if (record := await tail.next()) is not None:
+                hosts.apply(record)
         tasks.cancel_scope.cancel()
-    return hosts.world.floor
+    return hosts.floor
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A grant to one of our seats, and what that seat knew when it was given."""
+
+    open_grant: OpenGrant
+    floor: Floor
+    known: Known
 
 
 class _Hosts:
     def __init__(self, conversation: Conversation, participants: Mapping[SeatName, Participant]) -> None:
         self._conversation = conversation
         self._participants = participants
+        self._world = World(*participants)
+        self._held: _Held | None = None
         self._attended = 0
+        self._started = False
         self._scope: anyio.CancelScope | None = None
-        self.world = World(*participants)
+
+    @property
+    def floor(self) -> Floor:
+        return self._world.floor
+
+    def apply(self, record: Record) -> None:
+        """Fold one record; when it is a grant to one of our seats, note what that seat knows at this place."""
+        world = self._world
+        world.apply(record)
+        held = world.floor.open_grant
+        if held is None or held.seq != record.seq or held.grant.seat not in self._participants:
+            return
+        own = world.private[held.grant.seat]
+        known = Known(
+            FirstOf(world.heard, len(world.heard)),
+            FirstOf(own.memory.held, len(own.memory.held)),
+            FirstOf(own.whispers, len(own.whispers)),
+        )
+        self._held = _Held(held, world.floor, known)
 
     def attend(self, tasks: anyio.abc.TaskGroup) -> None:
         """Start the turn that was granted to one of our seats; end one that was taken away."""
-        held = self.world.floor.open_grant
-        if self._scope is not None and (held is None or held.seq != self._attended):
+        now = self._world.floor.open_grant
+        if self._scope is not None and (now is None or now.seq != self._attended):
             self._scope.cancel()
             self._scope = None
-        if held is not None and held.grant.seat in self._participants and held.seq != self._attended:
-            self._attended = held.seq
+        held = self._held
+        if now is not None and held is not None and held.open_grant == now and now.seq != self._attended:
+            self._attended = now.seq
             self._scope = anyio.CancelScope()
-            tasks.start_soon(self._take, held, self._scope)
+            # A grant that stood here before we came may have been begun by a process that is gone.
+            tasks.start_soon(self._take, self._turn(held, resumed=not self._started), held, self._scope)
+        self._started = True
 
-    async def _take(self, held: OpenGrant, scope: anyio.CancelScope) -> None:
+    async def _take(self, turn: Turn, held: _Held, scope: anyio.CancelScope) -> None:
         with scope:
-            turn = await self._turn(held)
-            try:
-                outcome = await self._participants[turn.seat].take_turn(turn)
-            except ModelError as error:
-                if not error.transient:
-                    raise
-                outcome = Pass(str(error))
+            outcome = await self._outcome(turn)
             if self._scope is scope:
                 self._scope = None  # from here on a revocation is the server's to judge
-            await self._commit(turn, held, outcome)
+            await self._commit(turn, held.open_grant, outcome)
 
-    async def _turn(self, held: OpenGrant) -> Turn:
-        world = self.world
-        if world.seq != held.seq:  # others were heard since the grant: a restarted turn must not know them
-            world = await self._conversation.world(held.grant.seat, until=held.seq)
-        opened = world.floor.opened
+    async def _outcome(self, turn: Turn) -> Say | Pass:
+        while True:
+            try:
+                return await self._participants[turn.seat].take_turn(turn)
+            except ModelError as error:
+                if error.mendable:
+                    raise
+                return Pass(str(error))
+            except RunTaken:
+                # Another process sits in this seat and was first. When it has spoken, this task is cancelled.
+                turn_s = turn.grant.deadline_s - turn.floor.at_s
+                await anyio.sleep(max(0.1, turn_s * DOUBLE_WAITS))
+                turn.resumed = True
+                turn.to_remember.clear()
+
+    def _turn(self, held: _Held, *, resumed: bool) -> Turn:
+        grant, opened = held.open_grant.grant, held.floor.opened
         assert opened is not None  # noqa: S101 - a floor with an open grant was opened
-        run = RunContext(held.grant.run_id, opened.run_id, RunId(opened.run_id))
-        own = world.private[held.grant.seat]
-        # The world is shared and goes on; this turn knows as much of it as it would after a restart.
-        known = len(world.heard), len(own.memory.held), len(own.whispers)
-        return Turn(self._conversation, held.grant.seat, held.grant, world.floor, run, world, *known)
+        run = RunContext(grant.run_id, opened.run_id, RunId(opened.run_id))
+        return Turn(self._conversation, grant.seat, grant, held.floor, run, held.known, resumed)
 
     async def _commit(self, turn: Turn, held: OpenGrant, outcome: Say | Pass) -> None:
+        try:
+            await self._answer(turn, held, outcome)
+        except Conflict:
+            return  # the floor was taken away: neither said nor remembered
+        except NotAppended as error:
+            # What the log can never take would be tried again by every restart.
+            turn.to_remember.clear()
+            await self._answer(turn, held, Pass(str(error)))
+
+    async def _answer(self, turn: Turn, held: OpenGrant, outcome: Say | Pass) -> None:
         memories = await self._conversation.remember(turn.seat, turn.to_remember, turn.run)
         floor = turn.floor
-        # After a conflict the floor was taken away: neither said nor remembered. Unless what came first is no valid
-        # link and the floor is still ours.
-        while floor.open_grant == held:
+        while True:
             try:
                 match outcome:
                     case Say():
@@ -180,5 +151,8 @@ class _Hosts:
                         await self._conversation.pass_on(floor, held, turn.run, outcome.reason, memories=memories)
             except Conflict:
                 floor = await self._conversation.floor()
+                if floor.open_grant != held:
+                    raise
+                # What came first is no valid link, and the floor is still ours.
             else:
                 return

@@ -112,15 +112,16 @@ async def supervise(
     since_s = clock()
     async with conversation.follow() as tail:
         while floor.closed is None:
-            if not tail.caught_up:
-                floor = await _fold_next(floor, tail, None)
+            if (record := await tail.catch_up()) is not None:
+                floor = fold_floor(floor, record)
                 continue
             decision = decide(floor, plan, clock(), since_s)
             if isinstance(decision, Wait):
                 timeout_s = None if decision.until_s is None else max(0.0, decision.until_s - clock())
-                floor = await _fold_next(floor, tail, timeout_s)
-                continue
-            floor = await _perform(conversation, floor, decision, plan, run, tail, clock)
+                if (record := await tail.next(timeout_s)) is not None:
+                    floor = fold_floor(floor, record)
+            else:
+                floor = await _perform(conversation, floor, decision, plan, run, tail, clock)
     return floor
 
 
@@ -159,11 +160,6 @@ async def _fold_until(floor: Floor, tail: Tail, seq: int) -> Floor:
             break
         floor = fold_floor(floor, record)
     return floor
-
-
-async def _fold_next(floor: Floor, tail: Tail, timeout_s: float | None) -> Floor:
-    record = await tail.next(timeout_s)
-    return floor if record is None else fold_floor(floor, record)
 
 
 def standby(plan: Plan, standby_s: float) -> Plan:

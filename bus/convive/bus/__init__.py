@@ -1,6 +1,6 @@
 """The bus: conversations, the floor, memory, and the log below them."""
 
-from convive.bus._bus import Bus, Listing, memory_bus
+from convive.bus._bus import Bus, Sync, memory_bus
 from convive.bus._conversation import Conversation
 from convive.bus._errors import (
     BadName,
@@ -43,6 +43,7 @@ from convive.bus._ids import (
     compose_run_id,
     conversation_id,
     derive_run_id,
+    is_slug,
     mint_run_id,
     run_id,
     seat_name,
@@ -86,7 +87,6 @@ __all__ = [
     "Interjected",
     "Joined",
     "Left",
-    "Listing",
     "Log",
     "MaybeAppended",
     "Memory",
@@ -106,6 +106,7 @@ __all__ = [
     "Said",
     "SeatName",
     "Subjects",
+    "Sync",
     "Tail",
     "UnknownConversation",
     "Utterance",
@@ -119,6 +120,7 @@ __all__ = [
     "embedded_server",
     "event_of",
     "fold_floor",
+    "is_slug",
     "matches",
     "memory_bus",
     "mint_run_id",

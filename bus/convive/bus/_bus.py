@@ -2,28 +2,19 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import anyio
 
 from convive.bus._conversation import Conversation
 from convive.bus._errors import UnknownConversation
-from convive.bus._events import Opened, event_of
-from convive.bus._ids import ConversationId, conversation_id
+from convive.bus._floor import Floor, fold_floor
+from convive.bus._ids import ConversationId, conversation_id, is_slug
 from convive.bus._log import Log
 from convive.bus._memory_log import MemoryLog
 from convive.bus._subjects import Subjects, address_of, partition_of
 
 Sync = Literal["always", "lazy", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A conversation in a list: its id and how many links its floor has."""
-
-    id: ConversationId
-    links: int
 
 
 class Bus:
@@ -66,23 +57,19 @@ class Bus:
             raise UnknownConversation(conversation)
         return Conversation(log, conversation, subjects)
 
-    async def conversations(self) -> list[Listing]:
-        """Every conversation on this bus, by name. One request a partition."""
-        links: dict[ConversationId, int] = {}
-        for log in (await self._existing()).values():
-            for subject, count in (await log.subjects(f"{self._prefix}.*.*.bus.floor.*")).items():
-                name = address_of(subject).conversation
-                links[name] = links.get(name, 0) + count
-        return [Listing(name, count) for name, count in sorted(links.items())]
+    async def conversations(self) -> dict[ConversationId, Floor]:
+        """The floor of every conversation on this bus, by name. One reader a partition, whatever their number.
 
-    async def opened(self, conversation: Conversation) -> Opened:
-        """The first link of a conversation. Raises UnknownConversation."""
-        async with conversation.log.read(conversation.subjects.floor) as records:
-            async for record in records:
-                event = event_of(record)
-                if isinstance(event, Opened):
-                    return event
-        raise UnknownConversation(conversation.id)
+        One without `opened` holds nothing but records that are not ours.
+        """
+        floors: dict[ConversationId, Floor] = {}
+        for number, log in (await self._existing()).items():
+            async with log.read(f"{self._prefix}.{number:02d}.*.bus.>") as records:
+                async for record in records:
+                    name = address_of(record.subject).conversation
+                    if partition_of(name, self._partitions) == number and is_slug(name):
+                        floors[name] = fold_floor(floors.get(name, Floor()), record)
+        return dict(sorted(floors.items()))
 
 
 @asynccontextmanager

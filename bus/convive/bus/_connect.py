@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,8 +14,10 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
-from convive.bus._errors import BusUnavailable, ConviveError
+from convive.bus._errors import BusUnavailable
+from convive.bus._tasks import background_tasks
 
 OLDEST_SERVER = (2, 12)
 """Guards over several subjects, per-record expiry and the message format that we read came by then."""
@@ -28,12 +30,20 @@ _NO_LEADER = 10008
 RECONNECT_WAIT_S: Any = 0.05  # nats-py says int, and sleeps for what it gets
 
 
-class ApiError(ConviveError):
-    """JetStream refused an administrative request; `code` is its `err_code`."""
+CLOSED = (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError)
+"""What nats-py raises when a connection is closed for good; `Connection.closed` says it in our words."""
 
-    def __init__(self, code: int, description: str) -> None:
+
+class ApiError(BusUnavailable):
+    """JetStream refused an administrative request; `code` is its `err_code`, `description` its own words."""
+
+    def __init__(self, url: str, verb: str, code: int, description: str) -> None:
         self.code = code
-        super().__init__(description)
+        self.description = description
+        super().__init__(
+            f"the server at {url} refused the request {verb}: {description} ({code}). What was acknowledged is safe "
+            "unless somebody has deleted it; see to the server, then open the bus again."
+        )
 
 
 class _Client(Client):
@@ -87,13 +97,21 @@ class Connection:
         self.client = client
         self.url = url
         self.tasks = tasks
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._hooks: set[Callable[[], None]] = set()
 
     @property
     def lost(self) -> bool:
         """True while the server cannot be reached."""
         return not self.client.is_connected
+
+    def closed(self) -> BusUnavailable:
+        """The error to raise when the connection is closed for good."""
+        error = self.client.last_error
+        why = f" ({_reason(error)})" if error else ""
+        return BusUnavailable(
+            f"the connection to {self.url} is closed{why}. What was acknowledged is safe; open the bus again."
+        )
 
     @property
     def replicas(self) -> int:
@@ -113,6 +131,16 @@ class Connection:
         """A subject of our own to be answered on."""
         return self.client.new_inbox()
 
+    async def subscribe(self, subject: str, receive: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Call `receive` for each message; a request that is made afterwards finds it in place.
+
+        Raises BusUnavailable when the connection is closed for good.
+        """
+        try:
+            return await self.client.subscribe(subject, cb=receive, pending_msgs_limit=-1, pending_bytes_limit=0)
+        except CLOSED:
+            raise self.closed() from None
+
     async def api(self, verb: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
         """One administrative request to JetStream, asked again while a cluster has no leader to answer it.
 
@@ -120,7 +148,7 @@ class Connection:
         """
         body = json.dumps(payload or {}).encode()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience_s
+        deadline = loop.time() + self.patience_s
         while True:
             answer = await self._request(f"$JS.API.{verb}", body, min(API_ATTEMPT_S, deadline - loop.time()))
             error = None if answer is None else answer.get("error")
@@ -128,10 +156,10 @@ class Connection:
             if answer is not None and error is None:
                 return answer
             if error and code != _NO_LEADER:
-                raise ApiError(code, str(error.get("description", "refused")))
+                raise ApiError(self.url, verb, code, str(error.get("description", "refused")))
             if loop.time() + RETRY_S >= deadline:
                 raise BusUnavailable(
-                    f"the server at {self.url} gave no answer within {self._patience_s:g} s. What was acknowledged is "
+                    f"the server at {self.url} gave no answer within {self.patience_s:g} s. What was acknowledged is "
                     "safe there; try again when it is back."
                 )
             await asyncio.sleep(RETRY_S)
@@ -145,8 +173,8 @@ class Connection:
                 f"the server at {self.url} does not answer for JetStream. Start it with JetStream enabled "
                 "(`nats-server -js`), or leave out the URL to use the embedded server."
             ) from None
-        except nats.errors.ConnectionClosedError:
-            raise BusUnavailable(f"the connection to {self.url} is closed; open the bus again.") from None
+        except CLOSED:
+            raise self.closed() from None
         except (nats.errors.TimeoutError, nats.errors.OutboundBufferLimitError):
             return None
         return answer
@@ -199,20 +227,11 @@ async def connect(url: str, patience_s: float = API_PATIENCE_S) -> AsyncGenerato
     client.options["max_reconnect_attempts"] = -1
     try:
         _check(client, shown)
-        async with anyio.create_task_group() as tasks:
+        async with background_tasks() as tasks:
             connection = Connection(client, shown, tasks, patience_s)
             held.append(connection)
             await connection.api("INFO")
-            try:
-                yield connection
-            finally:
-                tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # The task group wraps what was raised in the block, too; the caller wants his own exception back.
-        if len(group.exceptions) != 1:
-            raise
-        (only,) = group.exceptions
-        raise only from only.__cause__
+            yield connection
     finally:
         with anyio.CancelScope(shield=True):
             await client.leave()

@@ -41,12 +41,36 @@ class Conversation:
 
     # The floor
 
-    async def open(self, run: RunContext, topic: str, chairs: Sequence[Chair] = (), setting: object = None) -> int:
-        """The first link. Raises Conflict when a conversation of that name exists."""
+    async def open(
+        self,
+        run: RunContext,
+        topic: str,
+        chairs: Sequence[Chair] = (),
+        setting: object = None,
+        *,
+        memories: Sequence[int] | None = None,
+    ) -> int:
+        """The first link. `memories` are the places that `remember` returned under `run`; None: all of them.
+
+        Raises Conflict when a conversation of that name exists.
+        """
         opened = Opened.model_validate(
-            {"run_id": run.run_id, "topic": topic, "chairs": tuple(chairs), "setting": setting}
+            {
+                "run_id": run.run_id,
+                "topic": topic,
+                "chairs": tuple(chairs),
+                "setting": setting,
+                "memories": None if memories is None else tuple(memories),
+            }
         )
-        return await self._append_link(HOST, opened, 0, run)
+        try:
+            return await self._append_link(HOST, opened, 0, run)
+        except Conflict:
+            floor = await self._folded(None)
+            if floor.opened is not None:
+                raise
+            # Nothing but records that are not ours stands there.
+            return await self._append_link(HOST, opened, floor.seq, run)
 
     async def grant(
         self, floor: Floor, seat: SeatName, turn_run: RunContext, deadline_s: float, cue: str | None = None
@@ -183,12 +207,16 @@ class Conversation:
 
     async def floor(self, until: int | None = None) -> Floor:
         """The floor now, or as it was at a sequence number. Raises UnknownConversation."""
+        floor = await self._folded(until)
+        if floor.opened is None:
+            raise UnknownConversation(self.id)
+        return floor
+
+    async def _folded(self, until: int | None) -> Floor:
         floor = Floor()
         async with self.read(until=until) as records:
             async for record in records:
                 floor = fold_floor(floor, record)
-        if floor.opened is None:
-            raise UnknownConversation(self.id)
         return floor
 
     async def world(self, *seats: SeatName, until: int | None = None) -> World:

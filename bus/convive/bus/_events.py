@@ -25,15 +25,25 @@ class Event(BaseModel):
 
 
 class Chair(BaseModel):
-    """A seat that a conversation was opened with: its name and what the others may know of who sits there."""
+    """A seat of a conversation: what the others call who sits there, and what they may know of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     seat: SeatName
+    name: str = ""
     about: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The display name; made from the seat when none was given."""
+        return self.name or self.seat.replace("-", " ").title()
 
 
 class Opened(Event):
-    """The first link. `setting` is the scenario's own configuration, so that any process can take over."""
+    """The first link. `setting` is the scenario's own configuration, so that any process can take over.
+
+    `memories` are what the guests know from the beginning: written down under `run_id` before this link, they count
+    with it. Those of a process that failed to open the conversation never do.
+    """
 
     type: Literal["opened"] = "opened"
     link: Literal[0] = 0
@@ -41,6 +51,8 @@ class Opened(Event):
     topic: str
     chairs: tuple[Chair, ...] = ()
     setting: JsonValue = None
+    memories: tuple[int, ...] | None = None
+    """The places of those memories; None: all of this run."""
 
 
 class Granted(Event):

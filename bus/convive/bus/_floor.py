@@ -71,6 +71,8 @@ class Floor:
     last_outcome: Said | Passed | Revoked | None = None
     heard: Utterance | None = None
     """What was heard last, asides included."""
+    heard_turn: int = 0
+    """The turn that had been granted last when that was heard; a later grant has answered it."""
     closed: Ended | None = None
     damage: tuple[BadRecord, ...] = ()
     """Records on the bus that are not ours or break the protocol; at most the first ten."""
@@ -104,27 +106,19 @@ def fold_floor(floor: Floor, record: Record) -> Floor:
 def _aside(floor: Floor, author: SeatName, event: object, record: Record) -> Floor:
     match event:
         case Joined():
-            others = tuple(chair for chair in floor.seats if chair.seat != author)
             known = next((chair for chair in floor.seats if chair.seat == author), None)
-            if known is not None:
-                return (
-                    floor
-                    if event.about in ("", known.about)
-                    else replace(floor, seats=_with_about(floor, author, event))
-                )
-            return replace(floor, seats=(*others, Chair(seat=author, about=event.about)))
+            if known is None:
+                return replace(floor, seats=(*floor.seats, Chair(seat=author, about=event.about)))
+            told = known.model_copy(update={"about": event.about or known.about})
+            return replace(floor, seats=tuple(told if chair is known else chair for chair in floor.seats))
         case Left():
             return replace(floor, seats=tuple(chair for chair in floor.seats if chair.seat != author))
         case Interjected():
-            return replace(floor, heard=Utterance(author, event.text, None))
+            return replace(floor, heard=Utterance(author, event.text, None), heard_turn=floor.turn)
         case Noted():
             return floor
         case _:
             raise BadRecord(record.subject, record.seq, "an event of the floor or of a memory stands among the asides")
-
-
-def _with_about(floor: Floor, author: SeatName, event: Joined) -> tuple[Chair, ...]:
-    return tuple(Chair(seat=author, about=event.about) if chair.seat == author else chair for chair in floor.seats)
 
 
 def _link(floor: Floor, author: SeatName, event: object, record: Record) -> Floor:
@@ -191,6 +185,7 @@ def _changes(floor: Floor, author: SeatName, event: FloorEvent, seq: int) -> dic
                 "said_turns": floor.said_turns + 1,
                 "last_outcome": event,
                 "heard": Utterance(author, event.text, event.turn),
+                "heard_turn": floor.turn,
             }
         case Passed() | Revoked():
             return {"open_grant": None, "last_outcome": event}

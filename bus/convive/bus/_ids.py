@@ -39,6 +39,11 @@ def run_id(text: str) -> RunId:
     return RunId(text)
 
 
+def is_slug(text: str) -> bool:
+    """Whether a text could be a conversation id or the name of a seat."""
+    return _SLUG.fullmatch(text) is not None
+
+
 def slugify(text: str) -> str:
     """The nearest valid name, or an empty string when nothing of the text can be kept."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
@@ -66,7 +71,7 @@ def derive_run_id(parent: RunId, part: str) -> RunId:
 
 
 def _slug(what: str, text: str) -> str:
-    if _SLUG.fullmatch(text):
+    if is_slug(text):
         return text
     hint = slugify(text)
     suggestion = f" Did you mean {hint!r}?" if hint else ""

@@ -1,7 +1,7 @@
 """A log that is one JetStream stream. Only the `_jetstream*` and `_connect` files know nats-py."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,12 +41,17 @@ _PROMISED: dict[str, Any] = {
 _MAY_DIFFER = {
     "max_consumers",
     "compression",
-    "duplicate_window",
+    "duplicate_window",  # may be longer, see below
     "allow_direct",
     "allow_rollup_hdrs",
     "deny_delete",
 }
 """Settings whose difference costs speed or comfort but breaks no promise."""
+
+_ABSENT = ("no_ack", "sealed", "mirror", "sources", "subject_transform", "subject_delete_marker_ttl", "persist_mode")
+"""Settings that must not be there: records that are not acknowledged or not synced, somebody else's, or moved."""
+
+_BODY_BYTES = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,15 @@ class JetStreamLog:
     async def read(
         self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
     ) -> AsyncGenerator[AsyncIterator[Record]]:
-        newest = await self._newest(subjects, after, since_s) if self._replicated else 0
-        reader = BoundedReader(self._connection, self._stream, subjects, after, until, since_s, newest)
+        reader = BoundedReader(
+            self._connection,
+            self._stream,
+            subjects,
+            after,
+            until,
+            since_s,
+            lambda: self._newest(subjects, after, since_s),
+        )
         try:
             await reader.open()
             yield reader
@@ -93,7 +105,12 @@ class JetStreamLog:
                 await reader.close()
 
     async def _newest(self, subjects: tuple[str, ...], after: int, since_s: float | None) -> int:
-        """The place of the newest record that a reader must see, as the leader knows it. One request a subject."""
+        """The place of the newest record that a reader must see, as the leader knows it. One request a subject.
+
+        0 when there is none, or when the leader is the only one who could deliver it.
+        """
+        if not self._replicated:
+            return 0
         found = [await self.last(subject) for subject in subjects]
         places = [one.seq for one in found if one is not None and (since_s is None or one.time_s >= since_s)]
         newest = max(places, default=0)
@@ -104,7 +121,7 @@ class JetStreamLog:
         # A start by time has a consumer of its own: its first sequence number is not known beforehand.
         key = subjects if since_s is None else (*subjects, f"since {since_s}")
         async with self._opening:
-            hub = self._hubs.get(key) or self._covering(subjects, since_s)
+            hub = shared = self._shared(key) or self._covering(subjects, since_s)
             if hub is None:
                 hub = await self._open_hub(subjects, after, since_s)
                 self._hubs[key] = hub
@@ -116,6 +133,8 @@ class JetStreamLog:
         tail = LiveTail(hub, subjects, after, read)
         hub.tails.add(tail)
         try:
+            if shared is not None:
+                await shared.consumer.recount()
             yield tail
         finally:
             hub.tails.discard(tail)
@@ -125,6 +144,9 @@ class JetStreamLog:
                     await hub.close()
 
     async def _open_hub(self, subjects: tuple[str, ...], after: int, since_s: float | None) -> Hub:
+        if after:  # a tail may begin behind what is yet to come; others that join its hub may not want to miss that
+            found = await self._connection.api(f"STREAM.INFO.{self._stream}")
+            after = min(after, int(found["state"]["last_seq"]))
         hub = Hub(self._connection, self._stream, subjects, after, since_s)
         try:
             await hub.consumer.open()
@@ -134,11 +156,15 @@ class JetStreamLog:
             raise
         return hub
 
+    def _shared(self, key: tuple[str, ...]) -> Hub | None:
+        hub = self._hubs.get(key)
+        return None if hub is None or hub.failure is not None else hub
+
     def _covering(self, subjects: tuple[str, ...], since_s: float | None) -> Hub | None:
         """A hub that delivers these subjects among others: its tails pick what they want."""
         if since_s is not None:
             return None
-        hubs = (hub for key, hub in self._hubs.items() if key == hub.subjects)
+        hubs = (hub for key, hub in self._hubs.items() if key == hub.subjects and hub.failure is None)
         return next((hub for hub in hubs if set(subjects) <= set(hub.subjects)), None)
 
     async def last(self, subject: str) -> Record | None:
@@ -201,23 +227,32 @@ async def _create(connection: Connection, plan: StreamPlan) -> dict[str, Any]:
         if error.code == _NAME_IN_USE:  # another process was first, or it has other settings: look
             return await connection.api(f"STREAM.INFO.{plan.name}")
         raise WrongStream(
-            f"the server refused to create the stream {plan.name}: {error}. Nothing was changed. Use another "
+            f"the server refused to create the stream {plan.name}: {error.description} ({error.code}). Nothing was changed. Use another "
             "server, or another prefix if these subjects belong to somebody else."
         ) from None
 
 
 def _check(plan: StreamPlan, config: dict[str, Any]) -> None:
-    wanted = {"subjects": [plan.subjects], **{k: v for k, v in _PROMISED.items() if k not in _MAY_DIFFER}}
-    found = {"max_age": 0, "allow_msg_ttl": False, **config}
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise WrongStream(
-                f"the stream {plan.name} exists with {name} = {found.get(name)!r}, Convive needs {value!r}. "
-                "Nothing was changed. Use another server or prefix, or move that stream away."
-            )
+    for name, needed in _objections(plan, config):
+        raise WrongStream(
+            f"the stream {plan.name} exists with {name} = {str(config.get(name))[:80]}, Convive needs {needed}. "
+            "Nothing was changed. Use another server or prefix, or move that stream away."
+        )
     for name, value in plan.notes.items():
         if (config.get("metadata") or {}).get(name, value) != value:
             raise WrongStream(
                 f"the stream {plan.name} was made with {name} = {config['metadata'][name]}, this process uses {value}. "
                 f"The number is fixed for the life of a store: open the bus with {config['metadata'][name]}."
             )
+
+
+def _objections(plan: StreamPlan, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The settings that break a promise of the bus, and what they have to be."""
+    wanted = {"subjects": [plan.subjects], **{k: v for k, v in _PROMISED.items() if k not in _MAY_DIFFER}}
+    found = {"max_age": 0, "allow_msg_ttl": False, **config}
+    yield from ((name, str(value)) for name, value in wanted.items() if found.get(name) != value)
+    yield from ((name, "none") for name in _ABSENT if config.get(name))
+    if int(config.get("duplicate_window", 0)) < _PROMISED["duplicate_window"]:
+        yield "duplicate_window", f"{_PROMISED['duplicate_window']} (600 s) or more"
+    if 0 <= int(config.get("max_msg_size", -1)) < _BODY_BYTES:
+        yield "max_msg_size", f"-1, or {_BODY_BYTES} or more"

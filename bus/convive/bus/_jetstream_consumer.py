@@ -1,8 +1,8 @@
 """One ordered push consumer that heals itself: no gap, no duplicate, whatever happens to the connection.
 
 nats-py has such a thing; it leaves a silent hole for a slow reader and stays dark for up to 20 s after a
-server restart (../shared research, pitfalls 2 to 4). This one checks that the consumer's own count is contiguous,
-asks for a heartbeat every half second, and starts a new consumer behind the last record whenever in doubt.
+server restart (docs/adr/0005). This one checks that the consumer's own count is contiguous, asks for a heartbeat
+every half second, and starts a new consumer behind the last record whenever in doubt.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ RETRY_S = 0.1
 class Consumer:
     """Delivers the records of some subjects of one stream, in order, from behind `after` on.
 
-    `deliver` is called for each record on the event loop and must not block, with None for one that came although it
-    was not asked for. `held` says whether the receiver has
-    more than it can take; while it does, flow control keeps the server from sending more.
+    `deliver` is called on the event loop and must not block: with each record, and with None when `last` or `complete`
+    has changed without one. `held` says whether the receiver has more than it can take; while it does, flow control
+    keeps the server from sending more.
     """
 
     def __init__(
@@ -59,49 +59,57 @@ class Consumer:
         self._heard = 0.0
         self._owed = ""
         self._forget: Callable[[], None] = _nothing
-        self._there: int | None = None
+        self._due: int | None = None
         self.last = after
         """The sequence number of the last record that was delivered."""
-        self.pending = 0
-        """How many records there still were when the last one was sent; 0: caught up."""
         self.trouble = asyncio.Event()
         """Set when the consumer must be replaced; `replace` clears it."""
 
     async def open(self) -> None:
-        """Start delivering. Raises BusUnavailable, or ApiError when the stream refuses the consumer."""
+        """Start delivering. Raises BusUnavailable."""
         self._forget = self._connection.on_reconnect(self.trouble.set)
         await self._start()
 
-    async def replace(self) -> None:
-        """Start a new consumer behind the last record, as often as it takes. Raises BusUnavailable when it cannot."""
+    async def replace(self, *, wait_for_server: bool) -> None:
+        """Start a new consumer behind the last record, as often as it takes.
+
+        Raises BusUnavailable when the connection is closed for good, when the server has refused for as long as an
+        administrative request may take (a stream that is being recovered refuses, too), and, unless
+        `wait_for_server`, when it has not answered for so long.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._connection.patience_s
         while True:
             self.trouble.clear()
             await self._stop()
             try:
                 await self._start()
-            except ApiError:
-                await asyncio.sleep(RETRY_S)  # a stream is being recovered or has no leader yet
-            except BusUnavailable:
-                if self._connection.client.is_closed:
+            except BusUnavailable as error:
+                if wait_for_server and not isinstance(error, ApiError):
+                    deadline = loop.time() + self._connection.patience_s
+                if self._connection.client.is_closed or loop.time() >= deadline:
                     raise
                 await asyncio.sleep(RETRY_S)
             else:
                 return
 
     async def recount(self) -> None:
-        """Ask the server how many records are still to come."""
+        """Ask the server anew what there is, for whoever begins now."""
+        generation = self._generation
         try:
             answer = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{self._name}")
-        except (ApiError, BusUnavailable):
-            self.trouble.set()
+        except BusUnavailable:  # the consumer is gone, or the server; the next one will know
+            if generation == self._generation:
+                self._due = None
+                self.trouble.set()
             return
-        if int(answer["delivered"]["consumer_seq"]) == self._place:
-            self.pending = int(answer["num_pending"])
+        if generation == self._generation:
+            self._count(answer)
 
     @property
     def complete(self) -> bool:
-        """Everything was delivered that there was when the consumer was made, or there is nothing more."""
-        return self.pending == 0 or (self._there is not None and self._place >= self._there)
+        """Everything was delivered that was there when the server was last asked: at the start, or by `recount`."""
+        return self._due == 0
 
     @property
     def silent(self) -> bool:
@@ -122,7 +130,6 @@ class Consumer:
     async def _start(self) -> None:
         self._generation += 1
         self._place = 0
-        self._there = None
         inbox = self._connection.inbox()
         generation = self._generation
 
@@ -130,9 +137,7 @@ class Consumer:
             if generation == self._generation:
                 await self._receive(message)
 
-        self._subscription = await self._connection.client.subscribe(
-            inbox, cb=receive, pending_msgs_limit=-1, pending_bytes_limit=0
-        )
+        self._subscription = await self._connection.subscribe(inbox, receive)
         self._name = inbox.rpartition(".")[2]
         self._heard = asyncio.get_running_loop().time()
         # The request goes out behind the subscription on the same connection, so no message can be missed.
@@ -142,9 +147,13 @@ class Consumer:
             f"CONSUMER.CREATE.{self._stream}.{self._name}",
             {"stream_name": self._stream, "config": config, "action": "create"},
         )
-        self._there = int(answer.get("num_pending", 0)) + int(answer["delivered"]["consumer_seq"])
-        if self._place == 0:  # a delivered record knows better than the answer that it overtook
-            self.pending = self._there
+        self._count(answer)
+
+    def _count(self, answer: dict[str, Any]) -> None:
+        there = int(answer.get("num_pending", 0)) + int(answer["delivered"]["consumer_seq"])
+        self._due = max(0, there - self._place)
+        if self._due == 0:
+            self._deliver(None)
 
     def _start_policy(self) -> dict[str, Any]:
         if self.last == 0 and self._since_s is not None:
@@ -178,11 +187,15 @@ class Consumer:
             self.trouble.set()
             return
         self._place = arrived.place
-        self.pending = arrived.pending
+        was_complete = self.complete
+        # What arrives before the answer to the consumer's creation tells how many were there, too.
+        self._due = arrived.pending if self._due is None else max(0, min(self._due - 1, arrived.pending))
         # A server that has not got as far as `last` itself (a replica that lags) begins where it stands.
         wanted = arrived.record.seq > self.last and (self._since_s is None or arrived.record.time_s >= self._since_s)
         self.last = max(self.last, arrived.record.seq)
         self._deliver(arrived.record if wanted else None)
+        if wanted and self.complete and not was_complete:
+            self._deliver(None)
 
     async def _control(self, message: Msg) -> None:
         headers: dict[str, str] = message.headers or {}

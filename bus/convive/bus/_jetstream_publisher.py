@@ -1,8 +1,8 @@
 """Durable appends: one inbox for all acknowledgements, deadlines, and retries of the same bytes.
 
 nats-py's own `publish_async` leaves futures unresolved after a server restart, and its `publish` turns a
-late acknowledgement into a second record. Here every draft carries an id, so sending it again is safe: the
-server stores it once (architecture.md section 3, "What bites").
+late acknowledgement into a second record. Here every draft carries an id or a guard that its own record moves
+(docs/adr/0002), so sending it again is safe: the server stores it once (architecture.md section 3, "What bites").
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any
 import nats.errors
 from nats.aio.msg import Msg
 
-from convive.bus._connect import ApiError, Connection
+from convive.bus._connect import CLOSED, ApiError, Connection
 from convive.bus._errors import BusUnavailable, Conflict, MaybeAppended, NotAppended
 from convive.bus._jetstream_records import stored
 from convive.bus._log import MESSAGE_ID, Draft, Guard, check_draft, matches
@@ -36,9 +36,11 @@ WINDOW = 1000
 _WRONG_LAST_SEQUENCE = 10071
 _GUARDED_WRITE_IN_FLIGHT = 10164
 _TEMPORARILY_UNAVAILABLE = 10008
-_NO_STREAM = 503
 _NO_ROOM = (10023, 10047)
 _NO_MESSAGE = 10037
+_NO_STREAM = -1
+"""Ours, and no `err_code`: the answer has status 503 and no body, since nobody takes the subject."""
+
 _LAST_SEQUENCE = re.compile(r"(\d+)\s*$")
 
 
@@ -64,13 +66,10 @@ class Publisher:
         self._sweep: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Listen for acknowledgements. Once, before the first append."""
-        await self._connection.client.subscribe(
-            f"{self._inbox}.*", cb=self._acknowledged, pending_msgs_limit=-1, pending_bytes_limit=0
-        )
-        # nats-py sends the PING of a flush before the SUB that waits with it: a second one is the barrier.
-        await self._connection.client.flush()
-        await self._connection.client.flush()
+        """Listen for acknowledgements. Once, before the first append. Raises BusUnavailable."""
+        await self._connection.subscribe(f"{self._inbox}.*", self._acknowledged)
+        # A barrier: nats-py sends the PING of its `flush` before the SUB that waits with it.
+        await self._connection.api("INFO")
         self._connection.on_reconnect(self._send_all_again)
 
     async def append(self, stream: str, draft: Draft) -> int:
@@ -132,11 +131,8 @@ class Publisher:
             await self._connection.client.publish(draft.subject, draft.body, reply=reply, headers=headers or None)
         except nats.errors.OutboundBufferLimitError:
             return  # disconnected with a full buffer: it is sent again after the reconnect
-        except (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError):
-            raise BusUnavailable(
-                f"the connection to {self._connection.url} is closed. What was acknowledged is safe; "
-                "open the bus again."
-            ) from None
+        except CLOSED:
+            raise self._connection.closed() from None
 
     async def _settle(self, stream: str, flight: _InFlight) -> int:
         loop = asyncio.get_running_loop()
@@ -171,8 +167,9 @@ class Publisher:
         for flight in self._in_flight.values():
             if flight.answer.done():
                 continue
-            if now_s - flight.began_s > self._patience_s:
-                flight.answer.set_exception(MaybeAppended(flight.draft.subject, self._patience_s))
+            waited_s = now_s - flight.began_s
+            if waited_s > self._patience_s or self._connection.client.is_closed:
+                flight.answer.set_exception(MaybeAppended(flight.draft.subject, round(waited_s, 1)))
             elif now_s - flight.sent_s > ATTEMPT_S:
                 late.append(flight)
         if late:
@@ -187,7 +184,7 @@ class Publisher:
         while True:
             try:
                 found = await own_record(self._connection, stream, draft, guard)
-            except (ApiError, BusUnavailable):  # no leader, or no server: it cannot be known yet
+            except BusUnavailable:  # no leader, or no server: it cannot be known yet
                 closed = self._connection.client.is_closed
                 if closed or asyncio.get_running_loop().time() - flight.began_s > self._patience_s:
                     raise MaybeAppended(draft.subject, self._patience_s) from None
@@ -204,7 +201,7 @@ class Publisher:
         if flight is None or flight.answer.done():
             return
         if not message.data:
-            # No stream took the record (status 503): it is being created, or its leader is being elected.
+            # The stream is being created, or its leader is being elected.
             flight.answer.set_result({"error": {"err_code": _NO_STREAM, "description": "no stream takes this subject"}})
             return
         flight.answer.set_result(json.loads(message.data))
@@ -225,7 +222,7 @@ class Publisher:
 async def own_record(connection: Connection, stream: str, draft: Draft, guard: Guard) -> int | None:
     """The place of our own copy of a draft that a guard refused, or None when it was never stored.
 
-    Raises ApiError or BusUnavailable when that cannot be known now.
+    Raises BusUnavailable when that cannot be known now.
     """
     after = guard.last
     while True:

@@ -6,7 +6,7 @@ A consumer per listener costs the server 25 ms for a thousand listeners, one con
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Self
 
@@ -24,8 +24,8 @@ ROOM = 8_192
 class BoundedReader:
     """The records that a stream holds now, up to `until`; an async iterator that ends.
 
-    `newest` is the place of a record that there is, or 0. The server that delivers may be a replica that has not heard
-    of it yet: the reader does not end before it.
+    `newest` asks the leader for the place of the newest record that there is, or 0. The server that delivers may be a
+    replica that has not heard of it yet: the reader does not end before it, unless it has expired meanwhile.
     """
 
     def __init__(
@@ -36,9 +36,12 @@ class BoundedReader:
         after: int,
         until: int | None,
         since_s: float | None,
-        newest: int,
+        newest: Callable[[], Awaitable[int]],
     ) -> None:
-        self._newest = newest
+        self._ask_newest = newest
+        self._newest = 0
+        self._patience_s = connection.patience_s
+        self._lacking_since_s: float | None = None
         self._waiting: deque[Record] = deque()
         self._more = asyncio.Event()
         self._until = until
@@ -48,6 +51,7 @@ class BoundedReader:
         )
 
     async def open(self) -> None:
+        self._newest = await self._ask_newest()
         await self._consumer.open()
         self._finish_if_complete()
 
@@ -74,18 +78,37 @@ class BoundedReader:
             async with asyncio.timeout(SILENCE_S):
                 await self._more.wait()
         except TimeoutError:
-            # Records that expired meanwhile are counted as pending, or known as the newest, but never come.
-            self._newest = 0
-            await self._consumer.recount()
+            if not self._consumer.silent:
+                await self._look_again()
         if self._consumer.trouble.is_set() or self._consumer.silent:
-            await self._consumer.replace()
+            await self._consumer.replace(wait_for_server=False)
         self._finish_if_complete()
+
+    async def _look_again(self) -> None:
+        """Nothing has come for a while. Records that expired are counted, or known as the newest, but never come."""
+        await self._consumer.recount()
+        if not self._consumer.complete or self._consumer.last >= self._newest:
+            return
+        now_known = await self._ask_newest()
+        if now_known < self._newest:
+            self._newest = now_known
+            return
+        # The leader has it, and who delivers has not: another one may.
+        now_s = asyncio.get_running_loop().time()
+        self._lacking_since_s = self._lacking_since_s or now_s
+        if now_s - self._lacking_since_s > self._patience_s:
+            raise BusUnavailable(
+                f"record {self._newest} is known to the leader of its stream, and no server has delivered it for "
+                f"{self._patience_s:g} s. It is safe; read again when the servers have caught up with one another."
+            )
+        self._consumer.trouble.set()
 
     def _take(self, record: Record | None) -> None:
         if self._done:
             return
         if record is not None and (self._until is None or record.seq <= self._until):
             self._waiting.append(record)
+            self._lacking_since_s = None
         self._finish_if_complete()
         self._more.set()
 
@@ -132,25 +155,29 @@ class Hub:
         await self.consumer.close()
 
     async def _recount(self) -> None:
-        # Records that expired meanwhile are counted as pending but never come.
-        if self.consumer.pending and self.consumer.last == self._last_looked:
+        # Records that expired meanwhile are counted but never come.
+        if not self.consumer.complete and self.consumer.last == self._last_looked:
             await self.consumer.recount()
         self._last_looked = self.consumer.last
 
     async def _heal(self) -> None:
         try:
-            await self.consumer.replace()
+            await self.consumer.replace(wait_for_server=True)
         except BusUnavailable as error:
             self.failure = error
-            for tail in self.tails:
-                tail.wake()
+            self._wake_all()
 
     def _hand_out(self, record: Record | None) -> None:
         if record is None:
+            self._wake_all()
             return
         for tail in self.tails:
             if tail.wants(record.subject):
                 tail.push(record)
+
+    def _wake_all(self) -> None:
+        for tail in self.tails:
+            tail.wake()
 
 
 class LiveTail:
@@ -175,11 +202,27 @@ class LiveTail:
 
     @property
     def caught_up(self) -> bool:
-        return not (self._old or self._live or self._stale or self._seen < self._horizon or self._hub.consumer.pending)
+        here = self._old or self._live or self._stale or self._seen < self._horizon
+        return self._hub.consumer.complete and not here
+
+    async def catch_up(self) -> Record | None:
+        while True:
+            record = await self._take()
+            if record is not None or self._hub.consumer.complete:
+                return record
+            await self._arrival(None)
 
     async def next(self, timeout_s: float | None = None) -> Record | None:
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
+        while True:
+            record = await self._take()
+            if record is not None or (deadline is not None and loop.time() >= deadline):
+                return record
+            await self._arrival(deadline)
+
+    async def _take(self) -> Record | None:
+        """The next record of those that are here or can be read, or None. Raises BusUnavailable behind the last one."""
         while True:
             if self._old:
                 return self._old.popleft()
@@ -197,9 +240,7 @@ class LiveTail:
                 continue
             if self._hub.failure is not None:
                 raise self._hub.failure
-            if deadline is not None and loop.time() >= deadline:
-                return None
-            await self._arrival(deadline)
+            return None
 
     def __aiter__(self) -> Self:
         return self

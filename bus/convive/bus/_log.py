@@ -54,7 +54,8 @@ class Draft:
 
     `id` is its idempotency key: a second append with the same id is answered with the first one's place. A draft whose
     guard watches its own subject needs none: when the first record behind the guard has the same body, that one is its
-    place. Without either, the log makes an id up, so that its own retries are safe. `ttl_s` lets the record expire.
+    place. Without either, the log makes an id up, so that its own retries are safe. `ttl_s` lets the record expire: soon
+    after that many seconds it is not read any more, and guards do not see it.
     A log remembers ids for ten minutes at least; what may be appended again after that needs a guard.
     """
 
@@ -71,11 +72,22 @@ class Tail(Protocol):
 
     @property
     def caught_up(self) -> bool:
-        """True while every record that was known to exist has been handed out."""
+        """True while everything that was there when the tail began, and what has arrived since, was handed out."""
+        ...
+
+    async def catch_up(self) -> Record | None:
+        """The next record as long as the tail is not `caught_up`, then None. Waits for no record that is yet to be
+        written, only for those that are on their way. Cancelling it loses nothing.
+
+        Raises BusUnavailable when the bus is gone for good.
+        """
         ...
 
     async def next(self, timeout_s: float | None = None) -> Record | None:
-        """The next record, or None when none came within `timeout_s`. Cancelling it loses nothing."""
+        """The next record, or None when none came within `timeout_s`. Cancelling it loses nothing.
+
+        Raises BusUnavailable when the bus is gone for good.
+        """
         ...
 
     def __aiter__(self) -> AsyncIterator[Record]: ...
@@ -93,8 +105,10 @@ class Log(Protocol):
         ...
 
     async def append_all(self, drafts: Sequence[Draft]) -> list[int]:
-        """Append several records, pipelined, and return their sequence numbers in the order given.
+        """Append several records, pipelined, and return the sequence number of each.
 
+        They are stored in the order given, unless the connection breaks meanwhile: then what was lost on the way is
+        sent again and may come behind what was not. Where the order matters even so, append one by one, or guard.
         Records of other writers may come between them. Not atomic: after an error, some may be stored, and
         appending the same drafts again stores the rest, if they carry ids.
         """
@@ -109,8 +123,9 @@ class Log(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """The records on `subjects` with `after < seq <= until` that are there now; then it ends.
 
-        `since_s` (seconds since 1970) starts at the first record not older than that. Costs one request,
-        not one a record.
+        `since_s` (seconds since 1970) starts at the first record not older than that. Costs one request, not one a
+        record; with replicas one more a subject, since the server that delivers may lag behind the leader.
+        Raises BusUnavailable when the server stays away.
         """
         ...
 

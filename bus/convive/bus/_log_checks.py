@@ -48,10 +48,9 @@ async def drain(tail: Tail) -> list[Record]:
     """Everything up to where the tail says that it has caught up."""
     found: list[Record] = []
     with anyio.fail_after(PATIENCE_S):
-        while not tail.caught_up:
-            record = await tail.next(0.5)
-            if record is not None:
-                found.append(record)
+        while (record := await tail.catch_up()) is not None:
+            found.append(record)
+    assert tail.caught_up
     return found
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from convive.bus._errors import BadRecord
-from convive.bus._events import Passed, Remembered, Revoked, Said, event_of
+from convive.bus._events import Opened, Passed, Remembered, Revoked, Said, event_of
 from convive.bus._ids import RunId
 from convive.bus._log import Record
 
@@ -14,6 +14,14 @@ class Memory:
 
     event: Remembered
     seq: int
+
+    @property
+    def text(self) -> str:
+        return self.event.text
+
+    @property
+    def kind(self) -> str:
+        return self.event.kind
 
 
 @dataclass(slots=True)
@@ -28,10 +36,10 @@ class MemoryFold:
     held: list[Memory] = field(default_factory=list[Memory])
     """What is remembered, in the order in which it was written down."""
     _waiting: dict[RunId, list[Memory]] = field(default_factory=dict[RunId, list[Memory]])
-    _decided: dict[RunId, Said | Passed | Revoked] = field(default_factory=dict[RunId, Said | Passed | Revoked])
+    _decided: dict[RunId, Opened | Said | Passed | Revoked] = field(default_factory=dict[RunId, Opened | Said | Passed | Revoked])
 
-    def decide(self, outcome: Said | Passed | Revoked) -> None:
-        """Take the outcome of a turn, as the fold of the floor accepted it."""
+    def decide(self, outcome: Opened | Said | Passed | Revoked) -> None:
+        """Take the link that decides on memories, as the fold of the floor accepted it: an opening or a turn's end."""
         self._decided[outcome.run_id] = outcome
         waiting = self._waiting.pop(outcome.run_id, [])
         self.held += [memory for memory in waiting if _committed(outcome, memory.seq)]
@@ -58,5 +66,5 @@ class MemoryFold:
         return self._waiting.get(run, [])
 
 
-def _committed(outcome: Said | Passed | Revoked, seq: int) -> bool:
+def _committed(outcome: Opened | Said | Passed | Revoked, seq: int) -> bool:
     return not isinstance(outcome, Revoked) and (outcome.memories is None or seq in outcome.memories)

@@ -4,6 +4,7 @@ For tests, for trying things out, and for runs that need no bus. Nothing survive
 """
 
 import asyncio
+import heapq
 import time
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -24,6 +25,8 @@ class MemoryLog:
         self._clock = clock
         self._records: list[Record] = []
         self._places: dict[str, list[int]] = {}
+        self._newest: dict[str, tuple[int, int]] = {}
+        self._expiring: list[tuple[float, int]] = []
         self._ids: dict[str, int] = {}
         self._tails: set[_MemoryTail] = set()
 
@@ -41,14 +44,14 @@ class MemoryLog:
         self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
     ) -> AsyncGenerator[AsyncIterator[Record]]:
         end = len(self._records) if until is None else min(until, len(self._records))
-        tail = _MemoryTail(self._records, subjects, _start(self._records, after, since_s), end)
+        tail = _MemoryTail(self._there, subjects, _start(self._records, after, since_s), end)
         yield tail.__aiter__()
 
     @asynccontextmanager
     async def follow(
         self, *subjects: str, after: int = 0, since_s: float | None = None
     ) -> AsyncGenerator["_MemoryTail"]:
-        tail = _MemoryTail(self._records, subjects, _start(self._records, after, since_s), None)
+        tail = _MemoryTail(self._there, subjects, _start(self._records, after, since_s), None)
         self._tails.add(tail)
         try:
             yield tail
@@ -57,10 +60,11 @@ class MemoryLog:
 
     async def last(self, subject: str) -> Record | None:
         seq = self._last_seq(subject)
-        return self._records[seq - 1] if seq else None
+        return self._there()[seq - 1] if seq else None
 
     async def subjects(self, pattern: str) -> dict[str, int]:
-        return {name: len(seqs) for name, seqs in self._places.items() if matches(pattern, name)}
+        self._there()
+        return {name: len(seqs) for name, seqs in self._places.items() if seqs and matches(pattern, name)}
 
     def _store(self, draft: Draft) -> int:
         check_draft(draft)
@@ -77,7 +81,10 @@ class MemoryLog:
                 return self._own_or_conflict(draft, draft.guard.last, actual)
         seq = len(self._records) + 1
         headers = dict(draft.headers) if draft.id is None else {**draft.headers, MESSAGE_ID: draft.id}
-        self._records.append(Record(draft.subject, seq, self._clock(), headers, draft.body))
+        now_s = self._clock()
+        self._records.append(Record(draft.subject, seq, now_s, headers, draft.body))
+        if draft.ttl_s is not None:
+            heapq.heappush(self._expiring, (now_s + draft.ttl_s, seq))
         self._places.setdefault(draft.subject, []).append(seq)
         if draft.id is not None:
             self._ids[draft.id] = seq
@@ -93,15 +100,34 @@ class MemoryLog:
         raise Conflict(draft.subject, last, actual)
 
     def _last_seq(self, pattern: str) -> int:
+        records = self._there()
         if "*" not in pattern and ">" not in pattern:
-            return self._places.get(pattern, (0,))[-1]
-        return max((seqs[-1] for name, seqs in self._places.items() if matches(pattern, name)), default=0)
+            return (self._places.get(pattern) or (0,))[-1]
+        if pattern in self._newest:  # only what came since it was last asked for
+            last, looked = self._newest[pattern]
+            last = next((one.seq for one in reversed(records[looked:]) if matches(pattern, one.subject)), last)
+        else:
+            last = max((seqs[-1] for name, seqs in self._places.items() if seqs and matches(pattern, name)), default=0)
+        self._newest[pattern] = last, len(records)
+        return last
+
+    def _there(self) -> list[Record]:
+        """All records by their places; one that has expired is on no subject any more."""
+        while self._expiring and self._expiring[0][0] <= self._clock():
+            _, seq = heapq.heappop(self._expiring)
+            record = self._records[seq - 1]
+            self._records[seq - 1] = Record("", seq, record.time_s, {}, b"")
+            self._places[record.subject].remove(seq)
+            self._newest = {pattern: known for pattern, known in self._newest.items() if known[0] != seq}
+        return self._records
 
 
 class _MemoryTail:
     """A cursor over the list of records; `end` bounds it, None lets it wait for more."""
 
-    def __init__(self, records: list[Record], subjects: tuple[str, ...], start: int, end: int | None) -> None:
+    def __init__(
+        self, records: Callable[[], list[Record]], subjects: tuple[str, ...], start: int, end: int | None
+    ) -> None:
         self._records = records
         self._subjects = subjects
         self._place = start
@@ -113,13 +139,19 @@ class _MemoryTail:
         self._skip()
         return self._place >= self._limit()
 
+    async def catch_up(self) -> Record | None:
+        self._skip()
+        if self._place >= self._limit():
+            return None
+        self._place += 1
+        return self._records()[self._place - 1]
+
     async def next(self, timeout_s: float | None = None) -> Record | None:
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         while True:
-            self._skip()
-            if self._place < self._limit():
-                self._place += 1
-                return self._records[self._place - 1]
+            record = await self.catch_up()
+            if record is not None:
+                return record
             if self._end is not None:
                 return None
             self._more.clear()
@@ -142,14 +174,15 @@ class _MemoryTail:
         self._more.set()
 
     def _limit(self) -> int:
-        return len(self._records) if self._end is None else self._end
+        return len(self._records()) if self._end is None else self._end
 
     def _skip(self) -> None:
-        while self._place < self._limit() and not self._wanted(self._records[self._place].subject):
+        records, limit = self._records(), self._limit()
+        while self._place < limit and not self._wanted(records[self._place].subject):
             self._place += 1
 
     def _wanted(self, subject: str) -> bool:
-        return any(matches(pattern, subject) for pattern in self._subjects)
+        return subject != "" and any(matches(pattern, subject) for pattern in self._subjects)
 
 
 def _start(records: list[Record], after: int, since_s: float | None) -> int:

@@ -17,6 +17,7 @@ from convive.bus._data_dir import CONFIG, LOCK, LOG, Place, prepare, read_place,
 from convive.bus._errors import BusUnavailable
 from convive.bus._server_config import server_config
 from convive.bus._server_process import HOST, ServerProcess, answers, is_free, server_binary
+from convive.bus._tasks import background_tasks
 
 _POLL_S = 0.1
 """How often a process looks whether there is still a server: the larger part of the time a takeover needs."""
@@ -208,16 +209,9 @@ async def embedded_server(data: Path, *, fast: bool = False, port: int | None = 
     server = EmbeddedServer(prepare(data), server_binary(), fast=fast, port=port)
     try:
         await server._join()
-        async with anyio.create_task_group() as tasks:
+        async with background_tasks() as tasks:
             tasks.start_soon(server._keep)
             yield server
-            tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # The task group wraps what was raised in the block, too; the caller wants his own exception back.
-        if len(group.exceptions) != 1:
-            raise
-        (only,) = group.exceptions
-        raise only from only.__cause__
     finally:
         await server._close_process()
 

@@ -73,6 +73,64 @@ async def a_tail_that_joins_far_behind_the_last_record_is_caught_up(log: Log, ba
     ):
         assert ahead.caught_up
         assert await drain(behind) == []
+        places = await log.append_all(drafts(f"{base}.a", 3))
+        assert seqs(await take(behind, 3)) == places, "what the one ahead did not ask for was kept from the other"
+        assert await drain(ahead) == []
+
+
+async def a_tail_that_catches_up_gets_what_is_there_and_waits_for_no_more(log: Log, base: str) -> None:
+    places = await log.append_all(drafts(f"{base}.a", 300))
+    async with log.follow(f"{base}.a") as tail, log.follow(f"{base}.a", after=places[99]) as second:
+        assert seqs(await drain(tail)) == places
+        assert seqs(await drain(second)) == places[100:]
+        places = [await log.append(Draft(f"{base}.a", b"live"))]
+        async with log.follow(f"{base}.a", after=places[0] - 1) as third:
+            assert seqs(await drain(third)) == places, "what was acknowledged before it began"
+        assert seqs(await take(tail, 1)) == places
+        assert await drain(tail) == []
+
+
+async def a_tail_catches_up_on_its_own_subjects_although_others_are_far_behind(log: Log, base: str) -> None:
+    await log.append_all(drafts(f"{base}.b", 5_000))
+    place = await log.append(Draft(f"{base}.a", b"1"))
+    await log.append_all(drafts(f"{base}.b", 5_000))
+    async with log.follow(f"{base}.a", f"{base}.b") as both, log.follow(f"{base}.a") as fewer:
+        assert seqs(await drain(fewer)) == [place]
+        assert not both.caught_up
+        async with log.follow(f"{base}.a", after=place) as nothing:
+            assert await drain(nothing) == []
+
+
+async def a_tail_catches_up_although_writers_go_on(log: Log, base: str) -> None:
+    async def write() -> None:
+        while True:
+            await log.append_all(drafts(f"{base}.b", 100))
+            await anyio.lowlevel.checkpoint()
+
+    async with log.follow(f"{base}.a", f"{base}.b") as both, anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(write)
+        await take(both, 500)
+        for number in range(20):
+            place = await log.append(Draft(f"{base}.a", str(number).encode()))
+            async with log.follow(f"{base}.a", after=place - 1) as fewer:
+                assert seqs(await drain(fewer)) == [place]
+        tasks.cancel_scope.cancel()
+
+
+async def a_cancelled_catch_up_loses_nothing(log: Log, base: str) -> None:
+    places = await log.append_all(drafts(f"{base}.a", 300))
+    async with log.follow(f"{base}.a", after=places[-1]), log.follow(f"{base}.a") as tail:
+        found: list[Record] = []
+        with anyio.fail_after(PATIENCE_S):
+            turn = 0
+            while len(found) < len(places):
+                turn += 1
+                with anyio.move_on_after(0.0005 * (turn % 11)):
+                    record = await tail.catch_up()
+                    assert record is not None
+                    found.append(record)
+    assert seqs(found) == places
 
 
 async def a_tail_may_begin_at_a_time(log: Log, base: str) -> None:

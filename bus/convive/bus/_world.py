@@ -53,6 +53,9 @@ class World:
     def _bus(self, record: Record) -> None:
         before = self.floor
         self.floor = floor = fold_floor(before, record)
+        if floor.opened is not None and before.opened is None:
+            for private in self.private.values():
+                private.memory.decide(floor.opened)
         outcome = floor.last_outcome
         if outcome is not None and outcome is not before.last_outcome and floor.last_grant is not None:
             # A turn decides on the memories of the seat that had it, and of no other.

@@ -133,7 +133,7 @@ def memory(
 
     async def work() -> None:
         async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
-            await commands.show_memory(bus, await bus.existing(conversation), seat, as_json=as_json)
+            await commands.show_memory(await bus.existing(conversation), seat, as_json=as_json)
 
     go(work)
 
@@ -200,7 +200,8 @@ def doctor(model: Model = None, url: Url = None, data: Data = None) -> None:
             out.print(Text.assemble(mark, (f"{finding.what}: ", "bold"), finding.found))
             bad += not finding.fine
         if bad:
-            raise ConviveError(f"{bad} of these need attention; each line says what to do.")
+            need = "needs" if bad == 1 else "need"
+            raise ConviveError(f"{bad} of these {need} attention; each line says what to do.")
 
     go(work)
 

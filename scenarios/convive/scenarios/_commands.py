@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,17 +23,14 @@ from convive.bus import (
     ConviveError,
     Floor,
     Interjected,
-    Listing,
-    Opened,
     RunContext,
-    SeatName,
     embedded_server,
     open_bus,
     seat_name,
     slugify,
 )
 from convive.scenarios._display import Display, JsonDisplay, PlainDisplay, TerminalDisplay
-from convive.scenarios._transcript import names_in, shown
+from convive.scenarios._transcript import shown
 from convive.scenarios._watch import Span, replay, watch
 
 MAX_WORDS = 20_000
@@ -93,30 +90,19 @@ def tell(text: str) -> None:
 
 async def show_list(bus: Bus, *, as_json: bool) -> None:
     """All conversations, the latest last."""
-    listings = await bus.conversations()
-    rows: list[tuple[Listing, Floor]] = []
-    limiter = anyio.CapacityLimiter(16)
-
-    async def fold(listing: Listing) -> None:
-        async with limiter:
-            rows.append((listing, await (await bus.existing(listing.id)).floor()))
-
-    async with anyio.create_task_group() as tasks:
-        for listing in listings:
-            tasks.start_soon(fold, listing)
-    rows.sort(key=lambda row: row[1].at_s)
+    rows = sorted((await bus.conversations()).items(), key=lambda row: row[1].at_s)
     if as_json:
-        for listing, floor in rows:
-            print(json.dumps(_row(listing, floor)))  # noqa: T201 - standard output is this command's result
+        for name, floor in rows:
+            print(json.dumps(_row(name, floor)))  # noqa: T201 - standard output is this command's result
     elif not rows:
         tell("No conversations yet. Start one: convive run dinner-party")
     else:
         _print_table(rows)
 
 
-def _row(listing: Listing, floor: Floor) -> dict[str, object]:
+def _row(name: str, floor: Floor) -> dict[str, object]:
     return {
-        "conversation": listing.id,
+        "conversation": name,
         "state": _state(floor),
         "turns": floor.turn,
         "seats": [chair.seat for chair in floor.seats],
@@ -125,16 +111,16 @@ def _row(listing: Listing, floor: Floor) -> dict[str, object]:
     }
 
 
-def _print_table(rows: list[tuple[Listing, Floor]]) -> None:
+def _print_table(rows: Sequence[tuple[str, Floor]]) -> None:
     """Columns as wide as what is in them; the topic gets what is left of a terminal's line."""
-    names = max(12, *(len(listing.id) for listing, _ in rows))
+    names = max(12, *(len(name) for name, _ in rows))
     states = max(5, *(len(_state(floor)) for _, floor in rows))
     out = Console(highlight=False, soft_wrap=True)
     lines = [f"{'conversation':{names}}  {'state':{states}}  turns  {'last':11}  topic"]
-    for listing, floor in rows:
+    for name, floor in rows:
         when = datetime.fromtimestamp(floor.at_s, UTC).astimezone().strftime("%m-%d %H:%M")
         topic = shown(floor.opened.topic) if floor.opened else ""
-        lines.append(f"{listing.id:{names}}  {_state(floor):{states}}  {floor.turn:5}  {when}  {topic}")
+        lines.append(f"{name:{names}}  {_state(floor):{states}}  {floor.turn:5}  {when}  {topic}")
     for number, line in enumerate(lines):
         text = Text(line, style="dim" if number == 0 else "")
         if out.is_terminal:
@@ -143,6 +129,8 @@ def _print_table(rows: list[tuple[Listing, Floor]]) -> None:
 
 
 def _state(floor: Floor) -> str:
+    if floor.opened is None:
+        return "unreadable"
     if floor.closed is not None:
         return "over"
     return f"with {floor.open_grant.grant.seat}" if floor.open_grant else "open"
@@ -173,17 +161,18 @@ async def show_live(conversation: Conversation, display: Display, span: Span, op
         display.close()
 
 
-async def show_memory(bus: Bus, conversation: Conversation, seat: str | None, *, as_json: bool) -> None:
+async def show_memory(conversation: Conversation, seat: str | None, *, as_json: bool) -> None:
     """What the seats of a conversation remember: one of them, or all."""
-    opened = await bus.opened(conversation)
     floor = await conversation.floor()
-    chairs = opened.chairs + floor.seats  # who left may be asked for, too
+    opened = floor.opened.chairs if floor.opened else ()
+    chairs = opened + floor.seats  # who left may be asked for, too
+    names = {chair.seat: chair.shown for chair in chairs}
     seats = [seat_name(seat)] if seat else list(dict.fromkeys(chair.seat for chair in floor.seats))
     world = await conversation.world(*seats)
     if seat and not any(chair.seat == seat for chair in chairs) and not world.private[seats[0]].memory.held:
         known = ", ".join(dict.fromkeys(chair.seat for chair in chairs))
         raise ConviveError(f"nobody called {seat} sits in {conversation.id}. Seats: {known or 'none'}.")
-    out = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     for one in seats:
         private = world.private[one]
         if as_json:
@@ -192,7 +181,7 @@ async def show_memory(bus: Bus, conversation: Conversation, seat: str | None, *,
                 row = {"seat": one, "seq": memory.seq, "kind": event.kind, "text": event.text, "run_id": event.run_id}
                 print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - standard output is this command's result
             continue
-        out.print(Text(shown(_title(opened, one)), style="bold"))
+        out.print(Text(shown(shown(names.get(one, one))), style="bold"))
         for memory in private.memory.held:
             out.print(Text.assemble("  ", (f"{memory.event.kind}: ", "dim"), shown(memory.event.text)))
         for whisper in private.whispers:
@@ -201,10 +190,6 @@ async def show_memory(bus: Bus, conversation: Conversation, seat: str | None, *,
             out.print(Text("  nothing yet", style="dim"))
     for bad in world.bad:
         tell(f"unreadable: {shown(str(bad))}")
-
-
-def _title(opened: Opened, seat: SeatName) -> str:
-    return names_in(opened).get(seat) or seat
 
 
 async def interject(conversation: Conversation, name: str, text: str) -> None:

@@ -159,7 +159,9 @@ class TerminalDisplay(Display):
                 return Text(shown(line.text), style="dim italic")
 
     def _row(self, seat: str, speaker: str, text: Text) -> Table:
+        # Room for the ^C that a terminal echoes: on a line of its own it would keep a part of the region there.
         row = Table.grid(padding=(0, 2, 0, 0))
+        row.width = max(20, self._console.width - 3)
         row.add_column(width=self._name_width(), no_wrap=True)
         row.add_column(ratio=1)
         row.add_row(Text(shown(speaker), style=f"bold {self._colour(seat)}"), text)

@@ -90,7 +90,7 @@ async def run_party(wishes: Wishes, where: Where, display: Display) -> None:
             evening = await _evening(bus, wishes, asked)
             choice = _choice(wishes, evening.party)
             seats = participants(evening.party, models, choice.name)
-            _banner(evening, choice)
+            _banner(evening, choice, where)
             if bus.sync == "lazy":
                 tell("The server acknowledges before it writes to disk (--fast): a power cut can cost two minutes.")
             await _hold(evening, seats, display, wishes, where)
@@ -160,9 +160,12 @@ def _choice(wishes: Wishes, party: Party) -> Choice:
     return choose_model(wishes.model or party.model, os.environ, local_available())
 
 
-def _banner(evening: Evening, choice: Choice) -> None:
-    again = " (going on)" if evening.resumed else ""
-    tell(f"{evening.conversation.id}{again} · {choice.name} ({choice.why})")
+def _banner(evening: Evening, choice: Choice, where: Where) -> None:
+    name = evening.conversation.id
+    tell(f"{name}{' (going on)' if evening.resumed else ''} · {choice.name} ({choice.why})")
+    for guest in evening.party.guests:
+        if guest.remote:
+            tell(f"{guest.name} comes from elsewhere: convive sit {name} --as {guest.seat}{where.options}")
 
 
 async def _hold(
@@ -176,7 +179,7 @@ async def _hold(
         # The participants of a Python file are not on the bus: it is needed again.
         file = f"{shlex.quote(wishes.target)} " if wishes.target and wishes.target.endswith(".py") else ""
         again = f"convive run {file}--conversation {name}{where.options}"
-        tell(f"Stopped. All that was said is kept; go on with: {again}")
+        tell(f"Stopped. All that was said is kept; go on with:\n  {again}")
         raise
     display.close()
     tell(f"All of it is kept. See it again: convive replay {name}{where.options}")

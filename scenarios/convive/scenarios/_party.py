@@ -26,7 +26,7 @@ class Guest(BaseModel):
     """One guest. A seat that is known (`ada`) brings its own persona; what is given here goes before it.
 
     `remote` leaves the seat to another process (`convive sit`). `participant` is for parties written in Python:
-    whatever takes the turns of this seat instead of a guest with a persona.
+    whatever takes the turns of this seat instead of a guest with a persona (`coded` says so on the bus).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -38,6 +38,7 @@ class Guest(BaseModel):
     openers: tuple[_Prose, ...] = ()
     model: str | None = None
     remote: bool = False
+    coded: bool = False
     participant: Participant | None = Field(default=None, exclude=True)
 
     @model_validator(mode="before")
@@ -130,6 +131,8 @@ def _filled(given: dict[str, Any]) -> dict[str, Any]:
     """What is given for a guest, on top of what is known of somebody of that name."""
     seat = str(given.get("seat", ""))
     persona = GUESTS.get(seat)
+    if given.get("participant") is not None:
+        given = {**given, "coded": True}
     if persona is not None:
         return {
             "name": persona.name,
@@ -139,7 +142,7 @@ def _filled(given: dict[str, Any]) -> dict[str, Any]:
             "openers": persona.openers,
             **given,
         }
-    known = {"name": seat.replace("-", " ").title() or "Guest"}
+    known: dict[str, Any] = {"name": seat.replace("-", " ").title() or "Guest"}
     if given.get("participant") is not None or given.get("remote"):
         known["about"] = "a guest"  # who sits there answers for themselves
     return {**known, **given}

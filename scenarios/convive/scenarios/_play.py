@@ -12,17 +12,14 @@ from convive.bus import (
     Bus,
     Chair,
     Conversation,
-    Opened,
     Remembered,
     RunContext,
-    RunId,
     SeatName,
     UnknownConversation,
-    mint_run_id,
 )
 from convive.scenarios._display import Display
 from convive.scenarios._guests import HOST as HOST_PERSONA
-from convive.scenarios._party import Party
+from convive.scenarios._party import Party, PartyError
 from convive.scenarios._party_file import party_from
 from convive.scenarios._scene import Persona
 from convive.scenarios._table_guest import INTENTION, TableGuest
@@ -59,32 +56,32 @@ async def find(bus: Bus, name: str) -> Evening | None:
     """The party of that name that was opened before, or None. Raises BadName or PartyError."""
     try:
         conversation = await bus.existing(name)
+        opened = (await conversation.floor()).opened
     except UnknownConversation:
         return None
-    opened = await bus.opened(conversation)
-    return Evening(conversation, party_of(opened, name), _run_of(opened), resumed=True)
+    assert opened is not None  # noqa: S101 - `floor` raises otherwise
+    setting = opened.setting if isinstance(opened.setting, Mapping) else {}
+    party = party_from(setting, f"conversation {name}")
+    return Evening(conversation, party, RunContext.root(opened.run_id), resumed=True)
 
 
 async def open_party(bus: Bus, name: str, party: Party) -> Evening:
     """Open a new conversation for a party. Raises BadName, or Conflict when somebody was first.
 
-    Intentions go into private memories before the first link, so that no guest ever sits there without one.
+    Intentions are written into private memories first, and count with the first link: no guest ever sits there without
+    one, or with that of a party which came to nothing.
     """
     conversation = await bus.conversation(name)
-    run = RunContext.root(mint_run_id())
+    run = RunContext.root()
+    places: list[int] = []
     for guest in party.guests:
         if guest.intention:
-            memory = Remembered(text=guest.intention, kind=INTENTION)
-            await conversation.remember(SeatName(guest.seat), [memory], run)
-    chairs = [Chair(seat=SeatName(guest.seat), about=guest.about) for guest in party.guests]
-    await conversation.open(run, party.topic, [Chair(seat=HOST, about=HOST_PERSONA.about), *chairs], party.public())
+            memory = Remembered(text=guest.intention, kind=INTENTION, run_id=run.run_id)
+            places += await conversation.remember(SeatName(guest.seat), [memory], run)
+    host = Chair(seat=HOST, name=party.host, about=HOST_PERSONA.about)
+    guests = [Chair(seat=SeatName(guest.seat), name=guest.name, about=guest.about) for guest in party.guests]
+    await conversation.open(run, party.topic, [host, *guests], party.public(), memories=places)
     return Evening(conversation, party, run, resumed=False)
-
-
-def party_of(opened: Opened, where: str) -> Party:
-    """The party that a conversation was opened as. Raises PartyError when it was opened by other means."""
-    setting = opened.setting if isinstance(opened.setting, Mapping) else {}
-    return party_from(setting, f"conversation {where}")
 
 
 def participants(party: Party, models: Models, default_model: str) -> dict[SeatName, Participant]:
@@ -93,10 +90,16 @@ def participants(party: Party, models: Models, default_model: str) -> dict[SeatN
     fallback = party.model or default_model
     seats: dict[SeatName, Participant] = {HOST: _at_table(host, party, models.resolve(fallback))}
     for guest in party.guests:
-        if not guest.remote:
-            seats[SeatName(guest.seat)] = guest.participant or _at_table(
-                guest.persona(), party, models.resolve(guest.model or fallback)
+        if guest.remote:
+            continue
+        if guest.coded and guest.participant is None:
+            raise PartyError(
+                f"{guest.name} is code from a Python file: give that file as well (convive run my_party.py "
+                "--conversation NAME), or seat them with `convive sit` and --remote."
             )
+        seats[SeatName(guest.seat)] = guest.participant or _at_table(
+            guest.persona(), party, models.resolve(guest.model or fallback)
+        )
     return seats
 
 
@@ -110,8 +113,7 @@ def guest_at(evening: Evening, seat: SeatName, models: Models, default_model: st
 
 
 def _at_table(persona: Persona, party: Party, model: Model) -> TableGuest:
-    names = {HOST: party.host, **{guest.seat: guest.name for guest in party.guests}}
-    return TableGuest(persona, party.topic, names, model, party.seed or 0)
+    return TableGuest(persona, party.topic, model, party.seed or 0)
 
 
 async def hold(
@@ -123,11 +125,6 @@ async def hold(
     `find` goes on from there.
     """
     async with anyio.create_task_group() as tasks:
-        # The seats first: the supervisor's part of the log is in theirs, so one consumer serves both.
         tasks.start_soon(host_seats, evening.conversation, seats)
         tasks.start_soon(supervise, evening.conversation, standby(evening.party.plan(), standby_s), evening.run)
         await watch(evening.conversation, display, Span())
-
-
-def _run_of(opened: Opened) -> RunContext:
-    return RunContext.root(RunId(opened.run_id))

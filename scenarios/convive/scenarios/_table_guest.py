@@ -1,6 +1,6 @@
 """A guest at the table: takes its turns with a model, speaks in its persona's voice, and keeps its thoughts."""
 
-from pydantic import JsonValue
+from dataclasses import replace
 
 from convive.agents import (
     Agent,
@@ -9,16 +9,16 @@ from convive.agents import (
     Limits,
     Model,
     Pass,
-    Place,
     Refine,
     Request,
     Retry,
     Sampling,
     Say,
     Turn,
-    unwrap,
+    first_seen,
+    run_options,
 )
-from convive.bus import HOST, RunContext, derive_run_id
+from convive.bus import HOST, Chair, RunContext, SeatName, derive_run_id
 from convive.scenarios._scene import Cue, Line, Persona, Scene
 from convive.scenarios._speech import best, blemishes, clean, faults
 from convive.scenarios._voice import (
@@ -37,19 +37,18 @@ INTENTION, THOUGHT = "intention", "thought"
 _REASKS = 2
 """How often a model is asked again when what it said is of no use."""
 
-_SMALL_SEES = 24
-"""Lines that a small model's turn looks back on; a large model gets them all."""
+_SEES = {"small": 16, "local": 40, "large": 400}
+"""How many utterances a turn looks back on, at least: a local model's context is short, and reading it takes time."""
 
 
 class TableGuest:
     """A `Participant` with a persona. One object sits in one seat; its state is the bus and its memory."""
 
-    def __init__(self, persona: Persona, topic: str, names: dict[str, str], model: Model, seed: int) -> None:
+    def __init__(self, persona: Persona, topic: str, model: Model, seed: int) -> None:
         self._persona = persona
         self._topic = topic
-        self._names = names
-        self._model = model
         self._small = is_small(model)
+        self._sees = _SEES["small" if self._small else "local" if model.name.startswith("local/") else "large"]
         self._seed = seed
         self._agent = Agent(persona.name, model=model)
 
@@ -58,37 +57,29 @@ class TableGuest:
         scene = self._scene(turn)
         seed = self._seed + turn.grant.turn
         result = await self._ask(turn, turn.run, self._speech(scene, seed), self._refine(scene, seed))
-        if result.error is not None and result.error.transient:
+        if result.error is not None:
             return Pass(result.error.message)
-        if not unwrap(result).text:
+        if not result.text:
             return Pass("found no words")
         await self._think(turn, scene, seed)
         return Say(result.text)
 
     def _scene(self, turn: Turn) -> Scene:
-        heard = turn.heard_lately(_SMALL_SEES) if self._small else turn.heard
-        memories = turn.memories
-        intention = next((memory.text for memory in memories if memory.kind == INTENTION), self._persona.intention)
-        persona = self._persona
+        names = _Names(turn)
+        heard = turn.heard[first_seen(len(turn.heard), self._sees) :]
+        memories = [memory.event for memory in turn.memories]
+        intention = next((memory.text for memory in memories if memory.kind == INTENTION), "")
+        beside = [utterance.seat for utterance in heard if utterance.turn is None]
+        others = dict.fromkeys([*(chair.seat for chair in turn.floor.seats), *beside])
         return Scene(
-            Persona(persona.name, persona.about, intention, persona.samples, persona.openers),
+            replace(self._persona, intention=intention or self._persona.intention),
             self._topic,
-            tuple(Line(self._name(line.seat), line.text) for line in heard),
-            self._others(turn),
-            tuple(memory.text for memory in memories if memory.kind == THOUGHT),
+            tuple(Line(names.of(utterance.seat), utterance.text) for utterance in heard),
+            tuple(names.of(seat) for seat in others if seat not in (HOST, turn.seat)),
+            tuple(memory.text for memory in memories if memory.kind == THOUGHT)[-self._sees :],
             _cue(turn.cue),
-            self._name(HOST),
+            names.of(HOST),
         )
-
-    def _others(self, turn: Turn) -> tuple[str, ...]:
-        """The guests at the table, and whoever spoke up from beside it."""
-        seated = [chair.seat for chair in turn.floor.seats]
-        beside = [line.seat for line in turn.heard_lately(_SMALL_SEES) if line.turn is None]
-        seats = dict.fromkeys([*seated, *beside])
-        return tuple(self._name(seat) for seat in seats if seat not in (HOST, turn.seat))
-
-    def _name(self, seat: str) -> str:
-        return self._names.get(seat) or seat.replace("-", " ").title()
 
     def _speech(self, scene: Scene, seed: int) -> Request:
         return small_request(scene, seed) if self._small else large_request(scene)
@@ -130,18 +121,26 @@ class TableGuest:
             seed = request.sampling.seed
             return request.sampling.model_copy(update={"seed": None if seed is None else seed + context.trip})
 
-        source: JsonValue = {"conversation": turn.conversation.id, "seat": turn.seat, "turn": turn.grant.turn}
-        return await self._agent.execute(
-            history=request.messages,
-            instructions=request.system,
-            sampling=sampling,
-            refine=refine,
-            limits=Limits(trips=1 + _REASKS, reasks=_REASKS),
-            source=source,
-            run=run,
-            place=Place(turn.conversation.log, turn.conversation.subjects.base),
-            on_cancel="leave",
-        )
+        options = run_options(turn)
+        options |= {
+            "run": run,
+            "history": request.messages,
+            "instructions": request.system,
+            "sampling": sampling,
+            "refine": refine,
+            "limits": Limits(trips=1 + _REASKS, reasks=_REASKS),
+        }
+        return await self._agent.execute(**options)
+
+
+class _Names:
+    """Display names of those at the table; who speaks up from beside it is called by the name of the seat."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._shown = {chair.seat: chair.shown for chair in turn.floor.seats}
+
+    def of(self, seat: SeatName) -> str:
+        return self._shown.get(seat) or Chair(seat=seat).shown
 
 
 def is_small(model: Model) -> bool:

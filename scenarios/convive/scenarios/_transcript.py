@@ -1,7 +1,7 @@
 """The transcript: a fold of the bus into lines. `run`, `follow` and `replay` show the same lines because of it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from convive.bus import (
     AsideEvent,
     BadRecord,
     BusEvent,
+    Chair,
     Ended,
     Floor,
     Interjected,
@@ -21,6 +22,7 @@ from convive.bus import (
     Record,
     Revoked,
     Said,
+    SeatName,
     address_of,
     event_of,
     fold_floor,
@@ -73,12 +75,12 @@ class Transcript:
         if not added and not (address.kind == "aside" and isinstance(event, AsideEvent)):
             return  # the same, or a subject that is not of the bus
         if isinstance(event, Opened):
-            self.names = names_in(event)
+            self.names = {chair.seat: chair.shown for chair in event.chairs}
         yield from self._line(event, address.name)
 
     def speaker(self, seat: str) -> str:
         """The display name of a seat."""
-        return self.names.get(seat) or seat.replace("-", " ").title()
+        return self.names.get(seat) or Chair(seat=SeatName(seat)).shown
 
     def _line(self, event: BusEvent, seat: str) -> Iterator[TranscriptLine]:
         who = self.speaker(seat)
@@ -113,19 +115,6 @@ class Transcript:
 def shown(text: str) -> str:
     """Text from the bus as a terminal may show it: on one line, without control characters."""
     return "".join(char for char in " ".join(text.split()) if char.isprintable())
-
-
-def names_in(opened: Opened) -> dict[str, str]:
-    """The display names that the setting of a party gives, by seat."""
-    setting = opened.setting
-    if not isinstance(setting, Mapping):
-        return {}
-    names: dict[str, str] = {HOST: str(setting.get("host", "Host"))}
-    guests = setting.get("guests")
-    for guest in guests if isinstance(guests, list) else []:
-        if isinstance(guest, Mapping) and "seat" in guest and "name" in guest:
-            names[str(guest["seat"])] = str(guest["name"])
-    return names
 
 
 def record_as_json(record: Record) -> str:

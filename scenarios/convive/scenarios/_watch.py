@@ -10,6 +10,9 @@ import anyio
 from convive.bus import Conversation, ConviveError, Record, address_of, fold_floor
 from convive.scenarios._display import Display
 
+LONGEST_PAUSE_S = 10.0
+"""A pause of a replay at the pace in which it happened is cut to this."""
+
 
 class BadPlace(ConviveError):
     """A place in a conversation that cannot be read."""
@@ -76,11 +79,14 @@ async def replay(
     shown_s: float | None = None
     async with conversation.read() as records:
         async for record in records:
-            if speed and shown_s is not None and shower.due(record):
-                await pause(max(0.0, record.time_s - shown_s) / speed)
+            inside = shower.due(record)
+            if speed and inside and shown_s is not None:
+                # A party that was left for the night is not waited for until morning.
+                await pause(min(LONGEST_PAUSE_S, max(0.0, record.time_s - shown_s)) / speed)
             if not shower.take(record):
                 break
-            shown_s = record.time_s
+            if inside:
+                shown_s = record.time_s
 
 
 class _Shower:
