@@ -147,18 +147,54 @@ async def test_a_server_that_asks_for_a_password_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("storage", "memory"), ("retention", "workqueue"), ("max_age", 10**12), ("max_msgs", 5), ("allow_msg_ttl", None)],
+    [
+        ("storage", "memory"),
+        ("retention", "workqueue"),
+        ("max_age", 10**12),
+        ("max_msgs", 5),
+        ("allow_msg_ttl", None),
+        ("duplicate_window", 599 * 10**9),
+        ("no_ack", True),
+        ("sealed", True),
+        ("max_msg_size", 1_000_000),
+        ("sources", [{"name": "EVENTS"}]),
+        ("subject_transform", {"src": "cv.03.*.>", "dest": "cv.03.x.>"}),
+        ("subject_delete_marker_ttl", 10**9),
+        ("persist_mode", "async"),
+    ],
 )
 async def test_a_stream_of_our_name_with_other_settings_is_refused_and_left_as_it_is(setting: str, value: Any) -> None:
     async with server() as own, connect(own.url) as connection:
-        config = {"name": "CONVIVE_03", "subjects": ["cv.03.>"], "storage": "file", "allow_msg_ttl": True}
+        config: dict[str, Any] = {"name": "CONVIVE_03", "subjects": ["cv.03.>"], "storage": "file"}
+        config |= {"allow_msg_ttl": True, "duplicate_window": 600 * 10**9}
         config[setting] = value
-        before = (await connection.api("STREAM.CREATE.CONVIVE_03", config))["config"]
+        before = (await connection.api("STREAM.CREATE.CONVIVE_03", {**config, "sealed": False}))["config"]
+        if setting == "sealed":  # not at its creation
+            before = (await connection.api("STREAM.UPDATE.CONVIVE_03", config))["config"]
         with pytest.raises(WrongStream, match=f"CONVIVE_03 exists with {setting}") as error:
             async with open_bus(own.url):
                 pass
         assert (await connection.api("STREAM.INFO.CONVIVE_03"))["config"] == before
     assert is_one_line(error)
+
+
+async def test_a_mirror_of_our_name_is_refused() -> None:
+    async with server() as own, connect(own.url) as connection:
+        config = {"name": "CONVIVE_06", "mirror": {"name": "EVENTS"}, "allow_msg_ttl": True}
+        await connection.api("STREAM.CREATE.CONVIVE_06", config)
+        async with open_bus(own.url) as bus:
+            with pytest.raises(WrongStream, match="CONVIVE_06 exists with mirror") as error:
+                await bus.conversation("table")
+    assert is_one_line(error)
+
+
+async def test_a_stream_that_only_costs_speed_or_comfort_is_used() -> None:
+    async with server() as own, connect(own.url) as connection:
+        config = {"name": "CONVIVE_06", "subjects": ["cv.06.>"], "allow_msg_ttl": True, "max_msg_size": 2**20}
+        await connection.api("STREAM.CREATE.CONVIVE_06", {**config, "duplicate_window": 3_600 * 10**9})
+        async with open_bus(own.url) as bus:
+            conversation = await bus.conversation("table")
+            await conversation.log.append(Draft(f"{conversation.subjects.base}.a", b"1"))
 
 
 async def test_a_strangers_stream_on_our_subjects_is_refused() -> None:

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from convive.bus import Draft, Guard, RunContext, mint_run_id, open_bus
+from convive.bus import BusUnavailable, Draft, Guard, RunContext, mint_run_id, open_bus
 from convive.bus._connect import Connection, _Client, connect
 from convive.bus._jetstream import JetStreamLog, StreamPlan, open_log
 from convive.bus._jetstream_publisher import Publisher
+from convive.bus._jetstream_tail import BoundedReader
 from convive.bus.testing import drafts, read_all, server, take
 
 pytestmark = pytest.mark.anyio
@@ -52,7 +53,7 @@ class Store(NamedTuple):
 @asynccontextmanager
 async def store(url: str, patience_s: float = 10) -> AsyncGenerator[Store]:
     name = str(mint_run_id())
-    async with connect(url) as connection:
+    async with connect(url, patience_s) as connection:
         publisher = Publisher(connection, patience_s)
         await publisher.start()
         log = await open_log(connection, publisher, StreamPlan(f"T_{name}", f"t{name}.>", 1, {}))
@@ -217,6 +218,67 @@ async def test_records_that_expire_before_a_tail_gets_to_them_do_not_keep_it_fro
             with anyio.fail_after(10):
                 assert await tail.catch_up() is None
             assert tail.caught_up
+
+
+class Leader:
+    """What the leader of a stream knows of, as a reader on a server that lags is told it."""
+
+    def __init__(self, *newest: int) -> None:
+        self._newest = list(newest)
+        self.asked = anyio.Event()
+
+    async def newest(self) -> int:
+        await anyio.lowlevel.checkpoint()
+        if len(self._newest) == 1:
+            self.asked.set()
+            return self._newest[0]
+        return self._newest.pop(0)
+
+
+def reader(own: Store, leader: Leader) -> BoundedReader:
+    return BoundedReader(own.connection, own.stream, (f"{own.base}.a",), 0, None, None, leader.newest)
+
+
+async def test_a_reader_waits_for_a_record_that_the_leader_knows_of_however_late_it_comes(url: str) -> None:
+    async with store(url) as own:
+        places = await own.log.append_all(drafts(f"{own.base}.a", 2))
+        leader = Leader(places[1] + 1, places[1] + 1)
+        found: list[int] = []
+
+        async def read() -> None:
+            late = reader(own, leader)
+            await late.open()
+            found.extend([record.seq async for record in late])
+            await late.close()
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read)
+                await leader.asked.wait()  # it was silent for so long that the reader has asked again
+                places.append(await own.log.append(Draft(f"{own.base}.a", b"late")))
+        assert found == places
+
+
+async def test_a_reader_ends_when_the_leader_does_not_know_of_the_record_any_more(url: str) -> None:
+    async with store(url) as own:
+        places = await own.log.append_all(drafts(f"{own.base}.a", 2))
+        with anyio.fail_after(20):
+            ended = reader(own, Leader(places[1] + 1, places[1]))
+            await ended.open()
+            assert [record.seq async for record in ended] == places
+            await ended.close()
+
+
+async def test_a_reader_says_so_when_no_server_delivers_what_the_leader_knows_of(url: str) -> None:
+    async with store(url, patience_s=0.5) as own:
+        places = await own.log.append_all(drafts(f"{own.base}.a", 2))
+        lost = reader(own, Leader(places[1] + 1))
+        with anyio.fail_after(20):
+            await lost.open()
+            assert [(await anext(lost)).seq for _ in places] == places
+            with pytest.raises(BusUnavailable, match=f"record {places[1] + 1} is known to the leader"):
+                await anext(lost)
+        await lost.close()
 
 
 async def test_a_bus_opens_each_of_its_streams_once(url: str) -> None:

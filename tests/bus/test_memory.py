@@ -1,5 +1,7 @@
 """Private memory commits with the turn: held back, kept or dropped, in the order in which it was written down."""
 
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from convive.bus import (
     Chair,
     Granted,
     Interjected,
+    MemoryFold,
     Opened,
     Passed,
     Remembered,
@@ -117,6 +120,15 @@ def test_only_the_memories_that_the_speaker_names_count(play: Play) -> None:
     play.remember(ADA, "of an attempt that died", turn=2)
     play.say(ADA, memories=())
     assert play.held() == ["mine"]
+
+
+def test_a_memory_does_not_keep_what_was_said_in_its_turns() -> None:
+    memory = MemoryFold()
+    said = Said(link=2, turn=1, run_id=run_number(1), text="a long speech")
+    gone = weakref.ref(said)
+    memory.decide(said)
+    del said
+    assert gone() is None
 
 
 def test_a_memory_without_a_turn_counts_at_once(play: Play) -> None:

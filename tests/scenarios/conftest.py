@@ -17,6 +17,8 @@ import anyio
 import pytest
 from anyio.abc import Process, SocketAttribute, SocketStream
 
+from convive.bus import FloorEvent, Granted, Passed, Revoked, Said, event_of, open_bus
+
 CONVIVE = Path(sysconfig.get_path("scripts")) / "convive"
 DEADLINE_S = 40.0
 """Far beyond what anything here takes: who waits that long has missed it."""
@@ -176,13 +178,20 @@ class Person:
 
     async def said(self, conversation: str) -> list[str]:
         """What was said with the floor, from the log; checks that every turn was granted once and settled once."""
-        records = [row["event"] for row in (await self.does("replay", conversation, "--json")).rows]
-        links = [event for event in records if "link" in event]
-        assert [event["link"] for event in links] == list(range(len(links)))
-        granted = [event["turn"] for event in links if event["type"] == "granted"]
-        settled = [event["turn"] for event in links if event["type"] in ("said", "passed", "revoked")]
+        links: list[FloorEvent] = []
+        async with (
+            open_bus(data=self.folder / ".convive") as bus,
+            (await bus.existing(conversation)).read() as records,
+        ):
+            async for record in records:
+                event = event_of(record)
+                if isinstance(event, FloorEvent):
+                    links.append(event)
+        assert [event.link for event in links] == list(range(len(links)))
+        granted = [event.turn for event in links if isinstance(event, Granted)]
+        settled = [event.turn for event in links if isinstance(event, Said | Passed | Revoked)]
         assert granted == settled == list(range(1, len(granted) + 1))
-        return [event["text"] for event in links if event["type"] == "said"]
+        return [event.text for event in links if isinstance(event, Said)]
 
 
 @pytest.fixture

@@ -144,7 +144,6 @@ async def test_a_key_that_is_refused_ends_the_run_and_the_party_goes_on_with_a_b
     assert done.code == 0, done.err
     assert "anthropic/claude-test" in done.err
     assert len(await person.said("soup")) == 3
-    assert KEY not in (await person.does("replay", "soup", "--json")).out
 
 
 async def test_a_party_whose_model_is_of_no_use_goes_on_with_another(person: "Person") -> None:

@@ -106,7 +106,7 @@ def party_line(request: Request) -> str:
     choices = _REPLIES if spoken else _OPENINGS
     if request.messages and "toast" in request.messages[-1].text.lower():
         choices = _TOASTS
-    topic = subject if len(subject.split()) <= _SHORT_TOPIC else f"that {_longest_word(subject)}"
+    topic = subject if len(subject.split()) <= _SHORT_TOPIC else f"that {_last_word(subject)}"
     words = {"subject": subject, "topic": topic, "name": name, "word": _longest_word(said) or topic}
     first = int.from_bytes(sha256(everything.encode()).digest()[:4], "big") % len(choices)
     ordered = [choice.format_map(words) for choice in choices[first:] + choices[:first]]
@@ -125,6 +125,11 @@ def _found(pattern: re.Pattern[str], text: str) -> str:
 
 def _longest_word(text: str) -> str:
     return max(reversed(re.findall(r"[^\W\d_]{5,}", text)), key=len, default="")
+
+
+def _last_word(text: str) -> str:
+    """In English the noun that a short question is about tends to stand last."""
+    return (re.findall(r"[^\W\d_]{4,}", text) or [""])[-1]
 
 
 _SHORT_TOPIC = 4

@@ -227,8 +227,8 @@ async def _create(connection: Connection, plan: StreamPlan) -> dict[str, Any]:
         if error.code == _NAME_IN_USE:  # another process was first, or it has other settings: look
             return await connection.api(f"STREAM.INFO.{plan.name}")
         raise WrongStream(
-            f"the server refused to create the stream {plan.name}: {error.description} ({error.code}). Nothing was changed. Use another "
-            "server, or another prefix if these subjects belong to somebody else."
+            f"the server refused to create the stream {plan.name}: {error.description} ({error.code}). Nothing was "
+            "changed. Use another server, or another prefix if these subjects belong to somebody else."
         ) from None
 
 
@@ -250,8 +250,8 @@ def _objections(plan: StreamPlan, config: dict[str, Any]) -> Iterator[tuple[str,
     """The settings that break a promise of the bus, and what they have to be."""
     wanted = {"subjects": [plan.subjects], **{k: v for k, v in _PROMISED.items() if k not in _MAY_DIFFER}}
     found = {"max_age": 0, "allow_msg_ttl": False, **config}
-    yield from ((name, str(value)) for name, value in wanted.items() if found.get(name) != value)
     yield from ((name, "none") for name in _ABSENT if config.get(name))
+    yield from ((name, str(value)) for name, value in wanted.items() if found.get(name) != value)
     if int(config.get("duplicate_window", 0)) < _PROMISED["duplicate_window"]:
         yield "duplicate_window", f"{_PROMISED['duplicate_window']} (600 s) or more"
     if 0 <= int(config.get("max_msg_size", -1)) < _BODY_BYTES:

@@ -14,7 +14,7 @@ import anyio
 
 from convive.bus._connect import Connection
 from convive.bus._errors import BusUnavailable
-from convive.bus._jetstream_consumer import SILENCE_S, Consumer
+from convive.bus._jetstream_consumer import RETRY_S, SILENCE_S, Consumer
 from convive.bus._log import Record, matches
 
 ROOM = 8_192
@@ -207,7 +207,7 @@ class LiveTail:
 
     async def catch_up(self) -> Record | None:
         while True:
-            record = await self._take()
+            record = await self._take(None)
             if record is not None or self._hub.consumer.complete:
                 return record
             await self._arrival(None)
@@ -216,18 +216,20 @@ class LiveTail:
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
         while True:
-            record = await self._take()
+            record = await self._take(deadline)
             if record is not None or (deadline is not None and loop.time() >= deadline):
                 return record
             await self._arrival(deadline)
 
-    async def _take(self) -> Record | None:
+    async def _take(self, deadline: float | None) -> Record | None:
         """The next record of those that are here or can be read, or None. Raises BusUnavailable behind the last one."""
         while True:
             if self._old:
                 return self._old.popleft()
             if self._seen < self._horizon:
-                await self._refill()
+                answered = await self._refill()
+                if not answered and deadline is not None and asyncio.get_running_loop().time() >= deadline:
+                    return None
                 continue
             while self._live:
                 record = self._live.popleft()
@@ -280,11 +282,19 @@ class LiveTail:
             if timer is not None:
                 timer.cancel()
 
-    async def _refill(self) -> None:
-        async with self._read(self._seen, self._horizon) as records:
-            async for record in records:
-                if len(self._old) >= ROOM:
-                    return  # only now is it certain that there is more
-                self._old.append(record)
-                self._seen = record.seq
+    async def _refill(self) -> bool:
+        """Read what is still missing up to the horizon; False when the server did not answer."""
+        try:
+            async with self._read(self._seen, self._horizon) as records:
+                async for record in records:
+                    if len(self._old) >= ROOM:
+                        return True  # only now is it certain that there is more
+                    self._old.append(record)
+                    self._seen = record.seq
+        except BusUnavailable:
+            if self._hub.failure is not None:  # the hub judges whether it is for good
+                raise
+            await asyncio.sleep(RETRY_S)
+            return False
         self._seen = self._horizon
+        return True

@@ -54,9 +54,9 @@ class Draft:
 
     `id` is its idempotency key: a second append with the same id is answered with the first one's place. A draft whose
     guard watches its own subject needs none: when the first record behind the guard has the same body, that one is its
-    place. Without either, the log makes an id up, so that its own retries are safe. `ttl_s` lets the record expire: soon
-    after that many seconds it is not read any more, and guards do not see it.
-    A log remembers ids for ten minutes at least; what may be appended again after that needs a guard.
+    place. Without either, the log makes an id up, so that its own retries are safe. A log remembers ids for ten minutes
+    at least; what may be appended again after that needs a guard. `ttl_s` lets the record expire: soon after that many
+    seconds it is not read any more, and guards do not see it.
     """
 
     subject: str

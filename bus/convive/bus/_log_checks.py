@@ -291,6 +291,20 @@ async def records_that_expire_do_not_hold_up_a_reader(log: Log, base: str) -> No
             assert tail.caught_up
 
 
+async def a_record_that_has_expired_is_not_there(log: Log, base: str) -> None:
+    guarded = f"{base}.f.*"
+    first = await log.append(Draft(f"{base}.f.a", b"1", guard=Guard(guarded, 0)))
+    await log.append(Draft(f"{base}.f.b", b"brief", guard=Guard(guarded, first), ttl_s=1))
+    with anyio.fail_after(PATIENCE_S):
+        while len(await read_all(log, guarded)) == 2:
+            await anyio.lowlevel.checkpoint()
+    assert await log.subjects(guarded) == {f"{base}.f.a": 1}
+    assert seqs([record for record in [await log.last(guarded)] if record]) == [first]
+    second = await log.append(Draft(f"{base}.f.c", b"2", guard=Guard(guarded, first)))
+    async with log.follow(guarded) as tail:
+        assert seqs(await drain(tail)) == [first, second]
+
+
 # read
 
 

@@ -36,13 +36,15 @@ class MemoryFold:
     held: list[Memory] = field(default_factory=list[Memory])
     """What is remembered, in the order in which it was written down."""
     _waiting: dict[RunId, list[Memory]] = field(default_factory=dict[RunId, list[Memory]])
-    _decided: dict[RunId, Opened | Said | Passed | Revoked] = field(default_factory=dict[RunId, Opened | Said | Passed | Revoked])
+    _decided: dict[RunId, tuple[int, ...] | None] = field(default_factory=dict[RunId, tuple[int, ...] | None])
+    """Of each decided run, the places of its memories that count; None: all of them."""
 
     def decide(self, outcome: Opened | Said | Passed | Revoked) -> None:
         """Take the link that decides on memories, as the fold of the floor accepted it: an opening or a turn's end."""
-        self._decided[outcome.run_id] = outcome
+        places = () if isinstance(outcome, Revoked) else outcome.memories
+        self._decided[outcome.run_id] = places
         waiting = self._waiting.pop(outcome.run_id, [])
-        self.held += [memory for memory in waiting if _committed(outcome, memory.seq)]
+        self.held += [memory for memory in waiting if places is None or memory.seq in places]
 
     def remember(self, record: Record) -> None:
         """Take a record of this seat's memory. Raises BadRecord, and is unchanged then."""
@@ -50,11 +52,12 @@ class MemoryFold:
         if not isinstance(event, Remembered):
             raise BadRecord(record.subject, record.seq, f"{event.type} is no memory")
         memory = Memory(event, record.seq)
-        outcome = None if event.run_id is None else self._decided.get(event.run_id)
-        if event.run_id is None or (outcome is not None and _committed(outcome, record.seq)):
-            self.held.append(memory)
-        elif outcome is None:
+        if event.run_id is not None and event.run_id not in self._decided:
             self._waiting.setdefault(event.run_id, []).append(memory)
+            return
+        places = None if event.run_id is None else self._decided[event.run_id]
+        if places is None or record.seq in places:
+            self.held.append(memory)
 
     @property
     def undecided(self) -> list[Memory]:
@@ -64,7 +67,3 @@ class MemoryFold:
     def of_run(self, run: RunId) -> list[Memory]:
         """What was written down in the turn of `run` that is still open."""
         return self._waiting.get(run, [])
-
-
-def _committed(outcome: Opened | Said | Passed | Revoked, seq: int) -> bool:
-    return not isinstance(outcome, Revoked) and (outcome.memories is None or seq in outcome.memories)

@@ -60,11 +60,11 @@ class MemoryLog:
 
     async def last(self, subject: str) -> Record | None:
         seq = self._last_seq(subject)
-        return self._there()[seq - 1] if seq else None
+        return self._records[seq - 1] if seq else None
 
     async def subjects(self, pattern: str) -> dict[str, int]:
         self._there()
-        return {name: len(seqs) for name, seqs in self._places.items() if seqs and matches(pattern, name)}
+        return {name: len(seqs) for name, seqs in self._places.items() if matches(pattern, name)}
 
     def _store(self, draft: Draft) -> int:
         check_draft(draft)
@@ -102,12 +102,12 @@ class MemoryLog:
     def _last_seq(self, pattern: str) -> int:
         records = self._there()
         if "*" not in pattern and ">" not in pattern:
-            return (self._places.get(pattern) or (0,))[-1]
+            return self._places.get(pattern, (0,))[-1]
         if pattern in self._newest:  # only what came since it was last asked for
             last, looked = self._newest[pattern]
-            last = next((one.seq for one in reversed(records[looked:]) if matches(pattern, one.subject)), last)
+            last = next((one.seq for one in reversed(records[looked:]) if _is_on(one, pattern)), last)
         else:
-            last = max((seqs[-1] for name, seqs in self._places.items() if seqs and matches(pattern, name)), default=0)
+            last = max((seqs[-1] for name, seqs in self._places.items() if matches(pattern, name)), default=0)
         self._newest[pattern] = last, len(records)
         return last
 
@@ -117,7 +117,10 @@ class MemoryLog:
             _, seq = heapq.heappop(self._expiring)
             record = self._records[seq - 1]
             self._records[seq - 1] = Record("", seq, record.time_s, {}, b"")
-            self._places[record.subject].remove(seq)
+            places = self._places[record.subject]
+            places.remove(seq)
+            if not places:
+                del self._places[record.subject]
             self._newest = {pattern: known for pattern, known in self._newest.items() if known[0] != seq}
         return self._records
 
@@ -136,15 +139,13 @@ class _MemoryTail:
 
     @property
     def caught_up(self) -> bool:
-        self._skip()
-        return self._place >= self._limit()
+        return self._peek() is None
 
     async def catch_up(self) -> Record | None:
-        self._skip()
-        if self._place >= self._limit():
-            return None
-        self._place += 1
-        return self._records()[self._place - 1]
+        record = self._peek()
+        if record is not None:
+            self._place += 1
+        return record
 
     async def next(self, timeout_s: float | None = None) -> Record | None:
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
@@ -173,16 +174,19 @@ class _MemoryTail:
     def wake(self) -> None:
         self._more.set()
 
-    def _limit(self) -> int:
-        return len(self._records()) if self._end is None else self._end
-
-    def _skip(self) -> None:
-        records, limit = self._records(), self._limit()
-        while self._place < limit and not self._wanted(records[self._place].subject):
+    def _peek(self) -> Record | None:
+        records = self._records()
+        end = len(records) if self._end is None else self._end
+        while self._place < end:
+            record = records[self._place]
+            if any(_is_on(record, pattern) for pattern in self._subjects):
+                return record
             self._place += 1
+        return None
 
-    def _wanted(self, subject: str) -> bool:
-        return subject != "" and any(matches(pattern, subject) for pattern in self._subjects)
+
+def _is_on(record: Record, pattern: str) -> bool:
+    return record.subject != "" and matches(pattern, record.subject)
 
 
 def _start(records: list[Record], after: int, since_s: float | None) -> int:

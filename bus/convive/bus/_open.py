@@ -8,16 +8,18 @@ from pathlib import Path
 import anyio
 
 from convive.bus._bus import Bus, Sync
-from convive.bus._connect import API_PATIENCE_S, Connection, connect
+from convive.bus._connect import API_PATIENCE_S, RETRY_S, Connection, connect
 from convive.bus._errors import BadName, BusUnavailable
 from convive.bus._jetstream import StreamPlan, open_log, stream_names
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._log import Log
-from convive.bus._server import embedded_server
+from convive.bus._server import EmbeddedServer, embedded_server
 
 URL_VARIABLE = "CONVIVE_NATS_URL"
 DEFAULT_DATA = Path(".convive")
 PARTITIONS = 16
+TAKEOVER_S = 5.0
+"""How long to look for the successor of a process that ran the embedded server and left."""
 
 
 @asynccontextmanager
@@ -47,17 +49,35 @@ async def open_bus(
     async with AsyncExitStack() as stack:
         wanted = url or (None if data is not None else environ.get(URL_VARIABLE))
         sync: Sync = "unknown"
-        if not wanted:
+        api_patience_s = min(patience_s, API_PATIENCE_S)
+        if wanted:
+            connection = await stack.enter_async_context(connect(wanted, api_patience_s))
+        else:
             server = await stack.enter_async_context(embedded_server(data or DEFAULT_DATA, fast=fast))
-            wanted = server.url
+            connection = await connect_embedded(stack, server, api_patience_s)
             sync = "lazy" if server.fast else "always"
-        connection = await stack.enter_async_context(connect(wanted, min(patience_s, API_PATIENCE_S)))
         publisher = Publisher(connection, patience_s)
         await publisher.start()
         store = _Store(connection, publisher, prefix, partitions, replicas or connection.replicas)
         await store.check()
         where = connection.url
         yield Bus(store.partition, store.existing, prefix=prefix, partitions=partitions, where=where, sync=sync)
+
+
+async def connect_embedded(stack: AsyncExitStack, server: EmbeddedServer, patience_s: float) -> Connection:
+    """A connection to the embedded server, left with `stack`.
+
+    The process that runs it may have left just now: this one or another then takes it over, in a fraction of a second.
+    Raises BusUnavailable when nobody has within `TAKEOVER_S`.
+    """
+    deadline = anyio.current_time() + TAKEOVER_S
+    while True:
+        try:
+            return await stack.enter_async_context(connect(server.url, patience_s))
+        except BusUnavailable:
+            if anyio.current_time() > deadline:
+                raise
+            await anyio.sleep(RETRY_S)
 
 
 class _Store:
