@@ -27,7 +27,7 @@ BEFORE_ANYTHING_IS_OPENED: dict[tuple[str, ...], str] = {
     ("run", "--guests", "99"): "--guests 99: between 1 and ",
     ("run", "--turns", "0"): "this party: `turns`: expected 1 or more, found 0",
     ("run", "--remote", "zoe"): "--remote zoe: nobody of that name comes. Guests: ",
-    ("run", "--model", "claude"): "'claude' does not say which provider, as in provider/model.",
+    ("run", "--model", "claude"): "this party: `model`: 'claude' does not say which provider, as in provider/model.",
     ("run", "--model", "scriptde/party"): "there is no provider 'scriptde', which 'scriptde/party' asks for. Did you",
     ("run", "--model", "scripted/opera"): "there is no script 'opera'.",
     ("run", "--model", "local/no-such.gguf"): "local/no-such.gguf: cannot read no-such.gguf",

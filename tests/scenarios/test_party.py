@@ -2,11 +2,14 @@
 
 import pytest
 
+from convive.agents import FunctionSeat, Turn, default_models
+from convive.bus import HOST
 from convive.scenarios import Guest, Party, PartyError
 from convive.scenarios._guests import GUESTS
 from convive.scenarios._hosting import Wishes, wished_party
 from convive.scenarios._party import choose_guests, invite
 from convive.scenarios._party_file import party_from
+from convive.scenarios._play import participants
 
 ZOE = Guest(seat="zoe", name="Zoe", about="a baker")
 
@@ -104,3 +107,16 @@ def test_wishes_that_cannot_be_met_say_which_and_what_was_expected(wishes: Wishe
         wished_party(wishes)
     assert complaint in str(error.value)
     assert len(str(error.value)) < 250
+
+
+async def speak(turn: Turn) -> str:
+    return turn.seat
+
+
+def test_a_guest_that_is_code_sits_nowhere_without_its_file() -> None:
+    party = Party(guests=(Guest.model_validate({"seat": "echo", "participant": FunctionSeat(speak)}),))
+    models = default_models()
+    assert set(participants(party, models, "scripted/party")) == {HOST, "echo"}
+    kept = Party.model_validate(party.public())
+    with pytest.raises(PartyError, match="Echo is code from a Python file"):
+        participants(kept, models, "scripted/party")

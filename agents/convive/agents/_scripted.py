@@ -129,7 +129,8 @@ def _longest_word(text: str) -> str:
 
 def _last_word(text: str) -> str:
     """In English the noun that a short question is about tends to stand last."""
-    return (re.findall(r"[^\W\d_]{4,}", text) or [""])[-1]
+    found: list[str] = re.findall(r"[^\W\d_]{4,}", text)
+    return found[-1] if found else ""
 
 
 _SHORT_TOPIC = 4

@@ -111,7 +111,7 @@ class _Hosts:
     async def _outcome(self, turn: Turn) -> Say | Pass:
         while True:
             try:
-                return await self._participants[turn.seat].take_turn(turn)
+                outcome = await self._participants[turn.seat].take_turn(turn)
             except ModelError as error:
                 if error.mendable:
                     raise
@@ -122,6 +122,11 @@ class _Hosts:
                 await anyio.sleep(max(0.1, turn_s * DOUBLE_WAITS))
                 turn.resumed = True
                 turn.to_remember.clear()
+            except Exception as error:
+                error.add_note(f"in the seat {turn.seat}, turn {turn.grant.turn}")
+                raise
+            else:
+                return _checked(outcome, turn)
 
     def _turn(self, held: _Held, *, resumed: bool) -> Turn:
         grant, opened = held.open_grant.grant, held.floor.opened
@@ -156,3 +161,9 @@ class _Hosts:
                 # What came first is no valid link, and the floor is still ours.
             else:
                 return
+
+
+def _checked(outcome: object, turn: Turn) -> Say | Pass:
+    if isinstance(outcome, Say | Pass):
+        return outcome
+    raise TypeError(f"{turn.seat} answered turn {turn.grant.turn} with {type(outcome).__name__}, not with Say or Pass")

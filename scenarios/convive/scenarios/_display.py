@@ -154,7 +154,9 @@ class TerminalDisplay(Display):
             case "speech":
                 return self._row(line.seat, line.speaker, Text(shown(line.text)))
             case "aside":
-                return self._row(line.seat, line.speaker, Text(shown(line.text), style="italic"))
+                return self._row(
+                    line.seat, line.speaker, Text.assemble((shown(line.text), "italic"), ("  (aside)", "dim"))
+                )
             case "stage":
                 return Text(shown(line.text), style="dim italic")
 

@@ -53,7 +53,8 @@ def _tell(error: Exception) -> NoReturn:
         typer.echo(f"convive: {_lines(text)}", err=True)
     if not known:
         first = next(_leaves(error))
-        what = _lines(f"{type(first).__name__}: {first}")
+        where = "".join(f" ({note})" for note in getattr(first, "__notes__", ()))
+        what = _lines(f"{type(first).__name__}: {first}{where}")
         typer.echo(f"convive: {what}. Run it again with --debug for the traceback.", err=True)
     raise typer.Exit(FAILED) from None
 

@@ -37,11 +37,12 @@ from convive.bus import (
     seat_name,
     slugify,
 )
-from convive.scenarios._commands import Where, tell
+from convive.scenarios._commands import Where, show_replay, tell
 from convive.scenarios._display import Display
 from convive.scenarios._party import Guest, Party, PartyError, choose_guests
 from convive.scenarios._party_file import load_party, party_from
 from convive.scenarios._play import Evening, find, guest_at, hold, new_name, new_seed, open_party, participants
+from convive.scenarios._watch import Span
 
 SCENARIOS = {"dinner-party": Party}
 
@@ -88,6 +89,10 @@ async def run_party(wishes: Wishes, where: Where, display: Display) -> None:
         participants(asked, models, _choice(wishes, asked).name)
         async with where.open() as bus:
             evening = await _evening(bus, wishes, asked)
+            if evening.over:
+                tell(f"{evening.conversation.id} is over.")
+                await show_replay(evening.conversation, display, Span(), None)
+                return
             choice = _choice(wishes, evening.party)
             seats = participants(evening.party, models, choice.name)
             _banner(evening, choice, where)

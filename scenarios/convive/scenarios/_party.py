@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from convive.agents import POLICIES, Participant, Plan
+from convive.agents import POLICIES, Participant, Plan, UnknownModel, split_model
 from convive.bus import HOST, BadName, ConviveError, seat_name
 from convive.scenarios._guests import GUESTS, TOPICS
 from convive.scenarios._guests import HOST as DEFAULT_HOST
@@ -16,6 +16,18 @@ MAX_TURNS = 10_000
 MAX_GUESTS = 64
 
 _Prose = Annotated[str, Field(max_length=4_000)]
+
+
+def _model_name(name: str) -> str:
+    if "/" not in name:
+        try:
+            split_model(name)
+        except UnknownModel as error:
+            raise ValueError(str(error)) from None
+    return name
+
+
+_ModelName = Annotated[str, AfterValidator(_model_name)]
 
 
 class PartyError(ConviveError):
@@ -36,7 +48,7 @@ class Guest(BaseModel):
     intention: _Prose = ""
     samples: tuple[_Prose, ...] = ()
     openers: tuple[_Prose, ...] = ()
-    model: str | None = None
+    model: _ModelName | None = None
     remote: bool = False
     coded: bool = False
     participant: Participant | None = Field(default=None, exclude=True)
@@ -76,7 +88,7 @@ class Party(BaseModel):
     policy: Literal["round-robin", "addressed"] = "addressed"
     turns: Annotated[int, Field(ge=1, le=MAX_TURNS)] = 12
     turn_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
-    model: str | None = None
+    model: _ModelName | None = None
     seed: int | None = None
 
     @field_validator("guests")

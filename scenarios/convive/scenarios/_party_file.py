@@ -133,6 +133,6 @@ def _missing(key: str) -> str:
 
 def _nearest(place: Sequence[int | str]) -> str:
     model: type[BaseModel] = Guest if len(place) > 1 else Party
-    keys = [name for name in model.model_fields if name != "participant"]
+    keys = [name for name in model.model_fields if name not in ("participant", "coded")]
     near = difflib.get_close_matches(str(place[-1]), keys, n=1)
     return f"; did you mean `{near[0]}`?" if near else f"; known keys: {', '.join(keys)}"

@@ -34,6 +34,7 @@ class Evening:
     party: Party
     run: RunContext
     resumed: bool
+    over: bool = False
 
     def with_participants(self, asked: Party) -> "Evening":
         """The same evening with the participants that a Python file brings for its seats."""
@@ -56,13 +57,14 @@ async def find(bus: Bus, name: str) -> Evening | None:
     """The party of that name that was opened before, or None. Raises BadName or PartyError."""
     try:
         conversation = await bus.existing(name)
-        opened = (await conversation.floor()).opened
+        floor = await conversation.floor()
     except UnknownConversation:
         return None
+    opened = floor.opened
     assert opened is not None  # noqa: S101 - `floor` raises otherwise
     setting = opened.setting if isinstance(opened.setting, Mapping) else {}
     party = party_from(setting, f"conversation {name}")
-    return Evening(conversation, party, RunContext.root(opened.run_id), resumed=True)
+    return Evening(conversation, party, RunContext.root(opened.run_id), True, floor.closed is not None)
 
 
 async def open_party(bus: Bus, name: str, party: Party) -> Evening:

@@ -93,7 +93,8 @@ class TableGuest:
 
         def refine(text: str) -> str | Retry:
             if not self._small:
-                return clean(text, scene) or Retry("nothing that could be said aloud", fallback="")
+                plain = " ".join(text.split())
+                return clean(text, scene) or Retry("nothing that could be said aloud", fallback=plain)
             tries.append(f"{start}{text}")
             said = best(tries, scene, limit)
             # The last try need not shine, it must only do.
