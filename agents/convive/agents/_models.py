@@ -1,13 +1,16 @@
 """Names of models (`provider/model`) and what they stand for."""
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Protocol, runtime_checkable
 
 from convive.agents._errors import UnknownModel
+from convive.agents._failover import FailoverModel
 from convive.agents._model import Model
+from convive.agents._providers import Factory, installed_provider, installed_providers
 
 PROVIDERS = ("anthropic", "local", "scripted")
 ANTHROPIC_DEFAULT = "anthropic/claude-sonnet-4-6"
@@ -44,14 +47,14 @@ def choose_model(explicit: str | None, env: Mapping[str, str], local_available: 
     return Choice(SCRIPTED_DEFAULT, "no key, no local model: canned lines")
 
 
-def split_model(name: str, providers: Iterable[str] = PROVIDERS) -> tuple[str, str]:
+def split_model(name: str, providers: Iterable[str] | None = None) -> tuple[str, str]:
     """Provider and model, split at the first slash; a model's own name may hold more of them.
 
     Raises UnknownModel, with a suggestion, for a name without a provider, without a model, or with a provider
-    that is not one of `providers`.
+    that is not one of `providers`; by default these are the shipped ones and those of installed packages.
     """
-    known = tuple(providers)
     provider, slash, model = name.partition("/")
+    known = _with_installed(PROVIDERS, provider) if providers is None else tuple(providers)
     if slash and provider in known and model:
         return provider, model
     if slash and provider in known:
@@ -63,6 +66,12 @@ def split_model(name: str, providers: Iterable[str] = PROVIDERS) -> tuple[str, s
     guess = _guess(name, known)
     hint = f'Did you mean "{guess}"? ' if guess else ""
     raise UnknownModel(f"{problem}. {hint}The providers are: {', '.join(known)}.")
+
+
+def _with_installed(providers: Iterable[str], wanted: str) -> tuple[str, ...]:
+    """These providers, and where the wanted one is not among them, those of installed packages: finding them costs."""
+    known = tuple(providers)
+    return known if wanted in known else tuple(dict.fromkeys((*known, *installed_providers())))
 
 
 def _guess(name: str, providers: tuple[str, ...]) -> str:
@@ -87,32 +96,76 @@ def _guess(name: str, providers: tuple[str, ...]) -> str:
 class Models:
     """Makes models by name, one object for each name, and closes them all.
 
-    A factory gets the model's part of the name, what follows the first slash.
+    A factory gets the model's part of the name, what follows the first slash. `installed`: behind these factories,
+    also find the providers of installed packages (entry points of the group `convive.models`).
     """
 
-    def __init__(self, factories: Mapping[str, Callable[[str], Model]]) -> None:
+    def __init__(self, factories: Mapping[str, Factory], *, installed: bool = False) -> None:
         self._factories = dict(factories)
+        self._installed = installed
         self._made: dict[str, Model] = {}
         self._stack = AsyncExitStack()
 
     def resolve(self, name: str) -> Model:
         """The model of that name. Raises UnknownModel, and what the provider's factory raises."""
         if name not in self._made:
-            provider, model = split_model(name, self._factories)
-            made = self._factories[provider](model)
+            made = self._make(name)
             if isinstance(made, _Closable):
                 self._stack.push_async_callback(made.aclose)
             self._made[name] = made
         return self._made[name]
+
+    def resolve_all(self, names: Iterable[str]) -> Model:
+        """One model that asks these in order until one answers (`FailoverModel`); with one name, that model itself.
+
+        Raises as `resolve` for each of the names, and ValueError without any.
+        """
+        models = [self.resolve(name) for name in dict.fromkeys(names)]
+        return models[0] if len(models) == 1 else FailoverModel(models)
 
     async def aclose(self) -> None:
         """Close every model made so far, also when closing one of them fails; the last failure is raised."""
         self._made.clear()
         await self._stack.aclose()
 
+    def _make(self, name: str) -> Model:
+        provider = name.partition("/")[0]
+        known = _with_installed(self._factories, provider) if self._installed else self._factories
+        provider, model = split_model(name, known)
+        factory = self._factories.get(provider)
+        if factory is None and self._installed:
+            factory = installed_provider(provider)
+        if factory is None:
+            raise UnknownModel(f"the package that offers the provider {provider!r} was uninstalled meanwhile")
+        return factory(model)
 
-def default_models() -> Models:
-    """The shipped providers. Each is imported when the first model of it is asked for."""
+
+_stand_in: ContextVar[Models | None] = ContextVar("convive.agents.models", default=None)
+
+
+@contextmanager
+def standing_in(models: Models) -> Generator[None]:
+    """Within the block, and in tasks that it starts, `default_models()` gives these."""
+    before = _stand_in.get()
+    _stand_in.set(models)
+    try:
+        yield
+    finally:
+        # Not `reset`: the fixtures of some test runners end in another context than they began in.
+        _stand_in.set(before)
+
+
+def stood_in() -> bool:
+    """Whether other models stand in for the default ones, so that what is looked up here is not for keeps."""
+    return _stand_in.get() is not None
+
+
+def default_models(own: Mapping[str, Factory] | None = None) -> Models:
+    """The shipped providers, and those of installed packages where no shipped one has that name.
+
+    Each is imported when the first model of it is asked for. `own` factories go before both. Inside `fake_models()`
+    the fakes are given instead, which belong to that block.
+    """
 
     def anthropic(model: str) -> Model:
         from convive.agents._anthropic import AnthropicModel
@@ -129,4 +182,5 @@ def default_models() -> Models:
 
         return scripted_model(model)
 
-    return Models({"anthropic": anthropic, "local": local, "scripted": scripted})
+    shipped: dict[str, Factory] = {"anthropic": anthropic, "local": local, "scripted": scripted}
+    return _stand_in.get() or Models({**shipped, **(own or {})}, installed=True)

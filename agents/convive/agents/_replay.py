@@ -81,6 +81,4 @@ class ReplayModel:
 def _answer(recorded: ModelAnswered | Answer) -> Answer:
     if isinstance(recorded, Answer):
         return recorded
-    return Answer(
-        parts=recorded.parts, stop_reason=recorded.stop_reason, usage=recorded.usage, model=recorded.model
-    )
+    return Answer(parts=recorded.parts, stop_reason=recorded.stop_reason, usage=recorded.usage, model=recorded.model)

@@ -86,19 +86,11 @@ def provider_names(names: Iterable[str]) -> dict[str, str]:
     plain = {name: re.sub(r"[^A-Za-z0-9_-]+", "_", name) for name in names}
     count = Counter(plain.values())
     return {
-        name: short if short == name and len(name) <= _MOST or count[short] == 1 and _sayable(short) else _told(name)
+        name: short
+        if _FITS.fullmatch(short) and short.strip("_-") and (short == name or count[short] == 1)
+        else f"{short[: _MOST - 9]}_{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
         for name, short in plain.items()
     }
-
-
-def _sayable(name: str) -> bool:
-    return len(name) <= _MOST and name.strip("_-") != ""
-
-
-def _told(name: str) -> str:
-    """The name as far as it goes, with a digest of the whole."""
-    digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)[: _MOST - 9]}_{digest}"
 
 
 def _function(handler: SchemaHandler) -> Callable[..., object]:

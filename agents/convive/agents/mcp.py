@@ -8,7 +8,6 @@
 Needs the package `mcp`, which is not part of a plain installation: `pip install "convive[mcp]"`.
 """
 
-import json
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
@@ -16,7 +15,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
@@ -24,13 +22,25 @@ from pydantic import JsonValue
 
 from convive.agents._agent import Agent
 from convive.agents._journal import Place
-from convive.agents._schema import BadTool, clean, json_of, jsonable
+from convive.agents._mcp_bounds import (
+    MESSAGE_CHARS,
+    Keeper,
+    Reports,
+    Updates,
+    cut,
+    failed,
+    first_line,
+    public_url,
+    root_of,
+)
+from convive.agents._schema import BadTool, clean, json_of
 from convive.agents._schema_tool import provider_names, schema_tool
 from convive.agents._served import Expose, call_served, served_tools
-from convive.agents._tools import Tool, ToolContext, ToolError
+from convive.agents._tools import Tool, ToolContext
 from convive.bus import ConviveError
 
 try:
+    import httpx2
     from mcp import Client, ClientSession, MCPError, StdioServerParameters, stdio_server, types
     from mcp.client.streamable_http import streamable_http_client
     from mcp.server import Server, ServerRequestContext
@@ -43,9 +53,11 @@ __all__ = ["McpLimits", "McpServer", "McpUnavailable", "mcp_server", "mcp_tools"
 
 _MOST_PAGES = 100
 _DESCRIPTION_CHARS = 8_000
-_MESSAGE_CHARS = 2_000
-_CLOSED = (types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT)
+_HTTP_S = 30
 _log = logging.getLogger("convive.agents")
+
+Filter = Collection[str] | Callable[[str], bool]
+"""Which tools of a server to take: its own names for them, or a function of the name."""
 
 
 class McpUnavailable(ConviveError):
@@ -74,7 +86,7 @@ async def mcp_tools(
     session: Client | ClientSession | None = None,
     env: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
-    filter: Collection[str] | Callable[[str], bool] | None = None,
+    filter: Filter | None = None,
     prefix: str = "",
     limits: McpLimits = McpLimits(),
 ) -> AsyncGenerator[list[Tool]]:
@@ -82,40 +94,37 @@ async def mcp_tools(
 
     Give one of: `command`, which is started with `env` beside a few safe variables and stopped with the block;
     `url` of a streamable HTTP endpoint, asked with `headers`; `session`, a connection of yours, which stays open.
-    `filter`: the server's names of the tools to take, or a function of the name. `prefix` goes before each name.
+    `filter`: which tools to take, by the server's names. `prefix` goes before each name.
 
     The server's progress becomes live updates, all of them before the result. Its errors go to the model. Text is
     the result; images, sound, files and structured content become artifacts. Tools are listed once. A connection
     that breaks is not made again: calls then fail, and the model is told.
 
-    Raises McpUnavailable, and BadTool when `filter` names a tool that is not there.
+    Raises McpUnavailable, and BadTool when `filter` names a tool that is not there, or the tools are too many.
     """
-    if sum(each is not None for each in (command, url, session)) != 1 or command is not None and not command:
+    if sum(each is not None for each in (command, url, session)) != 1 or (command is not None and not command):
         raise TypeError("mcp_tools takes exactly one of command=[...], url=... and session=...")
-    where = "the MCP session" if session else f"MCP server {_public(url) if url else command[0] if command else ''}"
+    where = "the MCP session" if command is None else f"MCP server {command[0]}"
+    where = where if url is None else f"MCP server {public_url(url)}"
     failure: Exception | None = None
     # The deadline is for connecting: once that is done it is lifted, and the scope only frames the block.
     scope = anyio.CancelScope(deadline=anyio.current_time() + limits.connect_s)
     try:
         with scope:
             async with AsyncExitStack() as stack:
-                connection = session or await stack.enter_async_context(_client(stack, command, url, env, headers))
-                link = _Link(connection, where, limits)
-                tools = await _listed(link, filter, prefix)
+                link = _Link(session or await _connected(stack, command, url, env, headers), where, limits)
+                found = await _listed(link)
                 scope.deadline = math.inf
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 try:
-                    yield tools
+                    yield _tools(link, _wanted(link, found, filter), prefix)
                 except Exception as error:  # noqa: BLE001 - raised again below, outside of the groups that would wrap it
                     failure = error
                 finally:
                     link.closed = session is None
     except Exception as error:
-        reason = _root(error)
-        if isinstance(reason, ConviveError):
-            raise reason from None
         if failure is None:
-            raise McpUnavailable(f"{where}: {_line(reason)}") from error
+            raise McpUnavailable(f"{where}: {first_line(root_of(error))}") from error
         _log.warning("%s could not be closed well", where, exc_info=error)
     if failure is not None:
         raise failure
@@ -123,19 +132,209 @@ async def mcp_tools(
         raise McpUnavailable(f"{where} gave no list of its tools within {limits.connect_s:g} s.")
 
 
+def mcp_server(
+    agent: Agent,
+    expose: Expose = "agent",
+    *,
+    name: str | None = None,
+    version: str = "",
+    instructions: str | None = None,
+    tool_name: str | None = None,
+    description: str | None = None,
+    place: Place | None = None,
+    deps: object = None,
+) -> "McpServer":
+    """Serve an agent: as one tool that takes `{prompt}` and gives text, or its tools, or both.
+
+    `name`, `version` and `instructions` are the server's; `tool_name` and `description` the agent's as a tool.
+    Each call is a run of its own, whose journal goes to `place` (by default nowhere that lasts); `deps` are handed
+    to the agent's tools. Tools that may have to wait for a person are left out. Raises BadTool when nothing is left
+    to serve or two tools share a name, and UnknownModel.
+    """
+    tools = served_tools(agent, expose, tool_name, description)
+    agent.settings()  # a model that is not there is better missed now than by a caller
+    listing = types.ListToolsResult(
+        tools=[
+            types.Tool(name=each.name, description=each.spec.description, input_schema=each.spec.input_schema)
+            for each in tools.values()
+        ]
+    )
+
+    async def on_list_tools(
+        context: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        return listing.model_copy()
+
+    async def on_call_tool(
+        context: ServerRequestContext[Any], params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        if params.name not in tools:
+            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}. Tools: {', '.join(tools)}.")
+        outcome = await call_served(
+            tools,
+            params.name,
+            params.arguments or {},
+            place=place,
+            deps=deps,
+            on_update=Reports(context.session.report_progress),
+        )
+        return types.CallToolResult(
+            content=[types.TextContent(type="text", text=outcome.content)], is_error=outcome.is_error
+        )
+
+    return McpServer(
+        Server(
+            name or agent.name,
+            version=version,
+            instructions=instructions,
+            on_list_tools=on_list_tools,
+            on_call_tool=on_call_tool,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class McpServer:
+    """An agent as an MCP server. `server` is the package's own object, for other transports: it makes an ASGI
+    application for HTTP (`server.streamable_http_app()`).
+
+    A call that its client cancels, or that is under way when the connection ends, cancels the run.
+    """
+
+    server: Server[Any]
+
+    async def serve_stdio(self) -> None:
+        """Serve one client over stdin and stdout until it closes stdin. What is printed meanwhile goes to stderr."""
+        async with stdio_server() as (incoming, outgoing):
+            await self.server.run(incoming, outgoing, self.server.create_initialization_options())
+
+    def connect(self) -> AbstractAsyncContextManager[Client]:
+        """A client of the official package, connected inside this process."""
+        return Client(self.server)
+
+
 @dataclass(slots=True)
 class _Link:
+    """A connection, owned or not, and whether the block that it lasts for is over."""
+
     session: Client | ClientSession
     where: str
     limits: McpLimits
     closed: bool = False
 
 
-def _client(
+async def _connected(
     stack: AsyncExitStack,
     command: Sequence[str] | None,
     url: str | None,
     env: Mapping[str, str] | None,
     headers: Mapping[str, str] | None,
 ) -> Client:
-    raise NotImplementedError
+    me = types.Implementation(name="convive", version=installed_version("convive"))
+    if command is not None:
+        started = StdioServerParameters(command=command[0], args=list(command[1:]), env=dict(env or {}))
+        client = Client(started, client_info=me)
+    else:
+        # The package takes headers only in a client of the HTTP library that it is built on.
+        timeout = httpx2.Timeout(_HTTP_S, read=None)  # a call has a deadline of its own
+        http = await stack.enter_async_context(httpx2.AsyncClient(headers=dict(headers or {}), timeout=timeout))
+        client = Client(streamable_http_client(url or "", http_client=http), client_info=me)
+    return await stack.enter_async_context(client)
+
+
+async def _listed(link: _Link) -> Mapping[str, types.Tool]:
+    """All tools of the server by its own names."""
+    session = link.session.session if isinstance(link.session, Client) else link.session
+    found: dict[str, types.Tool] = {}
+    cursor: str | None = None
+    for _ in range(_MOST_PAGES):
+        page = await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor))
+        for each in page.tools:
+            found.setdefault(each.name, each)
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+    raise ValueError(f"its list of tools has more than {_MOST_PAGES} pages")
+
+
+def _wanted(link: _Link, found: Mapping[str, types.Tool], filter: Filter | None) -> list[types.Tool]:
+    if filter is not None and not callable(filter):
+        unknown = sorted(set(filter) - found.keys())
+        if unknown:
+            raise BadTool(f"{link.where} has no tool {unknown[0]!r}. It has: {', '.join(found) or 'none'}.")
+        wanted = [each for name, each in found.items() if name in filter]
+    else:
+        wanted = [each for name, each in found.items() if filter is None or filter(name)]
+    if len(wanted) > link.limits.tools:
+        raise BadTool(f"{link.where} has {len(wanted)} tools. Take fewer (`filter=`) or allow more (`limits=`).")
+    return wanted
+
+
+def _tools(link: _Link, wanted: Sequence[types.Tool], prefix: str) -> list[Tool]:
+    names = provider_names(f"{prefix}{each.name}" for each in wanted)
+    made = [_tool(link, each, names[f"{prefix}{each.name}"]) for each in wanted]
+    return [each for each in made if each is not None]
+
+
+def _tool(link: _Link, listed: types.Tool, name: str) -> Tool | None:
+    async def call(context: ToolContext, arguments: dict[str, JsonValue]) -> str:
+        return await _called(link, listed.name, arguments, context)
+
+    description = clean(listed.description or listed.title or "")[:_DESCRIPTION_CHARS]
+    try:
+        return schema_tool(name, description, listed.input_schema, call, timeout_s=link.limits.call_s)
+    except BadTool as error:
+        _log.warning("%s: a tool is left out: %s", link.where, error)
+        return None
+
+
+async def _called(link: _Link, name: str, arguments: dict[str, JsonValue], context: ToolContext) -> str:
+    """The text of a result; the rest of it becomes artifacts. Raises ToolError."""
+    if link.closed:
+        raise failed("mcp_closed", f"The connection to {link.where} was closed.")
+    updates = Updates(context)
+    try:
+        result = await link.session.call_tool(name, arguments, progress_callback=updates)
+        await updates.settle()
+    except MCPError as error:
+        detail = json_of(error.data)
+        known = {} if error.data is None or len(detail) > MESSAGE_CHARS else {"data": error.data}
+        raise failed("mcp_error", error.message, code=error.code, **known) from None
+    except (RuntimeError, ValueError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+        # A result that breaks the protocol or the tool's own output schema, or a connection half gone.
+        raise failed("mcp_failed", f"{link.where} gave no usable result: {first_line(error)}") from None
+    finally:
+        updates.over = True
+    text = cut(_text_of(result, Keeper(context, link.limits.artifact_bytes)), link.limits.text_chars)
+    if result.is_error:
+        raise failed("tool_failed", text)
+    return text
+
+
+def _text_of(result: types.CallToolResult, keep: Keeper) -> str:
+    """What the model reads of a result."""
+    read = [_block(block, keep) for block in result.content]
+    if result.structured_content is not None:
+        written = keep.structured(result.structured_content)
+        # A server that also says it in text has said it all there.
+        if not any(isinstance(block, types.TextContent) for block in result.content):
+            read.append(written)
+    return "\n".join(read) or "(nothing was returned)"
+
+
+def _block(block: types.ContentBlock, keep: Keeper) -> str:
+    match block:
+        case types.TextContent():
+            return clean(block.text)
+        case types.ImageContent():
+            return keep.file("image", block.mime_type, block.data)
+        case types.AudioContent():
+            return keep.file("audio", block.mime_type, block.data)
+        case types.ResourceLink():
+            about = "".join(f", {part}" for part in (block.mime_type, block.description) if part)
+            return clean(f"[resource {block.name}: {block.uri}{about}]")
+        case types.EmbeddedResource():
+            inside = block.resource
+            if isinstance(inside, types.TextResourceContents):
+                return clean(f"[resource {inside.uri}]\n{inside.text}")
+            return keep.file("file", inside.mime_type or "unknown type", inside.blob, uri=str(inside.uri))
