@@ -81,8 +81,8 @@ class _Answers:
     def __init__(self, script: Script) -> None:
         if isinstance(script, str):
             raise TypeError(f"a script is a list of answers: [{script[:40]!r}]")
-        self.function = None if isinstance(script, Sequence) else script
         self.queue = deque[Scripted](() if callable(script) else script)
+        self.function = None if isinstance(script, Sequence) else script
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from convive.bus import DEFAULT_DATA, ConviveError
+from convive.bus import DEFAULT_DATA, Conversation, ConviveError
 from convive.scenarios import _commands as commands
 from convive.scenarios import _hosting as hosting
 from convive.scenarios._doctor import examine
@@ -91,13 +92,7 @@ def replay(
 ) -> None:
     """Show what was said."""
     display = commands.display_for(plain=plain, as_json=as_json)
-
-    async def work() -> None:
-        span = _span(first, last)
-        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
-            await commands.show_replay(await bus.existing(conversation), display, span, speed)
-
-    go(work)
+    _at(url, data, conversation, lambda there, _: commands.show_replay(there, display, _span(first, last), speed))
 
 
 @app.command()
@@ -111,14 +106,12 @@ def follow(
 ) -> None:
     """Watch a conversation until it is over."""
     display = commands.display_for(plain=plain, as_json=as_json)
-
-    async def work() -> None:
-        span = _span(first, None)
-        where = commands.Where(url, data)
-        async with where.open_existing(dict(os.environ)) as bus:
-            await commands.show_live(await bus.existing(conversation), display, span, where.options)
-
-    go(work)
+    _at(
+        url,
+        data,
+        conversation,
+        lambda there, where: commands.show_live(there, display, _span(first, None), where.options),
+    )
 
 
 @app.command()
@@ -130,12 +123,7 @@ def memory(
     data: Data = None,
 ) -> None:
     """Show what the guests keep to themselves."""
-
-    async def work() -> None:
-        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
-            await commands.show_memory(await bus.existing(conversation), seat, as_json=as_json)
-
-    go(work)
+    _at(url, data, conversation, lambda there, _: commands.show_memory(there, seat, as_json=as_json))
 
 
 @app.command()
@@ -147,12 +135,7 @@ def say(
     data: Data = None,
 ) -> None:
     """Say something without having the floor; the guests take it up."""
-
-    async def work() -> None:
-        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
-            await commands.interject(await bus.existing(conversation), name, " ".join(text))
-
-    go(work)
+    _at(url, data, conversation, lambda there, _: commands.interject(there, name, " ".join(text)))
 
 
 @app.command()
@@ -202,6 +185,22 @@ def doctor(model: Model = None, url: Url = None, data: Data = None) -> None:
         if bad:
             need = "needs" if bad == 1 else "need"
             raise ConviveError(f"{bad} of these {need} attention; each line says what to do.")
+
+    go(work)
+
+
+def _at(
+    url: str | None,
+    data: Path | None,
+    conversation: str,
+    act: Callable[[Conversation, commands.Where], Coroutine[Any, Any, None]],
+) -> None:
+    """Do something with a conversation that exists."""
+    where = commands.Where(url, data)
+
+    async def work() -> None:
+        async with where.open_existing(dict(os.environ)) as bus:
+            await act(await bus.existing(conversation), where)
 
     go(work)
 
