@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
@@ -328,7 +329,7 @@ async def test_a_call_that_is_cancelled_is_cancelled_on_the_server() -> None:
 
     async with Client(server, mode="legacy") as client, mcp_tools(session=client) as (tool,):
         async with anyio.create_task_group() as group:
-            group.start_soon(use, tool, {})
+            group.start_soon(partial(use, tool, {}))
             await started.wait()
             group.cancel_scope.cancel()
         with anyio.fail_after(10):
@@ -343,9 +344,9 @@ async def test_a_session_of_yours_stays_open_and_no_two_sources_are_taken() -> N
                 raise RuntimeError("mine")
         async with mcp_tools(session=client.session, filter=["read"]) as (read,):
             assert (await use(read, {"path": "b"})).content == "contents of b"
-        for sources in ({}, {"session": client, "url": "http://x"}, {"command": []}):
+        for sources in (mcp_tools(), mcp_tools(session=client, url="http://x"), mcp_tools(command=[])):
             with pytest.raises(TypeError, match="exactly one"):
-                async with mcp_tools(**sources):
+                async with sources:
                     pass
     with pytest.raises(McpUnavailable, match="the MCP session"):
         async with mcp_tools(session=client):
@@ -357,7 +358,9 @@ async def test_a_session_of_yours_stays_open_and_no_two_sources_are_taken() -> N
 SERVER = """
 import os, sys
 from pathlib import Path
-from mcp.server import MCPServer
+import anyio
+from mcp import MCPError, stdio_server
+from mcp.server import MCPServer, Server
 
 server = MCPServer("files")
 record = Path(sys.argv[1])
@@ -376,13 +379,16 @@ async def vanish() -> str:
     "Be gone."
     os._exit(3)
 
-if "no-list" in sys.argv:
-    async def refuse(context, params):
-        raise ValueError("no list today")
-    server._lowlevel_server.add_request_handler("tools/list", __import__("mcp").types.PaginatedRequestParams, refuse)
+async def refuse(context, params):
+    raise MCPError(-32603, "no list today")
+
+async def without_tools():
+    async with stdio_server() as streams:
+        bare = Server("bare", on_list_tools=refuse)
+        await bare.run(*streams, bare.create_initialization_options())
 
 note("started")
-server.run("stdio")
+anyio.run(without_tools) if "no-list" in sys.argv else server.run("stdio")
 note("ended")
 """
 
@@ -555,8 +561,12 @@ async def test_progress_of_another_server_keeps_its_numbers_as_far_as_they_grow(
         told.append((progress, total, message))
 
     reports = Reports(report)
-    for value in ({"progress": 5, "total": 9, "message": "a"}, {"progress": 4}, "b", {"message": "c"}, {"x": 1}, None):
-        await reports(value)
+    await reports({"progress": 5, "total": 9, "message": "a"})
+    await reports({"progress": 4, "total": 9})
+    await reports("b")
+    await reports({"message": "c"})
+    await reports({"x": 1})
+    await reports(None)
     assert told == [
         (5, 9, "a"),
         (6, None, None),
@@ -683,6 +693,21 @@ async def test_agent_and_tools_are_served_together_unless_their_names_clash() ->
         mcp_server(Agent("refund", model=model, tools=[refund]), "both")
     with pytest.raises(BadTool, match="no tool that could be served"):
         mcp_server(Agent("ada", model=model), "tools")
+
+
+@dataclass(frozen=True)
+class Guarded(Tool):
+    needs_approval: bool = True
+
+
+async def test_a_tool_that_waits_for_a_person_is_not_served() -> None:
+    """G82, G99"""
+    guarded = Guarded(refund.spec, refund.function, refund.parameters)
+    agent = Agent("ada", model=ScriptedModel([]), tools=[guarded])
+    async with mcp_server(agent, "both").connect() as client:
+        assert [each.name for each in (await client.list_tools()).tools] == ["ada"]
+        with pytest.raises(MCPError, match="Unknown tool"):
+            await client.call_tool("refund", {"order": "7"})
 
 
 async def test_an_agent_behind_mcp_is_a_run_of_its_own_even_in_the_same_process() -> None:

@@ -68,9 +68,9 @@ def test_a_price_that_is_known_in_part_makes_a_cost_of_at_least_that() -> None:
 def test_a_sum_is_whole_only_when_each_of_its_parts_is() -> None:
     assert (Cost(1.0) + Cost(2.0)).amount == 3.0
     assert Cost(1.0) + TABLE.unknown() == Cost(1.0, complete=False)
-    assert str(Cost(0.25)) == "0.2500 USD"
+    assert [str(Cost(amount)) for amount in (0.25, 0.000012, 0.0)] == ["0.2500 USD", "0.000012 USD", "0.0000 USD"]
     with pytest.raises(ValueError, match="USD and EUR cannot be added up"):
-        Cost(1.0) + Cost(1.0, currency="EUR")
+        _ = Cost(1.0) + Cost(1.0, currency="EUR")
     assert Prices({"a/*": WHOLE}, currency="EUR").cost(MILLION, "a/b").currency == "EUR"
 
 

@@ -449,13 +449,15 @@ async def test_a_doubled_seat_in_two_processes_on_a_real_server_says_each_turn_o
 
 async def test_two_processes_in_one_seat_ask_the_model_once_and_neither_fails(table: Conversation) -> None:
     model = ScriptedModel(["hello"])  # a second request would be an error
-    async with seated(table, ada=AgentSeat(Agent("ada", model=model))):
-        async with seated(table, ada=AgentSeat(Agent("ada", model=model))):
-            await anyio.wait_all_tasks_blocked()  # both sit there when the grant comes
-            open_grant = await grant(table)
-            floor = await turn_over(table, open_grant.seq)
-            assert (floor.said_turns, len(model.requests)) == (1, 1)
-            await table.close(floor, RUN)
+    async with (
+        seated(table, ada=AgentSeat(Agent("ada", model=model))),
+        seated(table, ada=AgentSeat(Agent("ada", model=model))),
+    ):
+        await anyio.wait_all_tasks_blocked()  # both sit there when the grant comes
+        open_grant = await grant(table)
+        floor = await turn_over(table, open_grant.seq)
+        assert (floor.said_turns, len(model.requests)) == (1, 1)
+        await table.close(floor, RUN)
 
 
 async def test_a_double_takes_over_when_the_process_that_had_the_turn_is_gone(table: Conversation) -> None:

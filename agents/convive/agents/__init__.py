@@ -12,13 +12,17 @@ from convive.agents._errors import (
     ModelUnreachable,
     UnknownModel,
 )
+from convive.agents._failover import FailoverModel, NoModelAnswered
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
 from convive.agents._local import local_available
+from convive.agents._mentions import Mentions, mention_rule, parse_mentions
 from convive.agents._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
 from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, ToolSpec, Usage
 from convive.agents._models import Choice, Models, choose_model, default_models, split_model
 from convive.agents._policies import POLICIES, Policy, addressed_next, round_robin
+from convive.agents._prices import Cost, Price, Prices, shipped_prices
+from convive.agents._providers import BrokenProvider
 from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
@@ -35,13 +39,17 @@ __all__ = [
     "Answer",
     "AskContext",
     "BadModelRequest",
+    "BrokenProvider",
     "Choice",
     "Close",
+    "Cost",
     "Decision",
+    "FailoverModel",
     "FirstOf",
     "FunctionSeat",
     "Grant",
     "Limits",
+    "Mentions",
     "Message",
     "Model",
     "ModelAccessDenied",
@@ -51,11 +59,14 @@ __all__ = [
     "ModelRetry",
     "ModelUnreachable",
     "Models",
+    "NoModelAnswered",
     "Participant",
     "Pass",
     "Place",
     "Plan",
     "Policy",
+    "Price",
+    "Prices",
     "Refine",
     "Report",
     "Request",
@@ -91,9 +102,12 @@ __all__ = [
     "has_tool_call",
     "host_seats",
     "local_available",
+    "mention_rule",
+    "parse_mentions",
     "prompt",
     "round_robin",
     "run_options",
+    "shipped_prices",
     "split_model",
     "standby",
     "step_count_is",

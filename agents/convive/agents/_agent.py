@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from convive.agents._frame import current_frame
 from convive.agents._journal import Place
+from convive.agents._models import stood_in
 from convive.agents._options import (
     OPTION_NAMES,
     RUN_OPTION_NAMES,
@@ -63,7 +64,7 @@ class Agent:
 
     def settings(self, **options: Unpack[AgentOptions]) -> Settings:
         """The agent's configuration with its model found, and with what `options` override. Raises UnknownModel."""
-        if not options and self._own is not None:
+        if not options and self._own is not None and not stood_in():
             return self._own
         given = {**self._options, **options}
         if options:
@@ -71,7 +72,8 @@ class Agent:
             settings = replace(settings_of(given, model_of(given)), name=self.name)
         else:
             settings = replace(self._unresolved, model=model_of(given))
-            object.__setattr__(self, "_own", settings)
+            if not stood_in():  # a fake is not for keeps
+                object.__setattr__(self, "_own", settings)
         return settings
 
     async def prompt(self, input: str | None = None, **options: Unpack[RunOptions]) -> AgentResult:

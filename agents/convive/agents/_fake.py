@@ -110,7 +110,8 @@ def fake_models(script: Script = (), by_model: Mapping[str, Script] | None = Non
     answers that are left over: look at `fake.left`.
 
     It works through `default_models()`, in this task and those that it starts, so give `models=fake` to an agent that
-    runs elsewhere. An agent with a model object or a `models=` of its own keeps that.
+    runs elsewhere, or whose provider is not installed. An agent with a model object or a `models=` of its own keeps
+    that.
     """
     fake = FakeModels(script, by_model)
     with standing_in(fake):

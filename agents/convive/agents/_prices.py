@@ -40,7 +40,8 @@ class Cost:
     def __str__(self) -> str:
         if not self.complete and self.known == 0:
             return "unknown"
-        return f"{'' if self.complete else 'at least '}{self.known:.4f} {self.currency}"
+        digits = 6 if 0 < self.known < 0.01 else 4
+        return f"{'' if self.complete else 'at least '}{self.known:.{digits}f} {self.currency}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,5 +111,5 @@ def _told(event: shown.AnyRunEvent) -> str | None:
 
 
 def _needs_somebody(served: Tool) -> bool:
-    """Whether a call may have to wait for a person or for the application: nobody is there to ask."""
-    return bool(getattr(served, "needs_approval", False)) or getattr(served, "client", False) is True
+    """Whether a call may have to wait for a person or for the application: here is nobody to ask."""
+    return bool(getattr(served, "needs_approval", False)) or getattr(served, "function", None) is None

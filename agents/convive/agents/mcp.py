@@ -204,7 +204,11 @@ class McpServer:
     server: Server[Any]
 
     async def serve_stdio(self) -> None:
-        """Serve one client over stdin and stdout until it closes stdin. What is printed meanwhile goes to stderr."""
+        """Serve one client over stdin and stdout until it closes stdin. What is printed meanwhile goes to stderr.
+
+        The package reads stdin in a thread that nothing interrupts: Ctrl-C, or cancelling the task, takes effect
+        when stdin is closed. SIGTERM ends the process at once.
+        """
         async with stdio_server() as (incoming, outgoing):
             await self.server.run(incoming, outgoing, self.server.create_initialization_options())
 

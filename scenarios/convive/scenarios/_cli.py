@@ -92,7 +92,7 @@ def replay(
 ) -> None:
     """Show what was said."""
     display = commands.display_for(plain=plain, as_json=as_json)
-    _at(url, data, conversation, lambda there, _: commands.show_replay(there, display, _span(first, last), speed))
+    _at(url, data, conversation, lambda there, _, span: commands.show_replay(there, display, span, speed), first, last)
 
 
 @app.command()
@@ -110,7 +110,8 @@ def follow(
         url,
         data,
         conversation,
-        lambda there, where: commands.show_live(there, display, _span(first, None), where.options),
+        lambda there, where, span: commands.show_live(there, display, span, where.options),
+        first,
     )
 
 
@@ -123,7 +124,7 @@ def memory(
     data: Data = None,
 ) -> None:
     """Show what the guests keep to themselves."""
-    _at(url, data, conversation, lambda there, _: commands.show_memory(there, seat, as_json=as_json))
+    _at(url, data, conversation, lambda there, *_: commands.show_memory(there, seat, as_json=as_json))
 
 
 @app.command()
@@ -135,7 +136,7 @@ def say(
     data: Data = None,
 ) -> None:
     """Say something without having the floor; the guests take it up."""
-    _at(url, data, conversation, lambda there, _: commands.interject(there, name, " ".join(text)))
+    _at(url, data, conversation, lambda there, *_: commands.interject(there, name, " ".join(text)))
 
 
 @app.command()
@@ -193,20 +194,19 @@ def _at(
     url: str | None,
     data: Path | None,
     conversation: str,
-    act: Callable[[Conversation, commands.Where], Coroutine[Any, Any, None]],
+    act: Callable[[Conversation, commands.Where, Span], Coroutine[Any, Any, None]],
+    first: str | None = None,
+    last: str | None = None,
 ) -> None:
-    """Do something with a conversation that exists."""
+    """Do something with a conversation that exists, or with a part of it."""
     where = commands.Where(url, data)
 
     async def work() -> None:
+        span = Span(place(first) if first else None, place(last) if last else None)
         async with where.open_existing(dict(os.environ)) as bus:
-            await act(await bus.existing(conversation), where)
+            await act(await bus.existing(conversation), where, span)
 
     go(work)
-
-
-def _span(first: str | None, last: str | None) -> Span:
-    return Span(place(first) if first else None, place(last) if last else None)
 
 
 def main(arguments: list[str] | None = None) -> Any:
