@@ -165,7 +165,7 @@ BusEvent = FloorEvent | AsideEvent | Remembered | Whispered
 _EVENTS: TypeAdapter[BusEvent] = TypeAdapter(Annotated[BusEvent, Field(discriminator="type")])
 
 CACHED_BYTES = 4_096
-"""Larger bodies are parsed anew each time, so that the bodies in the cache take 16 MB at most; their events come on top."""
+"""Larger bodies are parsed anew each time: the cached bodies take 16 MB at most, their events come on top."""
 
 
 def event_of(record: Record) -> BusEvent:
