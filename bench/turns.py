@@ -145,8 +145,8 @@ def main() -> None:
             print(json.dumps(figures))
         else:
             print(
-                f"sync {figures['sync']:8} {figures['us_per_turn']:7.0f} us a turn, bare script "
-                f"{figures['floor_us_per_turn']:7.0f} us: ratio {figures['ratio']:.2f}  peak {figures['peak_mb']:.0f} MB"
+                f"sync {figures['sync']:8} {figures['us_per_turn']:7.0f} us a turn, bare "
+                f"{figures['floor_us_per_turn']:7.0f} us: ratio {figures['ratio']}, peak {figures['peak_mb']:.0f} MB"
             )
             above = figures["overhead_bytes_per_turn"]
             print(f"{'':13} {figures['disk_bytes']:,} bytes on disk, {above} a turn above the text")
