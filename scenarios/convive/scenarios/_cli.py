@@ -124,7 +124,7 @@ def memory(
     data: Data = None,
 ) -> None:
     """Show what the guests keep to themselves."""
-    _at(url, data, conversation, lambda there, *_: commands.show_memory(there, seat, as_json=as_json))
+    _at(url, data, conversation, lambda there, _w, _s: commands.show_memory(there, seat, as_json=as_json))
 
 
 @app.command()
@@ -136,7 +136,7 @@ def say(
     data: Data = None,
 ) -> None:
     """Say something without having the floor; the guests take it up."""
-    _at(url, data, conversation, lambda there, *_: commands.interject(there, name, " ".join(text)))
+    _at(url, data, conversation, lambda there, _w, _s: commands.interject(there, name, " ".join(text)))
 
 
 @app.command()
