@@ -1,5 +1,6 @@
 """MCP both ways, against the official package's own servers and clients."""
 
+import math
 import socket
 import subprocess
 import sys
@@ -408,6 +409,7 @@ def recorded(program: Sequence[str]) -> list[str]:
 async def test_a_command_is_started_and_stopped_once(program: list[str]) -> None:
     """G98"""
     async with mcp_tools(command=program, env={"GREETING": "hello "}, filter=["read"]) as (read,):
+        assert anyio.current_effective_deadline() == math.inf, "the deadline is for connecting"
         assert (await use(read, {"path": "you"})).content == "hello you"
     assert recorded(program) == ["started", "ended"]
     assert error_of(await use(read, {"path": "you"}))["error"] == "mcp_closed"
@@ -567,6 +569,10 @@ async def test_progress_of_another_server_keeps_its_numbers_as_far_as_they_grow(
     await reports({"message": "c"})
     await reports({"x": 1})
     await reports(None)
+    await reports("\ud800" + "x" * 3_000)
+    long = told.pop()[2] or ""
+    assert long.startswith("?xxx")
+    assert long.endswith("[cut: 2000 of 3001 characters are shown]")
     assert told == [
         (5, 9, "a"),
         (6, None, None),

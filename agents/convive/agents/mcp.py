@@ -163,7 +163,7 @@ def mcp_server(
     async def on_list_tools(
         context: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
-        return listing.model_copy()
+        return listing
 
     async def on_call_tool(
         context: ServerRequestContext[Any], params: types.CallToolRequestParams
