@@ -154,3 +154,10 @@ def test_a_guest_is_named_by_the_display_name_by_its_last_word_and_by_the_seat()
         floor = fold_floor(Floor(), records.link(HOST, opened))
         floor = fold_floor(floor, records.aside("mara", Interjected(text=text)))
         assert addressed_next(floor) == "ivo", text
+
+
+def test_a_name_of_blanks_harms_nobody() -> None:
+    records = Records()
+    opened = Opened(run_id=run_number(0), topic="", chairs=(Chair(seat=ADA, name=" "), Chair(seat=BOB)))
+    floor = fold_floor(Floor(), records.link(HOST, opened))
+    assert addressed_next(fold_floor(floor, records.aside("mara", Interjected(text="Bob or Ada?")))) == BOB

@@ -511,6 +511,44 @@ async def test_words_that_no_log_takes_pass_the_turn_and_are_not_remembered(tabl
     assert (await table.world(ADA)).private[ADA].memory.held == []
 
 
+async def test_memories_that_no_log_takes_are_left_out_and_the_words_are_said(table: Conversation) -> None:
+    async def ramble(turn: Turn) -> Say:
+        turn.remember("x" * 2_000_000)
+        return Say("Short.")
+
+    async with seated(table, ada=Acting(ramble)):
+        open_grant = await grant(table)
+        floor = await turn_over(table, open_grant.seq)
+        assert floor.heard is not None
+        assert floor.heard.text == "Short."
+        await table.close(floor, RUN)
+    assert (await table.world(ADA)).private[ADA].memory.held == []
+
+
+async def test_a_double_leaves_the_turn_to_the_other_while_that_shows_signs_of_life(table: Conversation) -> None:
+    asked = 0
+
+    async def slowly() -> None:
+        # Longer than a quarter of the turn's time, with a journal and live text that go on.
+        await anyio.sleep(0.05)
+
+    def answer(request: object) -> str:
+        nonlocal asked
+        asked += 1
+        return "word " * 30
+
+    def busy() -> AgentSeat:
+        return AgentSeat(Agent("ada", model=ScriptedModel(answer, pause=slowly)))
+
+    async with seated(table, ada=busy()), seated(table, ada=busy()):
+        await anyio.wait_all_tasks_blocked()
+        floor = await table.floor()
+        place = await table.grant(floor, ADA, RUN.child(), floor.at_s + 2.0)
+        floor = await turn_over(table, place)
+        assert (floor.said_turns, asked) == (1, 1)
+        await table.close(floor, RUN)
+
+
 async def test_a_request_that_a_provider_can_never_take_passes_the_turn(table: Conversation) -> None:
     model = ScriptedModel([BadModelRequest("the prompt is too long")])
     async with seated(table, ada=AgentSeat(Agent("ada", model=model))):

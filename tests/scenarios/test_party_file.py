@@ -50,6 +50,8 @@ MISTAKES = {
     'guests = [{seat="zoe", about="x", samples="y"}]': "`guests[1].samples`: expected a list, found 'y'",
     'guests = [{seat="host", about="x"}]': "`guests[1].seat`: the seat 'host' is the supervisor's",
     'guests = [{seat="Old Tom", about="x"}]': "`guests[1].seat`: 'Old Tom' is not a seat name: use 1 to 63 of a-z",
+    'guests = [{seat="zoe", about="x", name="  "}]': "`guests[1].name`: expected some text, found '  '",
+    'guests = [{seat="zoe", about="x", coded=true}]': "`guests[1].coded`: only a party in Python",
     'guests = ["ada", "ada"]': "`guests`: the seat 'ada' is given twice",
 }
 
@@ -131,6 +133,12 @@ party = Party(guests=(Guest(seat="zoe", participant=FunctionSeat(speak)),))
     (zoe,) = load_party(written(tmp_path, code, "mine.py")).guests
     assert zoe.participant is not None
     assert (zoe.name, zoe.about) == ("Zoe", "a guest")
+
+
+def test_a_python_file_imports_its_neighbours(tmp_path: Path) -> None:
+    written(tmp_path, "TOPIC = 'Neighbours'", "next_door.py")
+    code = "from convive.scenarios import Party\nfrom next_door import TOPIC\nparty = Party(topic=TOPIC)\n"
+    assert load_party(written(tmp_path, code, "mine.py")).topic == "Neighbours"
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_place_is_a_number_a_turn_or_a_time(text: str) -> None:
     assert place(text) == text
 
 
-@pytest.mark.parametrize("text", ["", "x", "turn:", "turn:x", "-1", "1.5", "9" * 30, "yesterday", "²"])
+@pytest.mark.parametrize("text", ["", "x", "turn:", "turn:x", "-1", "1.5", "9" * 30, "yesterday", "²", "0001-01-01"])
 def test_a_place_that_is_none_is_refused_with_examples(text: str) -> None:
     with pytest.raises(BadPlace, match=r"is no place in a conversation: give a sequence number \(345\)"):
         place(text)

@@ -48,8 +48,8 @@ def _guests(floor: Floor) -> list[Chair]:
 
 def _place_of(chair: Chair, text: str) -> int:
     """Where a text names somebody first: by the whole name, the last word of it, or the seat; -1: nowhere."""
-    names = {chair.shown, chair.shown.split()[-1], chair.seat.replace("-", " ")}
-    places = [match.start() for name in names if (match := _whole_words(name).search(text))]
+    names = {chair.shown, chair.seat.replace("-", " "), *chair.shown.split()[-1:]}
+    places = [match.start() for name in names if name.strip() and (match := _whole_words(name).search(text))]
     return min(places, default=-1)
 
 

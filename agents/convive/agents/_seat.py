@@ -3,6 +3,8 @@
 All seats of one process share one subscription and one fold of the bus, since only one of them can have the floor.
 """
 
+import contextlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,7 +28,10 @@ from convive.bus import (
 )
 
 DOUBLE_WAITS = 0.25
-"""The part of a turn's time after which a double looks whether the process that had the turn is still at it."""
+"""The part of a turn's time without a sign of life after which a double takes the turn over; then twice that, and so
+on."""
+
+_log = logging.getLogger("convive.agents")
 
 
 async def host_seats(conversation: Conversation, participants: Mapping[SeatName, Participant]) -> Floor:
@@ -109,6 +114,7 @@ class _Hosts:
             await self._commit(turn, held.open_grant, outcome)
 
     async def _outcome(self, turn: Turn) -> Say | Pass:
+        patience = DOUBLE_WAITS
         while True:
             try:
                 outcome = await self._participants[turn.seat].take_turn(turn)
@@ -118,8 +124,8 @@ class _Hosts:
                 return Pass(str(error))
             except RunTaken:
                 # Another process sits in this seat and was first. When it has spoken, this task is cancelled.
-                turn_s = turn.grant.deadline_s - turn.floor.at_s
-                await anyio.sleep(max(0.1, turn_s * DOUBLE_WAITS))
+                await self._until_quiet(turn, patience)
+                patience *= 2
                 turn.resumed = True
                 turn.to_remember.clear()
             except Exception as error:
@@ -128,6 +134,18 @@ class _Hosts:
             else:
                 return _checked(outcome, turn)
 
+    async def _until_quiet(self, turn: Turn, patience: float) -> None:
+        """Wait until the run of a turn has been silent, in its journal and its text, for so much of the turn's time."""
+        run, base = turn.run, self._conversation.subjects.base
+        quiet_s = max(0.1, (turn.grant.deadline_s - turn.floor.at_s) * patience)
+        seen = 0
+        while True:
+            sign = await self._conversation.log.last(f"{base}.*.{run.root_run_id}.{run.run_id}")
+            if sign is not None and sign.seq == seen:
+                return
+            seen = sign.seq if sign is not None else seen
+            await anyio.sleep(quiet_s)
+
     def _turn(self, held: _Held, *, resumed: bool) -> Turn:
         grant, opened = held.open_grant.grant, held.floor.opened
         assert opened is not None  # noqa: S101 - a floor with an open grant was opened
@@ -135,17 +153,25 @@ class _Hosts:
         return Turn(self._conversation, grant.seat, grant, held.floor, run, held.known, resumed)
 
     async def _commit(self, turn: Turn, held: OpenGrant, outcome: Say | Pass) -> None:
+        with contextlib.suppress(Conflict):  # the floor was taken away: neither said nor remembered
+            try:
+                await self._answer(turn, held, outcome)
+            except Conflict:
+                raise
+            except NotAppended as error:
+                # What the log can never take would be tried again by every restart.
+                turn.to_remember.clear()
+                await self._answer(turn, held, Pass(str(error)))
+
+    async def _remember(self, turn: Turn) -> list[int]:
         try:
-            await self._answer(turn, held, outcome)
-        except Conflict:
-            return  # the floor was taken away: neither said nor remembered
+            return await self._conversation.remember(turn.seat, turn.to_remember, turn.run)
         except NotAppended as error:
-            # What the log can never take would be tried again by every restart.
-            turn.to_remember.clear()
-            await self._answer(turn, held, Pass(str(error)))
+            _log.warning("%s forgets what it noted in turn %d: %s", turn.seat, turn.grant.turn, error)
+            return []
 
     async def _answer(self, turn: Turn, held: OpenGrant, outcome: Say | Pass) -> None:
-        memories = await self._conversation.remember(turn.seat, turn.to_remember, turn.run)
+        memories = await self._remember(turn)
         floor = turn.floor
         while True:
             try:

@@ -4,6 +4,7 @@ import hashlib
 import re
 import secrets
 import time
+import unicodedata
 from typing import NewType
 
 from convive.bus._errors import BadName
@@ -45,8 +46,9 @@ def is_slug(text: str) -> bool:
 
 
 def slugify(text: str) -> str:
-    """The nearest valid name, or an empty string when nothing of the text can be kept."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
+    """The nearest valid name (accents dropped), or an empty string when nothing of the text can be kept."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:63].strip("-")
 
 
 def compose_run_id(now_ms: int, entropy: bytes) -> RunId:

@@ -62,7 +62,7 @@ class Where:
     @asynccontextmanager
     async def open_existing(self, environ: dict[str, str]) -> AsyncGenerator[Bus]:
         """The bus, for a command that only reads: it makes no store where there is none. Raises NothingHere."""
-        folder = self.data or DEFAULT_DATA
+        folder = (self.data or DEFAULT_DATA).expanduser()
         unused = not folder.exists() or (folder.is_dir() and not (folder / "jetstream").exists())
         if not self.url and (self.data is not None or not environ.get(URL_VARIABLE)) and unused:
             raise NothingHere(
@@ -181,7 +181,7 @@ async def show_memory(conversation: Conversation, seat: str | None, *, as_json: 
                 row = {"seat": one, "seq": memory.seq, "kind": event.kind, "text": event.text, "run_id": event.run_id}
                 print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - standard output is this command's result
             continue
-        out.print(Text(shown(shown(names.get(one, one))), style="bold"))
+        out.print(Text(shown(names.get(one, one)), style="bold"))
         for memory in private.memory.held:
             out.print(Text.assemble("  ", (f"{memory.event.kind}: ", "dim"), shown(memory.event.text)))
         for whisper in private.whispers:
@@ -203,6 +203,8 @@ async def interject(conversation: Conversation, name: str, text: str) -> None:
     floor = await conversation.floor()
     if floor.closed is not None:
         raise Closed(conversation.id)
+    if any(chair.seat == seat for chair in floor.seats):
+        raise ConviveError(f"{seat} sits at the table and speaks with the floor; speak up under another name.")
     run = (conversation.run_of(floor) or RunContext.root()).child()
     await conversation.aside(seat, Interjected(text=said), run)
     tell(f"Heard by everybody in {conversation.id}.")

@@ -4,7 +4,6 @@ import importlib
 import inspect
 import os
 import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +20,11 @@ from convive.agents import (
     Participant,
     choose_model,
     default_models,
+    host_seats,
     local_available,
 )
-from convive.agents import host_seats as take_seats
 from convive.bus import (
+    HOST,
     Bus,
     Closed,
     Conflict,
@@ -40,7 +40,7 @@ from convive.bus import (
 from convive.scenarios._commands import Where, show_replay, tell
 from convive.scenarios._display import Display
 from convive.scenarios._party import Guest, Party, PartyError, choose_guests
-from convive.scenarios._party_file import load_party, party_from
+from convive.scenarios._party_file import load_party, on_path, party_from
 from convive.scenarios._play import Evening, find, guest_at, hold, new_name, new_seed, open_party, participants
 from convive.scenarios._watch import Span
 
@@ -195,6 +195,8 @@ async def sit(
 ) -> None:
     """Take one seat from this process until the conversation is closed. Raises BadAgent, Closed."""
     seat = seat_name(name)
+    if seat == HOST:
+        raise BadAgent("'host' is the supervisor's own seat; take another one.")
     models = default_models()
     choice = choose_model(model or (evening.party.model if evening else None), os.environ, local_available())
     try:
@@ -204,7 +206,7 @@ async def sit(
             raise Closed(conversation.id)
         await _join(conversation, floor, seat, about)
         tell(f"{seat} sits in {conversation.id}. Ctrl-C leaves the seat to whoever takes it next.")
-        await take_seats(conversation, {seat: who})
+        await host_seats(conversation, {seat: who})
         tell(f"{conversation.id} is over.")
     finally:
         with anyio.CancelScope(shield=True):
@@ -237,15 +239,16 @@ def load_participant(reference: str) -> Participant:
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
         raise BadAgent(f"{reference!r}: expected module:attribute, for example my_agents:ada")
-    sys.path.insert(0, str(Path.cwd()))
+    on_path(Path.cwd())
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise BadAgent(f"{reference}: no module {error.name!r} is here or among the installed packages.") from None
-    except AttributeError:
-        raise BadAgent(f"{reference}: the module {module_name} has no {attribute!r}.") from None
-    finally:
-        sys.path.pop(0)
+        raise BadAgent(f"{reference}: no module {error.name!r} is here or among the installed packages.") from error
+    except Exception as error:
+        raise BadAgent(f"{reference}: importing it failed with {type(error).__name__}: {error}.") from error
+    if not hasattr(module, attribute):
+        raise BadAgent(f"{reference}: the module {module_name} has no {attribute!r}.")
+    found = getattr(module, attribute)
     return as_participant(found, reference)
 
 

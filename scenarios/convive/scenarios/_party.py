@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from convive.agents import POLICIES, Participant, Plan, UnknownModel, split_model
 from convive.bus import HOST, BadName, ConviveError, seat_name
@@ -16,6 +16,7 @@ MAX_TURNS = 10_000
 MAX_GUESTS = 64
 
 _Prose = Annotated[str, Field(max_length=4_000)]
+_Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
 
 
 def _model_name(name: str) -> str:
@@ -43,7 +44,7 @@ class Guest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     seat: str
-    name: Annotated[str, Field(min_length=1, max_length=60)]
+    name: _Name
     about: Annotated[_Prose, Field(min_length=1)]
     intention: _Prose = ""
     samples: tuple[_Prose, ...] = ()
@@ -84,7 +85,7 @@ class Party(BaseModel):
     guests: Annotated[tuple[Guest, ...], Field(min_length=1, max_length=MAX_GUESTS)] = Field(
         default_factory=lambda: invite(list(GUESTS)[:4])
     )
-    host: Annotated[str, Field(min_length=1, max_length=60)] = DEFAULT_HOST.name
+    host: _Name = DEFAULT_HOST.name
     policy: Literal["round-robin", "addressed"] = "addressed"
     turns: Annotated[int, Field(ge=1, le=MAX_TURNS)] = 12
     turn_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0

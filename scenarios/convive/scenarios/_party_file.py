@@ -2,10 +2,11 @@
 
 import difflib
 import runpy
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -62,14 +63,26 @@ def _toml(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise PartyError(f"{path}: larger than {MAX_FILE_BYTES} bytes; that is no guest list.")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise PartyError(f"{path}: not valid TOML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise PartyError(f"{path}: cannot be read: {error}") from None
+    guests: object = data.get("guests")
+    for number, guest in enumerate(cast("list[object]", guests) if isinstance(guests, list) else [], start=1):
+        if isinstance(guest, dict) and "coded" in guest:
+            raise PartyError(f"{path}: `guests[{number}].coded`: only a party in Python brings its own participants")
+    return data
+
+
+def on_path(folder: Path) -> None:
+    """Let a user's own module import its neighbours, now and later."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 def _python(path: Path) -> Party:
+    on_path(path.resolve().parent)
     try:
         found = runpy.run_path(str(path), run_name="convive_party").get("party")
         party = found() if callable(found) else found

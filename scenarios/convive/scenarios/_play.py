@@ -62,8 +62,12 @@ async def find(bus: Bus, name: str) -> Evening | None:
         return None
     opened = floor.opened
     assert opened is not None  # noqa: S101 - `floor` raises otherwise
-    setting = opened.setting if isinstance(opened.setting, Mapping) else {}
-    party = party_from(setting, f"conversation {name}")
+    if not isinstance(opened.setting, Mapping) or "guests" not in opened.setting:
+        raise PartyError(
+            f"the conversation {name} was not opened by `convive run`: who leads it is not known here. Take a seat in "
+            f"it (convive sit {name} --as NAME --agent module:attribute), or watch it (convive follow {name})."
+        )
+    party = party_from(opened.setting, f"conversation {name}")
     return Evening(conversation, party, RunContext.root(opened.run_id), True, floor.closed is not None)
 
 

@@ -39,8 +39,8 @@ def place(text: str) -> str:
     if re.fullmatch(r"\d{1,18}|turn:\d{1,9}", text):
         return text
     try:
-        datetime.fromisoformat(text)
-    except ValueError:
+        datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
         raise BadPlace(
             f"{text[:60]!r} is no place in a conversation: give a sequence number (345), a turn (turn:3) or a time "
             "(2026-11-20T19:30)."
