@@ -1,21 +1,20 @@
 """Queued runs: an order on a work queue, a run that keeps its journal on the bus, a handle that follows it."""
 
 import hashlib
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from convive.agents._fold import RunState, fold, joined
 from convive.agents._frame import current_frame
 from convive.agents._journal import Place, journal_event_of
 from convive.agents._messages import Message, user
 from convive.agents._result import AgentResult, result_of
-from convive.bus import BadRecord, Bus, ConviveError, Job, Record, RunContext, RunId, Tail, queue_name, run_of
+from convive.bus import BadRecord, Bus, ConviveError, Event, Job, Record, RunContext, RunId, Tail, queue_name, run_of
 
 MAX_ATTEMPTS = 5
 """How often a run is begun or continued before it is given up, unless its sender says otherwise."""
@@ -32,6 +31,7 @@ OUTCOMES: dict[str, UpdateName] = {
 """Journal records that say how a run came out. Everything else in the journal is a step on the way."""
 
 ENDINGS = ("done", "error")
+_OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
 
 class NoBus(ConviveError):
@@ -46,12 +46,10 @@ class QueuedAlready(ConviveError):
     """A run of that id was queued, or run, with another input or for another agent. Nothing was sent."""
 
 
-class RunOrder(BaseModel):
+class RunOrder(Event):
     """The body of a job: which agent is to do what. The job's id is the run's, its headers are those of the run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     type: Literal["run_order"] = "run_order"
-    schema_version: int = 1
     agent: str
     input: str | None = None
     history: tuple[Message, ...] = ()
@@ -99,7 +97,7 @@ class RunUpdate:
 
 
 class QueuedRun:
-    """A run that was sent, followed from any process: `QueuedRun(bus_place, run)` needs nothing from the sender."""
+    """A run that was sent, followed from any process: `find_queued(bus, queue, run_id)` needs nothing else."""
 
     def __init__(self, place: Place, run: RunContext) -> None:
         self.run = run
@@ -171,12 +169,17 @@ class _Updates:
 
 def _json_of(record: Record) -> dict[str, JsonValue]:
     try:
-        found: object = json.loads(record.body)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise BadRecord(record.subject, record.seq, "not a JSON object")
-    return found  # pyright: ignore[reportUnknownVariableType] - json.loads gives nothing else
+        return _OBJECT.validate_json(record.body)
+    except ValidationError:
+        raise BadRecord(record.subject, record.seq, "not a JSON object") from None
+
+
+async def find_queued(bus: Bus, run_id: RunId, *, queue: str = "default", root: RunId | None = None) -> QueuedRun:
+    """A handle on a queued run by its id, in any process. `root`: the outermost run above it, when there is one.
+
+    Nothing is asked: a run that no worker has begun yet has no records. Raises BadName.
+    """
+    return QueuedRun(await place_of(bus, queue), RunContext(run_id, root or run_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +201,8 @@ class Queueing:
     async def send(self, bus: Bus | None = None) -> QueuedRun:
         """Send it, on `bus` or else on the one of `queueing_on`. It is stored when this returns.
 
-        Sending it again, with the same key or run id, changes nothing; after MaybeAppended it is the thing to do. Raises
-        NoBus, BadName, BadCallback, QueuedAlready, NotAppended (too large) or another error of the bus.
+        Sending it again, with the same key or run id, changes nothing: do that after MaybeAppended. Raises NoBus,
+        BadName, BadCallback, QueuedAlready, NotAppended (too large) or another error of the bus.
         """
         if self.max_attempts < 1 or (self.input is None and not self.history):
             raise ValueError("a queued run needs an input or a history, and an attempt at least")
@@ -220,7 +223,7 @@ class Queueing:
             on_failure=_reference(self.on_failure),
         )
         work, place = await bus.work_queue(self.queue), await place_of(bus, self.queue)
-        job = Job(run.run_id, order.model_dump_json(by_alias=True, exclude_defaults=True).encode(), run.headers())
+        job = Job(run.run_id, order.body(), run.headers())
         if self._is_new or not await _known(order, job, run, place, await work.waiting(job.id)):
             await work.send(job, self.delay_s)
         return QueuedRun(place, run)

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
@@ -11,7 +11,7 @@ import anyio
 from convive.agents._agent import Agent
 from convive.agents._chain import LEAVE_RUN, Chain, RunTaken
 from convive.agents._errors import ModelAnswerBroken, ModelError
-from convive.agents._journal import Place, RunFailed, RunStarted
+from convive.agents._journal import Place, RunFailed, RunStarted, journal_event_of
 from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta
 from convive.agents._queue import OUTCOMES, RunOrder, order_of, place_of, queueing_on
 from convive.agents._result import AgentResult
@@ -33,13 +33,17 @@ class UnknownAgent(ConviveError):
     """A worker was given a run of an agent that it does not have."""
 
 
+class WorkersLost(ConviveError):
+    """Every attempt at a run was broken off, as by a worker that was killed: the run may be what kills them."""
+
+
 class TryLater(ConviveError):
     """The model's provider asks to come back later. The run stands where it is."""
 
 
 async def work(
     bus: Bus,
-    agents: Mapping[str, Agent] | Iterable[Agent],
+    agents: Mapping[str, Agent],
     *,
     queue: str = "default",
     concurrency: int = 1,
@@ -57,8 +61,7 @@ async def work(
     """
     if concurrency < 1:
         raise ValueError(f"a worker does one run at a time at least, not {concurrency}")
-    known = dict(agents) if isinstance(agents, Mapping) else _by_name(agents)
-    worker = _Worker(await place_of(bus, queue), known, retry_s)
+    worker = _Worker(await place_of(bus, queue), dict(agents), retry_s)
     jobs = await bus.work_queue(queue, lease_s=lease_s)
     with queueing_on(bus):
         try:
@@ -110,7 +113,7 @@ class _Worker:
 
     async def _perform(self, order: RunOrder, run: RunContext, lease: Lease) -> None:
         if lease.attempt > order.max_attempts:
-            raise ConviveError(f"{order.max_attempts} attempts ended without a word: their workers were lost.")
+            raise WorkersLost(f"{order.max_attempts} attempts ended without a word: their workers were lost.")
         agent = self._agents.get(order.agent)
         if agent is None:
             raise UnknownAgent(f"no agent {order.agent!r} here. This worker knows: {', '.join(sorted(self._agents))}.")
@@ -128,27 +131,31 @@ class _Worker:
 
     async def _again(self, order: RunOrder, run: RunContext, lease: Lease, error: Exception) -> None:
         told = clean(str(error)) or type(error).__name__
-        if lease.attempt < order.max_attempts:
+        if lease.attempt < order.max_attempts and not isinstance(error, NotAppended):
             delay_s = min(self._retry_s * 2 ** (lease.attempt - 1), RETRY_MOST_S)
             _log.warning("run %s, attempt %d of %d: %s", run.run_id, lease.attempt, order.max_attempts, told)
             await lease.retry(delay_s)
             return
         failed = RunFailed(error=type(error).__name__, message=told, transient=True)
         try:
-            await self._record(order, run, failed)
+            recorded = await self._record(order, run, failed)
         except RunTaken:
             return
         except LEAVE_RUN as lost:
             _log.warning("the failure of run %s could not be recorded yet: %s", run.run_id, lost)
             return
+        if not recorded and isinstance(error, WorkersLost):
+            await lease.done()  # the last of them had done its work
+            return
         await _bury(lease, f"{failed.error}: {told}")
 
-    async def _record(self, order: RunOrder, run: RunContext, failed: RunFailed) -> None:
-        """Write the run's end into its journal, unless it has one."""
+    async def _record(self, order: RunOrder, run: RunContext, failed: RunFailed) -> bool:
+        """Write the run's end into its journal; False when it has come out already, one way or another."""
+        last = await self._place.log.last(self._place.journal(run))
+        if last is not None and journal_event_of(last).type in OUTCOMES:
+            return False
         chain = Chain(self._place, run)
         await chain.read()
-        if chain.state.ended is not None:
-            return
         if chain.state.started is None:
             started = RunStarted(
                 agent=order.agent,
@@ -164,6 +171,7 @@ class _Worker:
             except NotAppended:  # too large for a journal: that is why it failed
                 await chain.append(started.model_copy(update={"input": None, "history": (), "source": "the job"}))
         await chain.append(failed)
+        return True
 
 
 class _Patient:
@@ -241,12 +249,3 @@ async def _bury(lease: Lease, reason: str) -> None:
         await lease.bury(reason)
     except ConviveError as error:
         _log.warning("job %s could not be given up yet: %s", lease.job.id, error)
-
-
-def _by_name(agents: Iterable[Agent]) -> dict[str, Agent]:
-    """The agents by their names. Raises ValueError for two of one name."""
-    found: dict[str, Agent] = {}
-    for agent in agents:
-        if found.setdefault(agent.name, agent) is not agent:
-            raise ValueError(f"two agents are called {agent.name!r}; an order could mean either")
-    return found
