@@ -14,8 +14,8 @@ from convive.agents import (
     BadCallback,
     ModelOverloaded,
     NoBus,
-    Queueing,
     QueuedAlready,
+    Queueing,
     RunUpdate,
     ToolContext,
     find_queued,
@@ -28,7 +28,7 @@ from convive.agents._messages import ToolUse
 from convive.agents._model import Answer
 from convive.agents._queue import place_of
 from convive.agents.testing import ScriptedModel
-from convive.bus import BadName, Bus, Draft, Job, NotAppended, RunContext, memory_bus, open_bus
+from convive.bus import BadName, Bus, DeadJob, Draft, Job, NotAppended, RunContext, memory_bus, open_bus
 from convive.bus.testing import server
 
 pytestmark = pytest.mark.anyio
@@ -62,7 +62,8 @@ async def worker(bus: Bus, *agents: Agent, **options: Any) -> AsyncGenerator[Cal
     async with anyio.create_task_group() as tasks:
 
         async def working() -> None:
-            await work(bus, {agent.name: agent for agent in agents}, **{"retry_s": 0.05, "lease_s": 1.0, **options})
+            given: dict[str, Any] = {"retry_s": 0.05, "lease_s": 1.0, **options}
+            await work(bus, {agent.name: agent for agent in agents}, **given)
 
         tasks.start_soon(working)
         yield tasks.cancel_scope.cancel
@@ -73,6 +74,20 @@ async def updates_of(run: Any, **options: Any) -> list[RunUpdate]:
     with anyio.fail_after(20):
         async with run.events(**options) as events:
             return [event async for event in events]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(20):
+        while not holds():  # noqa: ASYNC110 - what the worker does sets no event
+            await anyio.sleep(0.01)
+
+
+async def until_dead(bus: Bus, name: str) -> list[DeadJob]:
+    jobs = await bus.work_queue(name)
+    with anyio.fail_after(20):
+        while not (dead := await jobs.dead()):  # noqa: ASYNC110 - another process sets no event
+            await anyio.sleep(0.01)
+    return dead
 
 
 def echo(**options: Any) -> Agent:
@@ -112,9 +127,7 @@ async def test_callbacks_are_called_by_the_worker_and_again_when_they_fail(bus: 
     async with worker(bus, Agent("echo", model=model), queue=name):
         run = await queued("echo", "hello", queue=name, on_success=note).send(bus)
         other = await queued("echo", "again", queue=name, on_success=reference).send(bus)
-        with anyio.fail_after(20):
-            while len(CALLS) < 3:
-                await anyio.sleep(0.01)
+        await until(lambda: len(CALLS) == 3)
     assert sorted(result.text for result in CALLS) == ["fail the callback", "fail the callback", "fine"]
     assert {result.run_id for result in CALLS} == {run.run_id, other.run_id}
     assert len(model.requests) == 2
@@ -123,12 +136,13 @@ async def test_callbacks_are_called_by_the_worker_and_again_when_they_fail(bus: 
 async def test_a_failed_run_is_told_to_its_callback(bus: Bus, name: str) -> None:
     """G55: `on_failure` gets the result of a failed run, and the error of `on_success`."""
     CALLS.clear()
-    done = anyio.Event()
-    async with worker(bus, Agent("echo", model=ScriptedModel([ValueError("bad")])), queue=name, retry_s=0.01):
-        run = await queued("echo", "x", queue=name, max_attempts=1, on_failure=note).send(bus)
-        result = await run.result()
-    assert result.status == "failed"
-    assert not done.is_set()
+    script: list[Exception | str] = [ValueError("bad"), ModelOverloaded("busy"), "fail the callback"]
+    async with worker(bus, Agent("echo", model=ScriptedModel(script)), queue=name):
+        for options in ({"on_failure": note}, {"on_failure": note}, {"on_success": f"{__name__}:nobody"}):
+            run = queued("echo", "x", queue=name, max_attempts=1, **{"on_failure": f"{__name__}:note", **options})
+            await (await run.send(bus)).result()
+        await until(lambda: len(CALLS) == 3)
+    assert [result.status for result in CALLS] == ["failed", "failed", "completed"]
 
 
 @pytest.mark.parametrize("callback", [lambda result: None, "module", "module:", ":name", "module:a.b"])  # pyright: ignore
@@ -217,9 +231,7 @@ async def test_attempts_are_bounded_and_the_end_is_recorded(bus: Bus, name: str,
         run = await queued(agent, "hello", queue=name, max_attempts=3).send(bus)
         with anyio.fail_after(20):
             result = await run.result()
-            jobs = await bus.work_queue(name)
-            while not (dead := await jobs.dead()):
-                await anyio.sleep(0.01)
+        dead = await until_dead(bus, name)
     assert result.status == "failed"
     assert result.error is not None
     assert "no disk" in result.error.message or "no agent 'nobody' here" in result.error.message
@@ -290,8 +302,7 @@ async def test_a_tool_queues_a_child_run_on_the_workers_bus(bus: Bus, name: str)
     @tool
     async def order(what: str) -> str:
         """Have it done by another worker."""
-        for _ in range(1):
-            children.append((await queued("echo", what, queue=name).send()).run)
+        children.append((await queued("echo", what, queue=name).send()).run)
         return "ordered"
 
     use = Answer(parts=(ToolUse(id="c1", name="order", arguments={"what": "soup"}),), stop_reason="tool_use")
@@ -362,8 +373,8 @@ async def test_a_server_that_is_killed_in_a_run_comes_back_and_the_run_goes_on()
     model = ScriptedModel(lambda request: "done" if len(request.messages) > 1 else use)
     async with server(fast=False) as own, open_bus(own.url) as bus, open_bus(own.url) as elsewhere:
         run = await queued("echo", "go").send(bus)
+        seen: list[RunUpdate] = []
         async with worker(bus, Agent("echo", model=model, tools=[wait])), anyio.create_task_group() as tasks:
-            seen: list[RunUpdate] = []
 
             async def follow() -> None:
                 seen.extend(await updates_of(await find_queued(elsewhere, run.run_id)))
@@ -398,7 +409,5 @@ async def test_a_job_that_is_no_order_is_given_up(bus: Bus, name: str) -> None:
     jobs = await bus.work_queue(name, lease_s=1.0)
     await jobs.send(Job("nonsense", b"{}"))
     async with worker(bus, echo(), queue=name):
-        with anyio.fail_after(20):
-            while not (dead := await jobs.dead()):
-                await anyio.sleep(0.01)
+        dead = await until_dead(bus, name)
     assert "not an order for a run" in dead[0].reason

@@ -13,7 +13,7 @@ from convive.agents._chain import LEAVE_RUN, Chain, RunTaken
 from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._journal import Place, RunFailed, RunStarted, journal_event_of
 from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta
-from convive.agents._queue import OUTCOMES, RunOrder, order_of, place_of, queueing_on
+from convive.agents._queue import OUTCOMES, QueuedRun, RunOrder, order_of, place_of, queueing_on
 from convive.agents._result import AgentResult
 from convive.agents._run import OtherRun
 from convive.agents._schema import clean
@@ -56,7 +56,8 @@ async def work(
     An overloaded provider, an error that somebody can mend and an agent that is not known here are tried again,
     after `retry_s` and then twice as long each time; when the order's attempts are spent, the run has failed, and
     the job is kept as a dead one. What ends a run otherwise (also a failure) ends the job. Callbacks are called
-    before that, and again when the worker is lost meanwhile; one that raises is an attempt that failed. Raises
+    before that, and again when the worker is lost meanwhile; one that raises is an attempt that failed. When the
+    attempts are spent, `on_failure` is called once at most. Raises
     BadName, BusUnavailable, WrongStream.
     """
     if concurrency < 1:
@@ -148,6 +149,11 @@ class _Worker:
             await lease.done()  # the last of them had done its work
             return
         await _bury(lease, f"{failed.error}: {told}")
+        if recorded and order.on_failure is not None:
+            try:
+                await _call(order.on_failure, await QueuedRun(self._place, run).result())
+            except Exception as raised:  # noqa: BLE001 - an application's own, and the last word on this job
+                _log.error("run %s: %s failed: %s", run.run_id, order.on_failure, raised)
 
     async def _record(self, order: RunOrder, run: RunContext, failed: RunFailed) -> bool:
         """Write the run's end into its journal; False when it has come out already, one way or another."""
