@@ -129,7 +129,7 @@ async def test_a_lease_that_makes_no_sense_is_refused() -> None:
 async def test_a_stream_of_our_name_with_other_settings_is_refused() -> None:
     async with server() as own, open_bus(own.url) as bus:
         await _make_stream(own.url)
-        with pytest.raises(WrongStream, match="CONVIVE-QUEUE exists with subjects"):
+        with pytest.raises(WrongStream, match="CONVIVE-QUEUE exists with retention = limits"):
             await bus.work_queue()
 
 
