@@ -23,6 +23,17 @@ from convive.agents._models import Choice, Models, choose_model, default_models,
 from convive.agents._policies import POLICIES, Policy, addressed_next, round_robin
 from convive.agents._prices import Cost, Price, Prices, shipped_prices
 from convive.agents._providers import BrokenProvider
+from convive.agents._queue import (
+    BadCallback,
+    NoBus,
+    QueuedAlready,
+    QueuedRun,
+    Queueing,
+    RunUpdate,
+    find_queued,
+    queued,
+    queueing_on,
+)
 from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
@@ -30,6 +41,7 @@ from convive.agents._stops import has_tool_call, step_count_is
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
 from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, tool
 from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
+from convive.agents._worker import TryLater, UnknownAgent, WorkersLost, work
 
 __all__ = [
     "POLICIES",
@@ -38,6 +50,7 @@ __all__ = [
     "AgentSeat",
     "Answer",
     "AskContext",
+    "BadCallback",
     "BadModelRequest",
     "BrokenProvider",
     "Choice",
@@ -59,6 +72,7 @@ __all__ = [
     "ModelRetry",
     "ModelUnreachable",
     "Models",
+    "NoBus",
     "NoModelAnswered",
     "Participant",
     "Pass",
@@ -67,6 +81,9 @@ __all__ = [
     "Policy",
     "Price",
     "Prices",
+    "QueuedAlready",
+    "QueuedRun",
+    "Queueing",
     "Refine",
     "Report",
     "Request",
@@ -76,6 +93,7 @@ __all__ = [
     "RunFailed",
     "RunTaken",
     "RunUnfinished",
+    "RunUpdate",
     "Sampling",
     "Say",
     "Text",
@@ -88,16 +106,20 @@ __all__ = [
     "ToolResult",
     "ToolSpec",
     "ToolUse",
+    "TryLater",
     "Turn",
+    "UnknownAgent",
     "UnknownModel",
     "Usage",
     "Wait",
+    "WorkersLost",
     "addressed_next",
     "agent",
     "assistant",
     "choose_model",
     "decide",
     "default_models",
+    "find_queued",
     "first_seen",
     "has_tool_call",
     "host_seats",
@@ -105,6 +127,8 @@ __all__ = [
     "mention_rule",
     "parse_mentions",
     "prompt",
+    "queued",
+    "queueing_on",
     "round_robin",
     "run_options",
     "shipped_prices",
@@ -115,4 +139,5 @@ __all__ = [
     "tool",
     "unwrap",
     "user",
+    "work",
 ]

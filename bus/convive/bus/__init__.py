@@ -52,7 +52,9 @@ from convive.bus._ids import (
 from convive.bus._log import Draft, Guard, Log, Record, Tail, matches
 from convive.bus._memory import Memory, MemoryFold
 from convive.bus._memory_log import MemoryLog
+from convive.bus._memory_queue import MemoryWorkQueue
 from convive.bus._open import DEFAULT_DATA, URL_VARIABLE, open_bus
+from convive.bus._queue import DeadJob, Job, Lease, WorkQueue, queue_name
 from convive.bus._runs import RunContext, run_of
 from convive.bus._server import EmbeddedServer, embedded_server
 from convive.bus._server_process import server_binary, server_version
@@ -76,6 +78,7 @@ __all__ = [
     "Conversation",
     "ConversationId",
     "ConviveError",
+    "DeadJob",
     "Draft",
     "EmbeddedServer",
     "Ended",
@@ -85,13 +88,16 @@ __all__ = [
     "Granted",
     "Guard",
     "Interjected",
+    "Job",
     "Joined",
+    "Lease",
     "Left",
     "Log",
     "MaybeAppended",
     "Memory",
     "MemoryFold",
     "MemoryLog",
+    "MemoryWorkQueue",
     "NotAppended",
     "Noted",
     "OpenGrant",
@@ -111,6 +117,7 @@ __all__ = [
     "UnknownConversation",
     "Utterance",
     "Whispered",
+    "WorkQueue",
     "World",
     "WrongStream",
     "address_of",
@@ -125,6 +132,7 @@ __all__ = [
     "memory_bus",
     "mint_run_id",
     "open_bus",
+    "queue_name",
     "run_id",
     "run_of",
     "seat_name",

@@ -12,6 +12,8 @@ from convive.bus._floor import Floor, fold_floor
 from convive.bus._ids import ConversationId, conversation_id, is_slug
 from convive.bus._log import Log
 from convive.bus._memory_log import MemoryLog
+from convive.bus._memory_queue import MemoryWorkQueue
+from convive.bus._queue import LEASE_S, WorkQueue, queue_name
 from convive.bus._subjects import Subjects, address_of, partition_of
 
 Sync = Literal["always", "lazy", "unknown"]
@@ -24,6 +26,7 @@ class Bus:
         self,
         partition: Callable[[int], Awaitable[Log]],
         existing: Callable[[], Awaitable[Mapping[int, Log]]],
+        queue: Callable[[str, float], Awaitable[WorkQueue]],
         *,
         prefix: str,
         partitions: int,
@@ -32,6 +35,7 @@ class Bus:
     ) -> None:
         self._partition = partition
         self._existing = existing
+        self._queue = queue
         self._prefix = prefix
         self._partitions = partitions
         self.where = where
@@ -56,6 +60,15 @@ class Bus:
         if log is None or await log.last(subjects.floor) is None:
             raise UnknownConversation(conversation)
         return Conversation(log, conversation, subjects)
+
+    async def work_queue(self, name: str = "default", *, lease_s: float = LEASE_S) -> WorkQueue:
+        """A work queue by name. `lease_s` counts for a queue that no worker has listened to yet.
+
+        Raises BadName, BusUnavailable or WrongStream.
+        """
+        if not 0.1 <= lease_s <= 86_400:
+            raise ValueError(f"a lease of {lease_s} s is not one of 0.1 s to a day")
+        return await self._queue(queue_name(name), lease_s)
 
     async def conversations(self) -> dict[ConversationId, Floor]:
         """The floor of every conversation on this bus, by name. One reader a partition, whatever their number.
@@ -85,4 +98,10 @@ async def memory_bus(*, partitions: int = 16) -> AsyncGenerator[Bus]:
         await anyio.lowlevel.checkpoint()
         return logs
 
-    yield Bus(partition, existing, prefix="cv", partitions=partitions, where="memory", sync="lazy")
+    queues: dict[str, MemoryWorkQueue] = {}
+
+    async def queue(name: str, lease_s: float) -> WorkQueue:
+        await anyio.lowlevel.checkpoint()
+        return queues.setdefault(name, MemoryWorkQueue(name, lease_s))
+
+    yield Bus(partition, existing, queue, prefix="cv", partitions=partitions, where="memory", sync="lazy")

@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,9 +72,9 @@ class Publisher:
         await self._connection.api("INFO")
         self._connection.on_reconnect(self._send_all_again)
 
-    async def append(self, stream: str, draft: Draft) -> int:
-        """See `Log.append`."""
-        flight = await self._send(draft)
+    async def append(self, stream: str, draft: Draft, schedule: Mapping[str, str] | None = None) -> int:
+        """See `Log.append`. `schedule`: headers that have the server store the record elsewhere later (NATS ADR-51)."""
+        flight = await self._send(draft, schedule)
         return await self._settle(stream, flight)
 
     async def append_all(self, stream: str, drafts: Sequence[Draft]) -> list[int]:
@@ -100,7 +100,7 @@ class Publisher:
             check_draft(draft)
             await self._publish(draft, _headers(draft), "")
 
-    async def _send(self, draft: Draft) -> _InFlight:
+    async def _send(self, draft: Draft, schedule: Mapping[str, str] | None = None) -> _InFlight:
         check_draft(draft)
         if draft.id is None and not _guards_itself(draft):
             draft = replace(draft, id=secrets.token_hex(8))
@@ -108,7 +108,7 @@ class Publisher:
         reply = f"{self._inbox}.{self._count}"
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        flight = _InFlight(draft, _headers(draft), reply, loop.create_future(), now_s, now_s)
+        flight = _InFlight(draft, {**_headers(draft), **(schedule or {})}, reply, loop.create_future(), now_s, now_s)
         self._in_flight[reply] = flight
         if self._sweep is None:
             self._sweep = loop.call_later(SWEEP_S, self._look_after)

@@ -12,7 +12,9 @@ from convive.bus._connect import API_PATIENCE_S, RETRY_S, Connection, connect
 from convive.bus._errors import BadName, BusUnavailable
 from convive.bus._jetstream import StreamPlan, open_log, stream_names
 from convive.bus._jetstream_publisher import Publisher
+from convive.bus._jetstream_queue import open_queue
 from convive.bus._log import Log
+from convive.bus._queue import WorkQueue
 from convive.bus._server import EmbeddedServer, embedded_server
 
 URL_VARIABLE = "CONVIVE_NATS_URL"
@@ -61,7 +63,15 @@ async def open_bus(
         store = _Store(connection, publisher, prefix, partitions, replicas or connection.replicas)
         await store.check()
         where = connection.url
-        yield Bus(store.partition, store.existing, prefix=prefix, partitions=partitions, where=where, sync=sync)
+        yield Bus(
+            store.partition,
+            store.existing,
+            store.queue,
+            prefix=prefix,
+            partitions=partitions,
+            where=where,
+            sync=sync,
+        )
 
 
 async def connect_embedded(stack: AsyncExitStack, server: EmbeddedServer, patience_s: float) -> Connection:
@@ -92,6 +102,7 @@ class _Store:
         self._partitions = partitions
         self._replicas = replicas
         self._logs: dict[int, Log] = {}
+        self._queues: dict[str, WorkQueue] = {}
         self._opening = anyio.Lock()
 
     async def check(self) -> None:
@@ -118,6 +129,15 @@ class _Store:
                 )
                 log = self._logs[number] = await open_log(self._connection, self._publisher, plan)
             return log
+
+    async def queue(self, name: str, lease_s: float) -> WorkQueue:
+        async with self._opening:  # one queue a name, so that its takers share an inbox
+            found = self._queues.get(name)
+            if found is None:
+                found = self._queues[name] = await open_queue(
+                    self._connection, self._publisher, self._prefix, name, replicas=self._replicas, lease_s=lease_s
+                )
+            return found
 
     async def existing(self) -> Mapping[int, Log]:
         for name in await stream_names(self._connection, f"{self._prefix}.>"):

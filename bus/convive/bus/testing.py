@@ -20,18 +20,33 @@ from typing import Final
 
 import anyio
 
-from convive.bus import _log_checks, _server_child, _tail_checks
+from convive.bus import _log_checks, _queue_checks, _server_child, _tail_checks
 from convive.bus._data_dir import CONFIG, write
 from convive.bus._events import AsideEvent, FloorEvent, Remembered, Whispered
 from convive.bus._ids import ConversationId, RunId, SeatName, compose_run_id
 from convive.bus._log import Record
 from convive.bus._log_checks import Check, drafts, read_all, take
+from convive.bus._queue_checks import CHECK_LEASE_S, QueueCheck, take_job
 from convive.bus._runs import RunContext
 from convive.bus._server_config import server_config
 from convive.bus._server_process import HOST, answers, is_free, server_binary
 from convive.bus._subjects import Subjects
 
-__all__ = ["LOG_CHECKS", "Check", "Records", "Server", "drafts", "read_all", "run_number", "server", "take"]
+__all__ = [
+    "CHECK_LEASE_S",
+    "LOG_CHECKS",
+    "QUEUE_CHECKS",
+    "Check",
+    "QueueCheck",
+    "Records",
+    "Server",
+    "drafts",
+    "read_all",
+    "run_number",
+    "server",
+    "take",
+    "take_job",
+]
 
 LOG_CHECKS: Final[tuple[Check, ...]] = (
     _log_checks.an_append_returns_the_place_of_its_record,
@@ -82,6 +97,22 @@ LOG_CHECKS: Final[tuple[Check, ...]] = (
     _tail_checks.leaving_one_tail_leaves_the_others_alone,
 )
 """Every promise of `Log` and `Tail`: call each with a log and a subject of its own below what the log takes."""
+
+QUEUE_CHECKS: Final[tuple[QueueCheck, ...]] = (
+    _queue_checks.a_job_comes_as_it_was_sent,
+    _queue_checks.a_taker_that_waits_gets_a_job_that_is_sent_later,
+    _queue_checks.jobs_come_in_the_order_of_sending_each_to_one_taker,
+    _queue_checks.the_same_id_twice_is_one_job,
+    _queue_checks.a_job_with_a_delay_comes_after_it,
+    _queue_checks.a_lease_that_runs_out_is_given_to_another,
+    _queue_checks.a_lease_that_is_extended_is_kept,
+    _queue_checks.a_job_that_is_retried_comes_again_after_its_delay,
+    _queue_checks.a_job_that_is_released_comes_again_as_if_it_had_not,
+    _queue_checks.a_job_that_is_buried_is_kept_with_the_reason_and_not_delivered,
+    _queue_checks.a_cancelled_take_loses_nothing,
+    _queue_checks.what_is_no_job_is_refused,
+)
+"""Every promise of `WorkQueue`: call each with a queue of its own that was made with the lease `CHECK_LEASE_S`."""
 
 
 def run_number(number: int) -> RunId:

@@ -19,6 +19,7 @@ from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
 from convive.scenarios._play import find
 from convive.scenarios._watch import Span, place
+from convive.scenarios._work import keep_working
 
 app = typer.Typer(
     name="convive",
@@ -158,6 +159,18 @@ def sit(
             await hosting.sit(there, seat, agent, about, model, evening)
 
     go(work)
+
+
+@app.command()
+def worker(
+    module: Annotated[str, typer.Argument(metavar="MODULE", help="A module that defines agents, or module:attribute.")],
+    queue: Annotated[str, typer.Option(help="Which queue to work on.")] = "default",
+    concurrency: Annotated[int, typer.Option(min=1, help="How many runs at a time.")] = 1,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Carry out queued runs, until it is stopped."""
+    go(lambda: keep_working(module, queue, concurrency, commands.Where(url, data)))
 
 
 @app.command()

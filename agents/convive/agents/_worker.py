@@ -1,0 +1,257 @@
+"""Workers: take queued runs and carry them out, each from where its journal stands."""
+
+import importlib
+import inspect
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio
+
+from convive.agents._agent import Agent
+from convive.agents._chain import LEAVE_RUN, Chain, RunTaken
+from convive.agents._errors import ModelAnswerBroken, ModelError
+from convive.agents._journal import Place, RunFailed, RunStarted, journal_event_of
+from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta
+from convive.agents._queue import OUTCOMES, QueuedRun, RunOrder, order_of, place_of, queueing_on
+from convive.agents._result import AgentResult
+from convive.agents._run import OtherRun
+from convive.agents._schema import clean
+from convive.bus import BadRecord, Bus, ConviveError, Lease, NotAppended, RunContext, WorkQueue
+
+RETRY_S = 1.0
+"""How long after a first failure a run is taken up again; each further one doubles it, up to `RETRY_MOST_S`."""
+
+RETRY_MOST_S = 300.0
+LEAVING_S = 5.0
+LOST_S = 1.0
+
+_log = logging.getLogger("convive.agents")
+
+
+class UnknownAgent(ConviveError):
+    """A worker was given a run of an agent that it does not have."""
+
+
+class WorkersLost(ConviveError):
+    """Every attempt at a run was broken off, as by a worker that was killed: the run may be what kills them."""
+
+
+class TryLater(ConviveError):
+    """The model's provider asks to come back later. The run stands where it is."""
+
+
+async def work(
+    bus: Bus,
+    agents: Mapping[str, Agent],
+    *,
+    queue: str = "default",
+    concurrency: int = 1,
+    retry_s: float = RETRY_S,
+    lease_s: float = 10.0,
+) -> None:
+    """Carry out the runs of a queue, `concurrency` at a time, until cancelled. Any number of workers may.
+
+    A run that this worker leaves, by being cancelled or killed, is continued by another: its journal says what is done.
+    An overloaded provider, an error that somebody can mend and an agent that is not known here are tried again,
+    after `retry_s` and then twice as long each time; when the order's attempts are spent, the run has failed, and
+    the job is kept as a dead one. What ends a run otherwise (also a failure) ends the job. Callbacks are called
+    before that, and again when the worker is lost meanwhile; one that raises is an attempt that failed. When the
+    attempts are spent, `on_failure` is called once at most. Raises
+    BadName, BusUnavailable, WrongStream.
+    """
+    if concurrency < 1:
+        raise ValueError(f"a worker does one run at a time at least, not {concurrency}")
+    worker = _Worker(await place_of(bus, queue), dict(agents), retry_s)
+    jobs = await bus.work_queue(queue, lease_s=lease_s)
+    with queueing_on(bus):
+        try:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(concurrency):
+                    tasks.start_soon(worker.run, jobs)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+
+class _Worker:
+    def __init__(self, place: Place, agents: Mapping[str, Agent], retry_s: float) -> None:
+        self._place = place
+        self._agents = agents
+        self._retry_s = retry_s
+
+    async def run(self, jobs: WorkQueue) -> None:
+        while True:
+            lease = await jobs.take()
+            try:
+                async with _kept(lease):
+                    await self._settle(lease)
+            except anyio.get_cancelled_exc_class():
+                with anyio.move_on_after(LEAVING_S, shield=True):
+                    await lease.release()
+                raise
+
+    async def _settle(self, lease: Lease) -> None:
+        """Carry out one job, and say what became of it."""
+        try:
+            order, run = order_of(lease.job)
+        except BadRecord as error:
+            await _bury(lease, str(error))
+            return
+        try:
+            await self._perform(order, run, lease)
+        except RunTaken as error:
+            # The other one has the job, or its lease: an acknowledgement would take it from whoever comes after it.
+            _log.info("%s", error)
+        except LEAVE_RUN as error:
+            _log.warning("run %s is left to its next attempt: %s", run.run_id, error)
+            await anyio.sleep(LOST_S)
+        except (OtherRun, BadRecord) as error:
+            await _bury(lease, str(error))  # the journal under this id is not this run's, or cannot be written on
+        except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
+            await self._again(order, run, lease, error)
+        else:
+            await lease.done()
+
+    async def _perform(self, order: RunOrder, run: RunContext, lease: Lease) -> None:
+        if lease.attempt > order.max_attempts:
+            raise WorkersLost(f"{order.max_attempts} attempts ended without a word: their workers were lost.")
+        agent = self._agents.get(order.agent)
+        if agent is None:
+            raise UnknownAgent(f"no agent {order.agent!r} here. This worker knows: {', '.join(sorted(self._agents))}.")
+        model = agent.settings().model
+        result = await agent.execute(
+            order.input,
+            history=order.history,
+            session_id=order.session_id,
+            run=run,
+            place=self._place,
+            on_cancel="leave",
+            model=model if lease.attempt >= order.max_attempts else _Patient(model),
+        )
+        await _call_back(order, result)
+
+    async def _again(self, order: RunOrder, run: RunContext, lease: Lease, error: Exception) -> None:
+        told = clean(str(error)) or type(error).__name__
+        if lease.attempt < order.max_attempts and not isinstance(error, NotAppended):
+            delay_s = min(self._retry_s * 2 ** (lease.attempt - 1), RETRY_MOST_S)
+            _log.warning("run %s, attempt %d of %d: %s", run.run_id, lease.attempt, order.max_attempts, told)
+            await lease.retry(delay_s)
+            return
+        failed = RunFailed(error=type(error).__name__, message=told, transient=True)
+        try:
+            recorded = await self._record(order, run, failed)
+        except RunTaken:
+            return
+        except LEAVE_RUN as lost:
+            _log.warning("the failure of run %s could not be recorded yet: %s", run.run_id, lost)
+            return
+        if not recorded and isinstance(error, WorkersLost):
+            await lease.done()  # the last of them had done its work
+            return
+        await _bury(lease, f"{failed.error}: {told}")
+        if recorded and order.on_failure is not None:
+            try:
+                await _call(order.on_failure, await QueuedRun(self._place, run).result())
+            except Exception as raised:  # noqa: BLE001 - an application's own, and the last word on this job
+                _log.error("run %s: %s failed: %s", run.run_id, order.on_failure, raised)
+
+    async def _record(self, order: RunOrder, run: RunContext, failed: RunFailed) -> bool:
+        """Write the run's end into its journal; False when it has come out already, one way or another."""
+        last = await self._place.log.last(self._place.journal(run))
+        if last is not None and journal_event_of(last).type in OUTCOMES:
+            return False
+        chain = Chain(self._place, run)
+        await chain.read()
+        if chain.state.started is None:
+            started = RunStarted(
+                agent=order.agent,
+                model="",
+                root=run.root_run_id,
+                parent=run.parent_run_id,
+                session_id=order.session_id,
+                input=order.input,
+                history=order.history,
+            )
+            try:
+                await chain.append(started)
+            except NotAppended:  # too large for a journal: that is why it failed
+                await chain.append(started.model_copy(update={"input": None, "history": (), "source": "the job"}))
+        await chain.append(failed)
+        return True
+
+
+class _Patient:
+    """A model whose overload is no failure of the run yet: the run is left as it stands, and taken up later."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    def stream(
+        self, request: Request
+    ) -> AbstractAsyncContextManager[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
+        return self._stream(request)
+
+    @asynccontextmanager
+    async def _stream(self, request: Request) -> AsyncGenerator[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
+        try:
+            async with self._model.stream(request) as items:
+                yield items
+        except ModelError as error:
+            if error.transient and not isinstance(error, ModelAnswerBroken):
+                raise TryLater(str(error)) from error
+            raise
+
+
+@asynccontextmanager
+async def _kept(lease: Lease) -> AsyncGenerator[None]:
+    """Extends the lease beside the block; the block's own error comes out as it is."""
+
+    async def extend() -> None:
+        while True:
+            await anyio.sleep(lease.lease_s / 3)
+            await lease.extend()
+
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(extend)
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _call_back(order: RunOrder, result: AgentResult) -> None:
+    """Tell the order's callback of an outcome. An error of `on_success` is told to `on_failure`, too."""
+    outcome = OUTCOMES.get({"completed": "run_finished", "suspended": "suspended"}.get(result.status, "run_failed"))
+    if outcome == "done" and order.on_success is not None:
+        try:
+            await _call(order.on_success, result)
+        except Exception as error:
+            if order.on_failure is None:
+                raise
+            _log.warning("run %s: %s failed: %s", result.run_id, order.on_success, error)
+            await _call(order.on_failure, result)
+    elif outcome == "error" and order.on_failure is not None:
+        await _call(order.on_failure, result)
+
+
+async def _call(reference: str, result: AgentResult) -> None:
+    module, _, name = reference.partition(":")
+    answer = getattr(importlib.import_module(module), name)(result)
+    if inspect.isawaitable(answer):
+        await answer
+
+
+async def _bury(lease: Lease, reason: str) -> None:
+    _log.error("job %s is given up: %s", lease.job.id, reason)
+    try:
+        await lease.bury(reason)
+    except ConviveError as error:
+        _log.warning("job %s could not be given up yet: %s", lease.job.id, error)

@@ -1,0 +1,140 @@
+"""Work queues: one contract in memory and on a real server; servers that are killed; foreign streams."""
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from convive.bus import BadName, BusUnavailable, Job, MemoryWorkQueue, WorkQueue, WrongStream, memory_bus, open_bus
+from convive.bus.testing import CHECK_LEASE_S, QUEUE_CHECKS, QueueCheck, server, take_job
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def queue_on(url: str) -> AsyncGenerator[WorkQueue]:
+    async with open_bus(url) as bus:
+        yield await bus.work_queue(f"q-{secrets.token_hex(6)}", lease_s=CHECK_LEASE_S)
+
+
+@pytest.mark.parametrize("check", QUEUE_CHECKS, ids=lambda check: check.__name__)
+async def test_a_queue_in_memory_keeps_the_contract(check: QueueCheck) -> None:
+    await check(MemoryWorkQueue("default", CHECK_LEASE_S))
+
+
+@pytest.mark.parametrize("check", QUEUE_CHECKS, ids=lambda check: check.__name__)
+async def test_a_queue_on_a_server_keeps_the_contract(check: QueueCheck, nats_url: str) -> None:
+    async with queue_on(nats_url) as queue:
+        await check(queue)
+
+
+async def test_every_check_is_handed_out() -> None:
+    from convive.bus import _queue_checks as module
+
+    named = [one for name, one in vars(module).items() if name.startswith(("a_", "the_", "jobs_", "what_"))]
+    assert set(named) == set(QUEUE_CHECKS)
+
+
+async def test_two_processes_share_the_jobs_and_queues_do_not_mix(nats_url: str) -> None:
+    async with open_bus(nats_url) as one, open_bus(nats_url) as two:
+        names = [f"q-{secrets.token_hex(6)}" for _ in range(2)]
+        ours, theirs = await one.work_queue(names[0]), await two.work_queue(names[0])
+        other = await two.work_queue(names[1])
+        for number in range(10):
+            await ours.send(Job(f"job-{number}", b""))
+            await other.send(Job(f"job-{number}", b"other"))
+        taken = [await take_job(queue) for _ in range(5) for queue in (ours, theirs)]
+        assert sorted(lease.job.id for lease in taken) == [f"job-{number}" for number in range(10)]
+        assert {lease.job.body for lease in taken} == {b""}
+        for lease in taken:
+            await lease.done()
+
+
+async def test_jobs_and_delays_and_buried_jobs_survive_a_server_that_is_killed() -> None:
+    async with server(fast=False) as own, open_bus(own.url) as bus:
+        queue = await bus.work_queue(lease_s=CHECK_LEASE_S)
+        await queue.send(Job("dead", b""))
+        await (await take_job(queue)).bury("no use")
+        await queue.send(Job("held", b""))
+        held = await take_job(queue)
+        await queue.send(Job("now", b"1"))
+        await queue.send(Job("later", b"2"), delay_s=1.0)
+        own.kill()
+        await own.start()
+        found = {(lease := await take_job(queue)).job.id: lease for _ in range(3)}
+        assert found.keys() == {"held", "now", "later"}
+        assert held.attempt == 1
+        assert found["held"].attempt in (1, 2)  # a server that is killed may forget a delivery, never a job
+        for lease in found.values():
+            await lease.done()
+        assert [one.job.id for one in await queue.dead()] == ["dead"]
+
+
+async def test_a_taker_that_waits_through_a_restart_gets_what_is_sent_afterwards() -> None:
+    async with server() as own, open_bus(own.url) as bus:
+        queue = await bus.work_queue()
+        got: list[str] = []
+
+        async def taking() -> None:
+            lease = await take_job(queue)
+            got.append(lease.job.id)
+            await lease.done()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(taking)
+            await anyio.wait_all_tasks_blocked()
+            for _ in range(2):
+                own.kill()
+                await own.start()
+            await queue.send(Job("job-1", b""))
+        assert got == ["job-1"]
+
+
+async def test_the_first_worker_of_a_queue_decides_on_its_lease(nats_url: str) -> None:
+    name = f"q-{secrets.token_hex(6)}"
+    async with open_bus(nats_url) as one, open_bus(nats_url) as two:
+        for bus, lease_s in ((one, 5.0), (two, 50.0)):
+            queue = await bus.work_queue(name, lease_s=lease_s)
+            await queue.send(Job(f"job-{lease_s:g}", b""))
+            lease = await take_job(queue)
+            assert lease.lease_s == 5.0
+            await lease.done()
+
+
+async def test_taking_from_a_bus_that_is_closed_is_an_error(nats_url: str) -> None:
+    async with open_bus(nats_url) as bus:
+        queue = await bus.work_queue()
+    with pytest.raises(BusUnavailable, match="is closed"):
+        await queue.take()
+
+
+@pytest.mark.parametrize("name", ["", "Two Words", "a.b", "x" * 58])
+async def test_a_queue_name_that_is_no_slug_is_refused(name: str) -> None:
+    async with memory_bus() as bus:
+        with pytest.raises(BadName, match="is not the name of a queue"):
+            await bus.work_queue(name)
+    with pytest.raises(BadName, match=r"Did you mean 'two-words'\?"):
+        async with memory_bus() as bus:
+            await bus.work_queue("Two Words")
+
+
+async def test_a_lease_that_makes_no_sense_is_refused() -> None:
+    async with memory_bus() as bus:
+        with pytest.raises(ValueError, match=r"a lease of 0\.0 s"):
+            await bus.work_queue(lease_s=0.0)
+
+
+async def test_a_stream_of_our_name_with_other_settings_is_refused() -> None:
+    async with server() as own, open_bus(own.url) as bus:
+        await _make_stream(own.url)
+        with pytest.raises(WrongStream, match="CONVIVE-QUEUE exists with retention = limits"):
+            await bus.work_queue()
+
+
+async def _make_stream(url: str) -> None:
+    from convive.bus._connect import connect
+
+    async with connect(url) as connection:
+        await connection.api("STREAM.CREATE.CONVIVE-QUEUE", {"name": "CONVIVE-QUEUE", "subjects": ["cv-queue.>"]})

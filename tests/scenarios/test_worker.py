@@ -1,0 +1,128 @@
+"""`convive worker`: queued runs in processes of their own, which are killed in the middle of a run (G53, G55, G56)."""
+
+import signal
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from convive.agents import QueuedRun, find_queued, queued
+from convive.bus import Bus, open_bus
+
+if TYPE_CHECKING:
+    from tests.scenarios.conftest import Door, Person
+
+pytestmark = pytest.mark.anyio
+
+AGENTS = '''
+import os
+from contextlib import asynccontextmanager
+
+import anyio
+
+from convive.agents import Agent, Answer, ToolUse
+from convive.agents.testing import ScriptedModel
+
+
+async def knock(what):
+    async with await anyio.connect_tcp("127.0.0.1", int(os.environ["DOOR"])) as stream:
+        await stream.send(what.encode())
+        await stream.receive()
+
+
+class Knocking(ScriptedModel):
+    @asynccontextmanager
+    async def stream(self, request):
+        await knock("asked first" if len(request.messages) == 1 else "asked again")
+        async with super().stream(request) as items:
+            yield items
+
+
+async def look() -> str:
+    """Look."""
+    await knock("looked")
+    return "seen"
+
+
+def answer(request):
+    if len(request.messages) > 1:
+        return "found"
+    return Answer(parts=(ToolUse(id="c1", name="look", arguments={}),), stop_reason="tool_use")
+
+
+support = Agent("support", model=Knocking(answer), tools=[look])
+other = Agent("other", model=ScriptedModel(["other"]))
+'''
+WORK = ("worker", "my_agents")
+READY = "Working on the queue"
+
+
+@pytest.fixture
+def desk(person: "Person") -> "Person":
+    person.writes("my_agents.py", AGENTS)
+    return person
+
+
+@pytest.fixture
+async def bus(desk: "Person") -> AsyncGenerator[Bus]:
+    async with open_bus(data=desk.folder / ".convive") as made:
+        await made.work_queue(lease_s=1.0)
+        yield made
+
+
+async def send(bus: Bus) -> QueuedRun:
+    jobs = await bus.work_queue(lease_s=1.0)
+    with anyio.move_on_after(0.3):  # the first to listen decides on the lease: a short one, for these tests
+        await jobs.take()
+    return await queued("support", "find it").send(bus)
+
+
+@pytest.mark.parametrize("moment", ["asked first", "looked", "asked again"])
+async def test_a_worker_that_is_killed_in_a_run_leaves_it_to_another(
+    desk: "Person", door: "Door", bus: Bus, moment: str
+) -> None:
+    """kill -9 in the middle: the same run goes on, and what the journal holds is not asked for or paid for again."""
+    run = await send(bus)
+    door.shut(moment)
+    async with desk.starts(*WORK, env=door.env) as first:
+        await door.knocked(moment)
+        async with desk.starts(*WORK, "--concurrency", "2", env=door.env) as second:
+            await second.err.until(READY)
+            await first.kill()
+            door.open(moment)
+            with anyio.fail_after(30):
+                result = await (await find_queued(bus, run.run_id)).result()
+                async with run.events() as events:
+                    outcomes = [event.name async for event in events if event.name != "chunk"]
+    assert (result.text, result.run_id) == ("found", run.run_id)
+    assert outcomes == ["done"]
+    assert door.knocks == {"asked first": 1, "looked": 1, "asked again": 1, moment: 2}
+
+
+async def test_a_worker_that_is_stopped_gives_its_run_back_at_once(desk: "Person", door: "Door", bus: Bus) -> None:
+    run = await send(bus)
+    door.shut("looked")
+    async with desk.starts(*WORK, env=door.env) as first:
+        await door.knocked("looked")
+        first.send(signal.SIGINT)
+        assert (await first.ends()).code == 130
+    door.open("looked")
+    async with desk.starts("worker", "my_agents:support", env=door.env):
+        with anyio.fail_after(30):
+            assert (await run.result()).text == "found"
+    assert door.knocks == {"asked first": 1, "looked": 2, "asked again": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("worker", "nowhere"), "no module 'nowhere' is here"),
+        (("worker", "my_agents:nobody"), "the module my_agents has no 'nobody'"),
+        (("worker", "my_agents:knock"), "no agent is there"),
+        (("worker", "my_agents:"), "expected a module, or module:attribute"),
+        (("worker", "my_agents", "--queue", "Two Words"), "Did you mean 'two-words'?"),
+    ],
+)
+async def test_a_worker_that_cannot_be_says_why(desk: "Person", arguments: tuple[str, ...], complaint: str) -> None:
+    assert complaint in (await desk.does(*arguments)).complaint
