@@ -18,6 +18,7 @@ from convive.agents._local import local_available
 from convive.agents._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
 from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, ToolSpec, Usage
 from convive.agents._models import Choice, Models, choose_model, default_models, split_model
+from convive.agents._output import BadOutput
 from convive.agents._policies import POLICIES, Policy, addressed_next, round_robin
 from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
 from convive.agents._seat import host_seats
@@ -35,6 +36,7 @@ __all__ = [
     "Answer",
     "AskContext",
     "BadModelRequest",
+    "BadOutput",
     "Choice",
     "Close",
     "Decision",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 from convive.agents._frame import current_frame
 from convive.agents._journal import Place
@@ -21,26 +21,37 @@ from convive.agents._options import (
     model_of,
     settings_of,
 )
+from convive.agents._output import Data
 from convive.agents._result import AgentResult, unwrap
 from convive.agents._run import Performer
 from convive.agents._settings import Instructions, Settings, Task
 from convive.agents._stream import RunStream, streaming
 from convive.bus import RunContext
 
+Other = TypeVar("Other")
 
-class Agent:
+
+class Agent(Generic[Data]):
     """A model with instructions, tools and rules for when to stop. Frozen: safe to share between any runs.
 
     Options come from the call, else from the constructor, else from the class (`class Searcher(Agent): model = ...`,
     as attributes, or as methods: those without a parameter give the value when the agent is made). Raises
-    UnknownModel for a model without a provider, BadTool for tools that cannot be.
+    UnknownModel for a model without a provider, BadTool for tools that cannot be, BadOutput for an output type that
+    has no JSON Schema.
+
+    `output` is the type that the final answer has to fit, such as a pydantic model: the provider holds the model to it
+    or the system prompt asks for it, the answer is validated in any case, and the result's `data` is of that type.
     """
 
     name: str = ""
 
-    def __init__(self, name: str | None = None, **options: Unpack[AgentOptions]) -> None:
+    def __init__(
+        self, name: str | None = None, *, output: type[Data] | None = None, **options: Unpack[AgentOptions]
+    ) -> None:
         check_names(options, OPTION_NAMES)
         given: dict[str, Any] = {**class_options(self), **options}
+        if output is not None:
+            given["output"] = output
         check_model(given)
         unresolved = settings_of(given, Unresolved(given.get("model")))
         chosen = (
@@ -74,14 +85,26 @@ class Agent:
             object.__setattr__(self, "_own", settings)
         return settings
 
-    async def prompt(self, input: str | None = None, **options: Unpack[RunOptions]) -> AgentResult:
+    @overload
+    async def prompt(self, input: str | None = None, **options: Unpack[RunOptions]) -> AgentResult[Data]: ...
+    @overload
+    async def prompt(
+        self, input: str | None = None, *, output: type[Other], **options: Unpack[RunOptions]
+    ) -> AgentResult[Other]: ...
+    async def prompt(self, input: str | None = None, **options: Any) -> AgentResult[Any]:
         """Run, and return the result of a completed run. Raises RunFailed or RunCancelled, which carry theirs.
 
         Also raises what `execute` raises.
         """
         return unwrap(await self.execute(input, **options))
 
-    async def execute(self, input: str | None = None, **options: Unpack[RunOptions]) -> AgentResult:
+    @overload
+    async def execute(self, input: str | None = None, **options: Unpack[RunOptions]) -> AgentResult[Data]: ...
+    @overload
+    async def execute(
+        self, input: str | None = None, *, output: type[Other], **options: Unpack[RunOptions]
+    ) -> AgentResult[Other]: ...
+    async def execute(self, input: str | None = None, **options: Any) -> AgentResult[Any]:
         """Run, and return the result, whatever the status.
 
         Raises RunTaken when another process executes this run, OtherRun when the run id is that of another
@@ -97,7 +120,7 @@ class Agent:
         """
         return streaming(*self._assign(input, options))
 
-    def _assign(self, input: str | None, options: RunOptions) -> tuple[Settings, Task]:
+    def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
         if not options:
             return self.settings(), _task(self.name, input, {})
         check_names(options, RUN_OPTION_NAMES)

@@ -23,12 +23,17 @@ class Artifact(BaseModel):
 
 
 class Rejected(BaseModel):
-    """An answer that `refine` found unusable. `feedback` is what the model is told, if anything."""
+    """An answer that is of no use: by the verdict of `refine`, or because it does not fit `output`.
+
+    `feedback` is what the model is told, if anything. `reasks`: how many in a row are asked for again, where the
+    limit of that name does not decide.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     reason: str
     feedback: str | None = None
     fallback: str | None = None
+    reasks: int | None = None
 
 
 class RunStarted(Event):

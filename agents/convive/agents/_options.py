@@ -14,6 +14,7 @@ from convive.agents._limits import Limits
 from convive.agents._messages import Message
 from convive.agents._model import Model
 from convive.agents._models import choose_model, default_models, split_model
+from convive.agents._output import output_of
 from convive.agents._schema import json_of
 from convive.agents._settings import Instructions, Refine, SamplingFor, Settings
 from convive.agents._stops import StopWhen, any_of
@@ -37,6 +38,7 @@ class AgentOptions(TypedDict, total=False):
     `instructions`: the system prompt, or a function of the trip's AskContext, sync or async. `tools`: tools or
     typed functions. `stop_when`: one condition, or a list of which any holds. `refine`: makes the final text
     of an answer's prose, or has it asked again. `parallel_tools`: whether calls of one answer run side by side.
+    `repair`: how often in a row an answer that does not fit `output` is asked for again, with what is wrong.
     """
 
     model: str | Model
@@ -48,6 +50,7 @@ class AgentOptions(TypedDict, total=False):
     sampling: SamplingFor
     refine: Refine | None
     parallel_tools: bool
+    repair: int
 
 
 class RunOptions(AgentOptions, total=False):
@@ -70,8 +73,8 @@ class RunOptions(AgentOptions, total=False):
     on_cancel: OnCancel
 
 
-OPTION_NAMES = frozenset(AgentOptions.__annotations__)
-RUN_OPTION_NAMES = frozenset(RunOptions.__annotations__)
+OPTION_NAMES = frozenset({*AgentOptions.__annotations__, "output"})
+RUN_OPTION_NAMES = frozenset({*RunOptions.__annotations__, "output"})
 
 
 class Unresolved:
@@ -115,12 +118,14 @@ def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
         for key in ("instructions", "limits", "sampling", "refine", "parallel_tools")
         if key in options
     }
+    output = options.get("output")
     return Settings(
         name="",
         model=model,
         tools=tools,
         specs=tuple(tool.spec for tool in tools.values()),
         stop=any_of(options.get("stop_when") or ()),
+        output=None if output is None else output_of(output, options.get("repair", 0)),
         **stated,
     )
 
@@ -161,6 +166,9 @@ def anonymous_name(settings: Settings) -> str:
     if not isinstance(instructions, str):
         instructions = f"{instructions.__module__}.{getattr(instructions, '__qualname__', '')}"
     specs = [[spec.name, spec.description, spec.input_schema] for spec in settings.specs]
-    whole = json_of([settings.model.name, instructions, specs])
+    parts: list[object] = [settings.model.name, instructions, specs]
+    if settings.output is not None:
+        parts.append(settings.output.schema)
+    whole = json_of(parts)
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
     return f"anon-{slugify(settings.model.name)[:40]}-{digest}"

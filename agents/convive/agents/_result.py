@@ -1,13 +1,16 @@
 """What a run came to."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal
+
+from pydantic import ValidationError
 
 from convive.agents._fold import RunState, Trip, joined, replayable
 from convive.agents._journal import Artifact, FinishReason, RunFinished
 from convive.agents._journal import RunFailed as Failed
 from convive.agents._messages import Message
 from convive.agents._model import Usage
+from convive.agents._output import Data, Output
 from convive.bus import ConviveError, RunContext, RunId
 
 Status = Literal["completed", "failed", "cancelled"]
@@ -37,8 +40,11 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentResult:
-    """A run's result. `messages` is the whole history, this run's included, to hand on as `history=`."""
+class AgentResult(Generic[Data]):
+    """A run's result. `messages` is the whole history, this run's included, to hand on as `history=`.
+
+    `data` is the answer as the type given as `output`; None without one, or when there is no answer that fits.
+    """
 
     status: Status
     text: str
@@ -47,6 +53,7 @@ class AgentResult:
     report: Report
     artifacts: tuple[Artifact, ...] = ()
     error: Failure | None = None
+    data: Data | None = None
 
     @property
     def run_id(self) -> RunId:
@@ -89,7 +96,11 @@ class RunUnfinished(ConviveError):
 
 
 def result_of(
-    state: RunState, run: RunContext, opening: tuple[Message, ...], cause: Exception | None = None
+    state: RunState,
+    run: RunContext,
+    opening: tuple[Message, ...],
+    cause: Exception | None = None,
+    output: Output | None = None,
 ) -> AgentResult:
     """The result of an ended run. `opening`: the messages before the model's first word."""
     started, ended = state.started, state.ended
@@ -105,14 +116,21 @@ def result_of(
         warnings = () if ended.warning is None else (ended.warning,)
     elif isinstance(ended, Failed):
         status, error = "failed", Failure(ended.error, ended.message, ended.transient, cause)
+        text = text or (state.trips[-1].text if state.trips else "")
     else:
         status, error = "cancelled", Failure("RunCancelled", ended.reason)
+    data = None
+    if output is not None and status == "completed":
+        try:
+            data = output.read(text)
+        except ValidationError:
+            warnings = (*warnings, "the text does not fit `output`, so that there is no data")
     report = Report(started.agent, run, started.session_id, status, state.trips, state.usage, warnings)
     messages = joined((*opening, *replayable(state)))
-    return AgentResult(status, text, reason, messages, report, state.artifacts, error)
+    return AgentResult(status, text, reason, messages, report, state.artifacts, error, data)
 
 
-def unwrap(result: AgentResult) -> AgentResult:
+def unwrap(result: AgentResult[Data]) -> AgentResult[Data]:
     """The result of a completed run. Raises RunFailed or RunCancelled for another."""
     if result.status == "failed":
         raise RunFailed(result) from (result.error.cause if result.error else None)

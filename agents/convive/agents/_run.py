@@ -2,8 +2,10 @@
 
 import logging
 import time
+from collections.abc import Mapping
 
 import anyio
+from pydantic import JsonValue
 
 from convive.agents import _events as shown
 from convive.agents._chain import LEAVE_RUN, Chain
@@ -20,7 +22,7 @@ from convive.agents._journal import (
 )
 from convive.agents._live import Live
 from convive.agents._messages import Message, ToolUse, user
-from convive.agents._model import Answer, Request, Sampling, TextDelta
+from convive.agents._model import Answer, Request, Sampling, TextDelta, holds_to_schema
 from convive.agents._result import AgentResult, result_of
 from convive.agents._schema import clean
 from convive.agents._settings import AskContext, Retry, Settings, Task
@@ -73,7 +75,7 @@ class Performer:
             state = fold(state, self._started())
         if state.ended is None:
             state = fold(state, RunCancelled(reason=self.cancel_reason or ""))
-        return result_of(state, self.task.run, self._opening, self._cause)
+        return result_of(state, self.task.run, self._opening, self._cause, self._settings.output)
 
     @property
     def ended(self) -> bool:
@@ -208,18 +210,26 @@ class Performer:
             sampling = sampling(context)
         added = self._chain.state.messages
         messages = joined((*self._opening, *added)) if added else self._opening
-        return Request(system, messages, settings.specs, sampling)
+        schema: Mapping[str, JsonValue] | None = None
+        if settings.output is not None and holds_to_schema(settings.model):
+            schema = settings.output.schema
+        elif settings.output is not None:
+            system = f"{system}\n\n{settings.output.instruction}".lstrip()
+        return Request(system, messages, settings.specs, sampling, schema)
 
     def _judged(self, answer: Answer, trip: int, took_s: float) -> ModelAnswered:
         refined, rejected = None, None
         cut = answer.stop_reason == "length"
         final = cut or not any(isinstance(part, ToolUse) for part in answer.parts)
-        if self._settings.refine is not None and final and answer.stop_reason != "refusal":
+        final = final and answer.stop_reason != "refusal"
+        if self._settings.refine is not None and final:
             verdict = self._settings.refine(answer.text)
             if isinstance(verdict, Retry):
                 rejected = Rejected(reason=verdict.reason, feedback=verdict.feedback, fallback=verdict.fallback)
             elif verdict != answer.text:
                 refined = verdict
+        if self._settings.output is not None and final and rejected is None:
+            rejected = self._settings.output.judge(answer.text if refined is None else refined)
         return ModelAnswered(
             trip=trip,
             parts=answer.parts,

@@ -52,7 +52,7 @@ class Parameters:
         return {self.names[field]: getattr(valid, field) for field in valid.model_fields_set}
 
 
-class _Untitled(GenerateJsonSchema):
+class Untitled(GenerateJsonSchema):
     """JSON Schema without the titles that pydantic derives from names: tokens that tell a model nothing."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
@@ -101,7 +101,7 @@ def parameters_of(
 def _build(name: str, fields: dict[str, typing.Any], names: dict[str, str], context: str | None) -> Parameters:
     try:
         model = create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
-        schema = model.model_json_schema(schema_generator=_Untitled)
+        schema = model.model_json_schema(schema_generator=Untitled)
     except (PydanticUserError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise BadTool(f"tool {name!r}: no JSON Schema can be made from its type hints: {reason}") from None

@@ -11,6 +11,7 @@ from convive.agents._journal import Place
 from convive.agents._limits import Limits
 from convive.agents._messages import Message
 from convive.agents._model import Model, Sampling, ToolSpec
+from convive.agents._output import Output
 from convive.agents._steps import never
 from convive.agents._stops import Predicate
 from convive.agents._tools import Tool
@@ -64,6 +65,7 @@ class Settings:
     limits: Limits = Limits()
     sampling: SamplingFor = Sampling()
     refine: Refine | None = None
+    output: Output | None = None
     parallel_tools: bool = True
 
 

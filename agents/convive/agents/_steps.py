@@ -99,7 +99,8 @@ def _after_rejection(state: RunState, limits: Limits) -> Step:
     answer = state.trips[-1].answer
     rejected = answer.rejected if answer else None
     assert rejected is not None  # noqa: S101 - for the type checker; the caller looked
-    if _rejections_in_a_row(state) <= limits.reasks and _limit_reached(state, limits) is None:
+    allowed = limits.reasks if rejected.reasks is None else rejected.reasks
+    if _rejections_in_a_row(state) <= allowed and _limit_reached(state, limits) is None:
         return Ask(len(state.trips), 1)
     if rejected.fallback is not None:
         return Finish(rejected.fallback, "fallback", warning=f"no usable answer: {rejected.reason}")
