@@ -12,6 +12,7 @@ from convive.agents._errors import (
     ModelUnreachable,
     UnknownModel,
 )
+from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
 from convive.agents._local import local_available
@@ -21,28 +22,51 @@ from convive.agents._models import Choice, Models, choose_model, default_models,
 from convive.agents._output import BadOutput
 from convive.agents._policies import POLICIES, Policy, addressed_next, round_robin
 from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
+from convive.agents._resume import (
+    AgentChanged,
+    AlreadyResumed,
+    BadAnswers,
+    NotSuspended,
+    ResumeRefused,
+    Suspension,
+    SuspensionExpired,
+    UnknownRun,
+    accept_answers,
+    cancel_run,
+    peek,
+    pending,
+    resume,
+)
+from convive.agents._resume_many import ResumedRuns, ResumeOutcome, ResumeRequest, resume_many
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
 from convive.agents._stops import has_tool_call, step_count_is
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
-from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, tool
+from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, client_tool, tool
 from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
 
 __all__ = [
     "POLICIES",
     "Agent",
+    "AgentChanged",
     "AgentResult",
     "AgentSeat",
+    "AlreadyResumed",
     "Answer",
+    "Approve",
     "AskContext",
+    "BadAnswers",
     "BadModelRequest",
     "BadOutput",
     "Choice",
     "Close",
     "Decision",
+    "Deny",
+    "Edit",
     "FirstOf",
     "FunctionSeat",
     "Grant",
+    "Interrupt",
     "Limits",
     "Message",
     "Model",
@@ -53,6 +77,7 @@ __all__ = [
     "ModelRetry",
     "ModelUnreachable",
     "Models",
+    "NotSuspended",
     "Participant",
     "Pass",
     "Place",
@@ -61,6 +86,12 @@ __all__ = [
     "Refine",
     "Report",
     "Request",
+    "Resolution",
+    "Result",
+    "ResumeOutcome",
+    "ResumeRefused",
+    "ResumeRequest",
+    "ResumedRuns",
     "Retry",
     "Revoke",
     "RunCancelled",
@@ -69,6 +100,8 @@ __all__ = [
     "RunUnfinished",
     "Sampling",
     "Say",
+    "Suspension",
+    "SuspensionExpired",
     "Text",
     "TextDelta",
     "Thinking",
@@ -81,19 +114,27 @@ __all__ = [
     "ToolUse",
     "Turn",
     "UnknownModel",
+    "UnknownRun",
     "Usage",
     "Wait",
+    "accept_answers",
     "addressed_next",
     "agent",
     "assistant",
+    "cancel_run",
     "choose_model",
+    "client_tool",
     "decide",
     "default_models",
     "first_seen",
     "has_tool_call",
     "host_seats",
     "local_available",
+    "peek",
+    "pending",
     "prompt",
+    "resume",
+    "resume_many",
     "round_robin",
     "run_options",
     "split_model",

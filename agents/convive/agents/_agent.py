@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, Unpack, overload
 
-from convive.agents._frame import current_frame
+from convive.agents._frame import current_frame, hand_up
 from convive.agents._journal import Place
 from convive.agents._options import (
     OPTION_NAMES,
@@ -111,7 +111,10 @@ class Agent(Generic[Data]):
         input, errors of the bus, and what the application's own callables raise. Cancelling the calling task
         cancels the run.
         """
-        return await Performer(*self._assign(input, options)).perform()
+        settings, task = self._assign(input, options)
+        result = await Performer(settings, task).perform()
+        hand_up(task.run, result.interrupts)
+        return result
 
     def stream(self, input: str | None = None, **options: Unpack[RunOptions]) -> AbstractAsyncContextManager[RunStream]:
         """Run beside a block that watches: `async with agent.stream("...") as run: async for event in run: ...`.

@@ -1,6 +1,6 @@
 """What a watcher of a run sees while it happens. The journal is what lasts; these are for the eye."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -127,6 +127,13 @@ class RunCancelled(RunEvent):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunSuspended(RunEvent):
+    """Last event before a run waits: for what, and with which token it is resumed, stands in the result."""
+
+    result: AgentResult
+
+
 AnyRunEvent = (
     RunStarted
     | TripStarted
@@ -139,7 +146,8 @@ AnyRunEvent = (
     | RunFinished
     | RunFailed
     | RunCancelled
+    | RunSuspended
 )
 
-Emit = Callable[[AnyRunEvent], None]
-"""Takes an event at once; must not raise."""
+Emit = Callable[[AnyRunEvent], Awaitable[None]]
+"""Takes an event; must not raise."""

@@ -1,26 +1,29 @@
 """A run's journal folded to a state.
 
-    run_started, (trip_started+, model_answered, (tool_called*, tool_returned)*)*,
+    run_started, (trip_started+, model_answered, (tool_called*, tool_returned)*, (suspended, resumed)*)*,
     run_finished | run_failed | run_cancelled
 
 Any prefix of that folds. What breaks the order is damage and is reported, never guessed around.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from pydantic import JsonValue
 
+from convive.agents._interrupts import Edit, Interrupt, Resolution
 from convive.agents._journal import (
     Artifact,
     Ending,
     JournalEvent,
     ModelAnswered,
+    Resumed,
     RunCancelled,
     RunFailed,
     RunFinished,
     RunStarted,
+    Suspended,
     ToolCalled,
     ToolReturned,
     TripStarted,
@@ -43,6 +46,9 @@ class Call:
     attempt: int = 0
     silent: bool = False
     returned: ToolReturned | None = None
+    interrupt: Interrupt | None = None
+    """What the call waits for, or waited for."""
+    resolution: Resolution | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,10 @@ class RunState:
     messages: tuple[Message, ...] = ()
     usage: Usage = Usage()
     ended: Ending | None = None
+    suspended: Suspended | None = None
+    resolutions: Mapping[str, Resolution] = field(default_factory=dict[str, Resolution])
+    """All answers so far by the id of their interrupt, those to runs below included."""
+    used_tokens: tuple[str, ...] = ()
 
     @property
     def latest_text(self) -> str:
@@ -122,6 +132,10 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
             return _with_call(state, replace(call, attempt=event.attempt, silent=event.silent))
         case ToolReturned():
             return _returned(state, event)
+        case Suspended():
+            return _suspended(state, event)
+        case Resumed():
+            return _resumed(state, event)
         case RunFinished():
             return _finished(state, event)
         case RunFailed() | RunCancelled():
@@ -171,6 +185,36 @@ def _returned(state: RunState, event: ToolReturned) -> RunState:
     said = _said(trip.answer)
     assert said is not None  # noqa: S101 - a trip with calls said at least those
     return replace(state, messages=(*state.messages, said, _heard(trip)))
+
+
+def _suspended(state: RunState, event: Suspended) -> RunState:
+    _expect(state.suspended is None, "a run that is suspended is not suspended again")
+    for interrupt in event.interrupts:
+        call = _call(state, interrupt.trip, interrupt.index)
+        waiting = replace(call, arguments=interrupt.arguments, interrupt=interrupt)
+        known = call.interrupt is not None and call.interrupt.id == interrupt.id
+        state = _with_call(state, waiting if known else replace(waiting, resolution=None))
+    return replace(state, suspended=event)
+
+
+def _resumed(state: RunState, event: Resumed) -> RunState:
+    suspended = state.suspended
+    if suspended is None:
+        raise ValueError("only a run that is suspended is resumed")
+    unknown = event.answers.keys() - {interrupt.id for interrupt in suspended.everything}
+    _expect(not unknown, f"the run does not wait for {sorted(unknown)}")
+    for interrupt in suspended.interrupts:
+        answer = event.answers.get(interrupt.id)
+        if answer is not None:
+            call = _call(state, interrupt.trip, interrupt.index)
+            arguments = answer.arguments if isinstance(answer, Edit) else call.arguments
+            state = _with_call(state, replace(call, resolution=answer, arguments=arguments))
+    return replace(
+        state,
+        suspended=None,
+        resolutions={**state.resolutions, **event.answers},
+        used_tokens=(*state.used_tokens, suspended.token),
+    )
 
 
 def _finished(state: RunState, event: RunFinished) -> RunState:

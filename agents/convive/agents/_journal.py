@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
+from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._messages import Message, Part
 from convive.agents._model import StopReason, Usage
 from convive.bus import BadRecord, Event, Log, MemoryLog, Record, RunContext, RunId
@@ -134,8 +135,40 @@ class RunCancelled(Event):
     reason: str = ""
 
 
+class Suspended(Event):
+    """The run waits: its own calls for `interrupts`, its children for those `below`. Nothing runs until `resumed`.
+
+    `token` is good for one resumption. `tools` holds a digest of each tool's schema, by name.
+    """
+
+    type: Literal["suspended"] = "suspended"
+    interrupts: tuple[Interrupt, ...] = ()
+    below: tuple[Interrupt, ...] = ()
+    token: str
+    expires_at: float | None = None
+    tools: dict[str, str] = Field(default_factory=dict[str, str])
+
+    @property
+    def everything(self) -> tuple[Interrupt, ...]:
+        """All that is waited for, in this run and in those below it."""
+        return self.interrupts + self.below
+
+    def body(self) -> bytes:
+        return self.model_dump_json(by_alias=True).encode()
+
+
+class Resumed(Event):
+    """Some of what was waited for is answered, by the id of the interrupt. This record uses up the token."""
+
+    type: Literal["resumed"] = "resumed"
+    answers: dict[str, Resolution]
+
+    def body(self) -> bytes:
+        return self.model_dump_json(by_alias=True).encode()
+
+
 Ending = RunFinished | RunFailed | RunCancelled
-JournalEvent = RunStarted | TripStarted | ModelAnswered | ToolCalled | ToolReturned | Ending
+JournalEvent = RunStarted | TripStarted | ModelAnswered | ToolCalled | ToolReturned | Suspended | Resumed | Ending
 
 _EVENTS: TypeAdapter[JournalEvent] = TypeAdapter(Annotated[JournalEvent, Field(discriminator="type")])
 

@@ -39,6 +39,7 @@ class AgentOptions(TypedDict, total=False):
     typed functions. `stop_when`: one condition, or a list of which any holds. `refine`: makes the final text
     of an answer's prose, or has it asked again. `parallel_tools`: whether calls of one answer run side by side.
     `repair`: how often in a row an answer that does not fit `output` is asked for again, with what is wrong.
+    `expires_s`: how long after its suspension a run can be resumed; by default, without an end.
     """
 
     model: str | Model
@@ -51,6 +52,7 @@ class AgentOptions(TypedDict, total=False):
     refine: Refine | None
     parallel_tools: bool
     repair: int
+    expires_s: float | None
 
 
 class RunOptions(AgentOptions, total=False):
@@ -115,7 +117,7 @@ def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
     tools = by_name(options.get("tools") or ())
     stated = {
         key: options[key]
-        for key in ("instructions", "limits", "sampling", "refine", "parallel_tools")
+        for key in ("instructions", "limits", "sampling", "refine", "parallel_tools", "expires_s")
         if key in options
     }
     output = options.get("output")

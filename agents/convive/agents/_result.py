@@ -6,14 +6,15 @@ from typing import Generic, Literal
 from pydantic import ValidationError
 
 from convive.agents._fold import RunState, Trip, joined, replayable
-from convive.agents._journal import Artifact, FinishReason, RunFinished
+from convive.agents._interrupts import Interrupt
+from convive.agents._journal import Artifact, FinishReason, RunFinished, Suspended
 from convive.agents._journal import RunFailed as Failed
 from convive.agents._messages import Message
 from convive.agents._model import Usage
 from convive.agents._output import Data, Output
 from convive.bus import ConviveError, RunContext, RunId
 
-Status = Literal["completed", "failed", "cancelled"]
+Status = Literal["completed", "failed", "cancelled", "suspended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,10 @@ class AgentResult(Generic[Data]):
     artifacts: tuple[Artifact, ...] = ()
     error: Failure | None = None
     data: Data | None = None
+    interrupts: tuple[Interrupt, ...] = ()
+    """What a suspended run waits for, in it and in the runs below."""
+    resume_token: str | None = None
+    """Good for one resumption of this suspension."""
 
     @property
     def run_id(self) -> RunId:
@@ -104,8 +109,9 @@ def result_of(
 ) -> AgentResult:
     """The result of an ended run. `opening`: the messages before the model's first word."""
     started, ended = state.started, state.ended
-    if started is None or ended is None:
-        raise ValueError("only a run that has ended has a result")
+    waiting = state.suspended
+    if started is None or (ended is None and waiting is None):
+        raise ValueError("only a run that has ended or is suspended has a result")
     status: Status = "completed"
     text = state.latest_text
     reason: FinishReason | None = None
@@ -117,8 +123,10 @@ def result_of(
     elif isinstance(ended, Failed):
         status, error = "failed", Failure(ended.error, ended.message, ended.transient, cause)
         text = text or (state.trips[-1].text if state.trips else "")
+    elif ended is not None:
+        status, error, waiting = "cancelled", Failure("RunCancelled", ended.reason), None
     else:
-        status, error = "cancelled", Failure("RunCancelled", ended.reason)
+        status = "suspended"
     data = None
     if output is not None and status == "completed":
         try:
@@ -127,11 +135,15 @@ def result_of(
             warnings = (*warnings, "the text does not fit `output`, so that there is no data")
     report = Report(started.agent, run, started.session_id, status, state.trips, state.usage, warnings)
     messages = joined((*opening, *replayable(state)))
-    return AgentResult(status, text, reason, messages, report, state.artifacts, error, data)
+    return AgentResult(status, text, reason, messages, report, state.artifacts, error, data, *_waiting(waiting))
+
+
+def _waiting(suspended: Suspended | None) -> tuple[tuple[Interrupt, ...], str | None]:
+    return ((), None) if suspended is None else (suspended.everything, suspended.token)
 
 
 def unwrap(result: AgentResult[Data]) -> AgentResult[Data]:
-    """The result of a completed run. Raises RunFailed or RunCancelled for another."""
+    """The result of a run that completed or is suspended. Raises RunFailed or RunCancelled for another."""
     if result.status == "failed":
         raise RunFailed(result) from (result.error.cause if result.error else None)
     if result.status == "cancelled":

@@ -1,8 +1,9 @@
 """The performer: carries out what `next_step` decides and appends the outcome to the run's journal."""
 
 import logging
+import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import anyio
 from pydantic import JsonValue
@@ -11,13 +12,17 @@ from convive.agents import _events as shown
 from convive.agents._chain import LEAVE_RUN, Chain
 from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._fold import fold, joined
+from convive.agents._frame import frame_above
+from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._journal import (
     ModelAnswered,
     Rejected,
+    Resumed,
     RunCancelled,
     RunFailed,
     RunFinished,
     RunStarted,
+    Suspended,
     TripStarted,
 )
 from convive.agents._live import Live
@@ -25,8 +30,8 @@ from convive.agents._messages import Message, ToolUse, user
 from convive.agents._model import Answer, Request, Sampling, TextDelta, holds_to_schema
 from convive.agents._result import AgentResult, result_of
 from convive.agents._schema import clean
-from convive.agents._settings import AskContext, Retry, Settings, Task
-from convive.agents._steps import Ask, Finish, Step, Stop, UseTools, next_step
+from convive.agents._settings import AskContext, Retry, Settings, Task, digests
+from convive.agents._steps import Ask, Finish, Step, Stop, Suspend, UseTools, next_step
 from convive.agents._tool_phase import ToolPhase
 from convive.bus import ConviveError, NotAppended
 
@@ -73,7 +78,7 @@ class Performer:
         state = self._chain.state
         if state.started is None:
             state = fold(state, self._started())
-        if state.ended is None:
+        if state.ended is None and (state.suspended is None or self.cancel_reason is not None):
             state = fold(state, RunCancelled(reason=self.cancel_reason or ""))
         return result_of(state, self.task.run, self._opening, self._cause, self._settings.output)
 
@@ -89,6 +94,8 @@ class Performer:
             under_way = True
             while self._chain.state.ended is None:
                 step = next_step(self._chain.state, self._settings.limits, self._settings.stop)
+                if isinstance(step, Suspend) and not await self._answered(step.suspended):
+                    break
                 await self._carry_out(step)
         except anyio.get_cancelled_exc_class():
             await self._cancelled()
@@ -102,7 +109,7 @@ class Performer:
             if not isinstance(error, ModelError | NotAppended):
                 raise
         result = self.result()
-        self._show_end(result)
+        await self._show_end(result)
         return result
 
     async def _begin(self) -> None:
@@ -123,7 +130,7 @@ class Performer:
             _check_same(known, task)
             self._opening = _opening(known, task)
         if self._emit:
-            self._emit(shown.RunStarted(task.run, known.agent, resumed=not new))
+            await self._emit(shown.RunStarted(task.run, known.agent, resumed=not new))
 
     def _started(self) -> RunStarted:
         task, referred = self.task, self.task.source is not None
@@ -143,7 +150,11 @@ class Performer:
             case Ask():
                 await self._ask(step)
             case UseTools():
-                await self._tools.carry_out(step)
+                waiting = await self._tools.carry_out(step)
+                if waiting:
+                    await self._suspend(waiting)
+            case Suspend():
+                pass  # answered by now
             case Finish():
                 if step.warning:
                     _log.warning("run %s of %s: %s", self.task.run.run_id, self._settings.name, step.warning)
@@ -151,12 +162,34 @@ class Performer:
             case Stop():
                 await self._end(RunFailed(error=step.error, message=step.message))
 
+    async def _suspend(self, waiting: Sequence[Interrupt]) -> None:
+        own = self.task.run.run_id
+        expires_s = self._settings.expires_s
+        await self._chain.append(
+            Suspended(
+                interrupts=tuple(each for each in waiting if each.run_id == own),
+                below=tuple(each for each in waiting if each.run_id != own),
+                token=secrets.token_urlsafe(24),
+                expires_at=None if expires_s is None else time.time() + expires_s,
+                tools=digests(self._settings.specs),
+            )
+        )
+
+    async def _answered(self, suspended: Suspended) -> bool:
+        """Whether the run above was given answers for this one, which then goes on."""
+        frame = frame_above(self.task.run)
+        given: Mapping[str, Resolution] = {} if frame is None else frame.answers
+        answers = {each.id: given[each.id] for each in suspended.everything if each.id in given}
+        if answers:
+            await self._chain.append(Resumed(answers=answers))
+        return bool(answers)
+
     async def _ask(self, step: Ask) -> None:
         attempt = step.attempt
         while True:
             await self._chain.append(TripStarted(trip=step.trip, attempt=attempt))
             if self._emit:
-                self._emit(shown.TripStarted(self.task.run, step.trip, attempt))
+                await self._emit(shown.TripStarted(self.task.run, step.trip, attempt))
             began = time.perf_counter()
             try:
                 answer = await self._answer(step.trip, attempt)
@@ -171,7 +204,7 @@ class Performer:
         if self._emit:
             trip = self._chain.state.trips[-1]
             rejected = None if event.rejected is None else event.rejected.reason
-            self._emit(
+            await self._emit(
                 shown.TripFinished(self.task.run, step.trip, trip.finish_reason, trip.text, trip.usage, rejected)
             )
 
@@ -190,9 +223,9 @@ class Performer:
                     if self._live:
                         self._live.text(item.text)
                     if self._emit:
-                        self._emit(shown.TextDelta(self.task.run, trip, item.text))
+                        await self._emit(shown.TextDelta(self.task.run, trip, item.text))
                 elif self._emit:
-                    self._emit(shown.ThinkingDelta(self.task.run, trip, item.text))
+                    await self._emit(shown.ThinkingDelta(self.task.run, trip, item.text))
         if answer is None:
             raise ModelAnswerBroken(f"{self._settings.model.name} ended its stream without an answer.")
         if self._live:
@@ -252,10 +285,13 @@ class Performer:
         kind = type(error).__name__
         await self._end(RunFailed(error=kind, message=clean(str(error)) or kind, transient=transient))
         if not isinstance(error, ModelError | NotAppended):
-            self._show_end(self.result())
+            await self._show_end(self.result())
 
     async def _cancelled(self) -> None:
-        leave = self.task.on_cancel == "leave" and self.cancel_reason is None
+        frame = frame_above(self.task.run)
+        # A sibling's suspension cancels the tasks beside it: those runs are continued when the tool is called again.
+        left = self.task.on_cancel == "leave" or (frame is not None and bool(frame.waiting))
+        leave = left and self.cancel_reason is None
         if leave or self._chain.lost:
             return
         with anyio.CancelScope(shield=True):
@@ -268,18 +304,20 @@ class Performer:
                 # The cancellation must go on; without its end in the journal the run can be continued.
                 _log.warning("run %s was cancelled, and its journal could not say so: %s", self.task.run.run_id, error)
                 return
-        if self._emit:
-            self._emit(shown.RunCancelled(self.task.run, self.cancel_reason or ""))
+            if self._emit:
+                await self._emit(shown.RunCancelled(self.task.run, self.cancel_reason or ""))
 
-    def _show_end(self, result: AgentResult) -> None:
+    async def _show_end(self, result: AgentResult) -> None:
         if self._emit is None:
             return
         if result.status == "completed":
-            self._emit(shown.RunFinished(self.task.run, result))
+            await self._emit(shown.RunFinished(self.task.run, result))
         elif result.status == "failed":
-            self._emit(shown.RunFailed(self.task.run, result))
+            await self._emit(shown.RunFailed(self.task.run, result))
+        elif result.status == "suspended":
+            await self._emit(shown.RunSuspended(self.task.run, result))
         else:
-            self._emit(shown.RunCancelled(self.task.run, result.error.message if result.error else ""))
+            await self._emit(shown.RunCancelled(self.task.run, result.error.message if result.error else ""))
 
 
 def _mendable(error: Exception) -> bool:

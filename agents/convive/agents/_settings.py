@@ -1,6 +1,7 @@
 """What an agent is, resolved for one run; and what a run is asked to do."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from convive.agents._limits import Limits
 from convive.agents._messages import Message
 from convive.agents._model import Model, Sampling, ToolSpec
 from convive.agents._output import Output
+from convive.agents._schema import json_of
 from convive.agents._steps import never
 from convive.agents._stops import Predicate
 from convive.agents._tools import Tool
@@ -67,6 +69,7 @@ class Settings:
     refine: Refine | None = None
     output: Output | None = None
     parallel_tools: bool = True
+    expires_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +89,8 @@ class Task:
     deps: Any = None  # handed to the application's own callables untouched
     fresh: bool = False
     on_cancel: OnCancel = "record"
+
+
+def digests(specs: Iterable[ToolSpec]) -> dict[str, str]:
+    """A digest of each tool's schema by the tool's name: what a suspended run counts on."""
+    return {spec.name: hashlib.sha256(json_of(spec.input_schema).encode()).hexdigest()[:8] for spec in specs}

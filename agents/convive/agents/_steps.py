@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from convive.agents._fold import Call, RunState
-from convive.agents._journal import FinishReason, ModelAnswered
+from convive.agents._journal import FinishReason, ModelAnswered, Suspended
 from convive.agents._limits import Limits
 from convive.agents._messages import ToolUse
 
@@ -45,7 +45,14 @@ class Stop:
     message: str
 
 
-Step = Ask | UseTools | Finish | Stop
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """Wait for answers, outside of any process."""
+
+    suspended: Suspended
+
+
+Step = Ask | UseTools | Finish | Suspend | Stop
 
 
 def never(state: RunState) -> bool:
@@ -57,6 +64,8 @@ def next_step(state: RunState, limits: Limits, stop: Callable[[RunState], bool] 
     """What a run does next. Raises ValueError for a run that has not started or has ended."""
     if state.started is None or state.ended is not None:
         raise ValueError("only a run that is under way has a next step")
+    if state.suspended is not None:
+        return Suspend(state.suspended)
     if not state.trips:
         return Ask(0, 1)
     trip = state.trips[-1]

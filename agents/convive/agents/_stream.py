@@ -7,6 +7,7 @@ from typing import Self
 import anyio
 
 from convive.agents._events import AnyRunEvent
+from convive.agents._frame import hand_up
 from convive.agents._result import AgentResult, RunUnfinished
 from convive.agents._run import Performer
 from convive.agents._settings import Settings, Task
@@ -41,6 +42,7 @@ class RunStream:
         """
         await self._done.wait()
         if self._outcome is not None:
+            hand_up(self._performer.task.run, self._outcome.interrupts)
             return self._outcome
         raise self._error or RunUnfinished(self._performer.task.run)
 
@@ -66,7 +68,7 @@ class RunStream:
             self._done.set()
             self._more.set()
 
-    def _emit(self, event: AnyRunEvent) -> None:
+    async def _emit(self, event: AnyRunEvent) -> None:
         self._events.append(event)
         self._more.set()
         self._more = anyio.Event()

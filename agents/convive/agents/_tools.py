@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, overload
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from convive.agents._journal import Artifact
 from convive.agents._model import ToolSpec
-from convive.agents._schema import BadTool, Parameters, describe, jsonable, parameters_of
+from convive.agents._schema import BadTool, Parameters, describe, jsonable, model_parameters, parameters_of
 from convive.bus import RunContext, RunId
 
 Handler = Callable[..., object]
@@ -82,6 +82,10 @@ class ToolContext:
         await self.on_update(jsonable(value))
 
 
+NeedsApproval = bool | Callable[[ToolContext, Any], bool | Awaitable[bool]]
+"""Whether a call waits for an approval: a function of the context and of the arguments, as attributes, decides."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A function that a model may call. Made by `tool`."""
@@ -93,6 +97,10 @@ class Tool:
     sequential: bool = False
     silent: bool = False
     model_output: Callable[[Any], object] | None = None
+    needs_approval: NeedsApproval = False
+    client: bool = False
+    result: TypeAdapter[Any] | None = None
+    """What the answer to a client tool must be."""
 
     @property
     def name(self) -> str:
@@ -115,6 +123,8 @@ def tool(
     sequential: bool = False,
     silent: bool = False,
     model_output: Callable[[Any], object] | None = None,
+    needs_approval: NeedsApproval = False,
+    client: bool = False,
 ) -> Callable[[Handler], Tool]: ...
 def tool(
     function: Handler | None = None,
@@ -126,13 +136,18 @@ def tool(
     sequential: bool = False,
     silent: bool = False,
     model_output: Callable[[Any], object] | None = None,
+    needs_approval: NeedsApproval = False,
+    client: bool = False,
 ) -> Tool | Callable[[Handler], Tool]:
     """Make a tool of a typed function; a parameter annotated `ToolContext` receives the context.
 
     Name, description and schema come from the signature and the docstring (its `Args:` section describes
     parameters). `timeout_s`: after so long the call is given up and the model told. `sequential`: never
     beside other calls. `silent`: nothing for the model to answer; a trip of only such calls ends the run.
-    `model_output`: what of the result the model reads; the journal keeps the whole. Raises BadTool.
+    `model_output`: what of the result the model reads; the journal keeps the whole.
+    `needs_approval`: whether a call waits until somebody approved it, or a function `(context, arguments) -> bool`; one
+    that raises means yes. `client`: the function is never run; each call waits for a result from elsewhere.
+    Raises BadTool.
     """
     scope = sys._getframe(1).f_locals  # string annotations may name what the caller defined locally
 
@@ -147,9 +162,31 @@ def tool(
             raise BadTool(f"{spec.name!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
             raise BadTool(f"tool {spec.name!r} is a generator; return the result, and show progress with ctx.update.")
-        return Tool(spec, function, parameters, timeout_s, sequential, silent, model_output)
+        return Tool(spec, function, parameters, timeout_s, sequential, silent, model_output, needs_approval, client)
 
     return make if function is None else make(function)
+
+
+def client_tool(
+    name: str,
+    description: str,
+    input: type[BaseModel] | None = None,
+    *,
+    output: Any = None,
+    needs_approval: NeedsApproval = False,
+) -> Tool:
+    """A tool without a handler: each call suspends the run until `resume` brings its `Result`.
+
+    `input`: a model of the arguments. `output`: the type that a result has to be of. Raises BadTool.
+    """
+
+    def nothing() -> None:
+        raise NotImplementedError(f"{name} runs elsewhere")
+
+    parameters = parameters_of(nothing, ToolContext) if input is None else model_parameters(input, name, "input")
+    adapter: TypeAdapter[Any] | None = None if output is None else TypeAdapter(output)
+    spec = ToolSpec(name, description, parameters.schema)
+    return Tool(spec, nothing, parameters, needs_approval=needs_approval, client=True, result=adapter)
 
 
 def by_name(tools: Iterable[Tool | Handler]) -> Mapping[str, Tool]:
