@@ -2,6 +2,7 @@
 
 from convive.agents._agent import Agent, agent, prompt
 from convive.agents._agent_seat import AgentSeat, FunctionSeat, first_seen, run_options
+from convive.agents._audience import EventHandler, Observers
 from convive.agents._chain import RunTaken
 from convive.agents._errors import (
     BadModelRequest,
@@ -12,6 +13,7 @@ from convive.agents._errors import (
     ModelUnreachable,
     UnknownModel,
 )
+from convive.agents._events import AnyRunEvent, EventName
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
@@ -53,6 +55,7 @@ __all__ = [
     "AgentSeat",
     "AlreadyResumed",
     "Answer",
+    "AnyRunEvent",
     "Approve",
     "AskContext",
     "BadAnswers",
@@ -63,6 +66,8 @@ __all__ = [
     "Decision",
     "Deny",
     "Edit",
+    "EventHandler",
+    "EventName",
     "FirstOf",
     "FunctionSeat",
     "Grant",
@@ -78,6 +83,7 @@ __all__ = [
     "ModelUnreachable",
     "Models",
     "NotSuspended",
+    "Observers",
     "Participant",
     "Pass",
     "Place",

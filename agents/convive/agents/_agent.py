@@ -1,10 +1,12 @@
 """`Agent`: frozen configuration. State lives in runs, and a thousand runs of one agent share nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, Unpack, overload
 
+from convive.agents._audience import EventHandler, Listeners
+from convive.agents._events import EventName
 from convive.agents._frame import current_frame, hand_up
 from convive.agents._journal import Place
 from convive.agents._options import (
@@ -64,6 +66,7 @@ class Agent(Generic[Data]):
         object.__setattr__(self, "_options", given)
         object.__setattr__(self, "_unresolved", replace(unresolved, name=chosen))
         object.__setattr__(self, "_own", None)
+        object.__setattr__(self, "_listeners", Listeners())
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"an agent is frozen; make another one, or give {name}= for one call")
@@ -71,6 +74,14 @@ class Agent(Generic[Data]):
     _options: Mapping[str, Any]
     _unresolved: Settings
     _own: Settings | None
+    _listeners: Listeners
+
+    def on(self, name: EventName, handler: EventHandler) -> Callable[[], None]:
+        """Tell `handler` of the events of that name in all runs of this agent; what is returned ends that.
+
+        Takes effect at once, also for runs under way. Handlers may be async; one that raises changes nothing.
+        """
+        return self._listeners.add(name, handler)
 
     def settings(self, **options: Unpack[AgentOptions]) -> Settings:
         """The agent's configuration with its model found, and with what `options` override. Raises UnknownModel."""
@@ -125,10 +136,10 @@ class Agent(Generic[Data]):
 
     def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
         if not options:
-            return self.settings(), _task(self.name, input, {})
+            return self.settings(), _task(self.name, input, {}, self._listeners)
         check_names(options, RUN_OPTION_NAMES)
-        overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES}
-        return self.settings(**overrides), _task(self.name, input, options)
+        overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES and key != "on"}
+        return self.settings(**overrides), _task(self.name, input, options, self._listeners)
 
 
 def agent(system: Instructions = "", /, **options: Unpack[AgentOptions]) -> Agent:
@@ -143,7 +154,7 @@ async def prompt(input: str, **options: Unpack[RunOptions]) -> AgentResult:
     return await Agent("assistant", instructions="You are a helpful assistant.").prompt(input, **options)
 
 
-def _task(agent: str, input: str | None, options: RunOptions) -> Task:
+def _task(agent: str, input: str | None, options: RunOptions, listeners: Listeners) -> Task:
     frame, run, place = current_frame(), options.get("run"), options.get("place")
     fresh = options.get("fresh", False)
     if run is None:
@@ -161,4 +172,7 @@ def _task(agent: str, input: str | None, options: RunOptions) -> Task:
         deps=options.get("deps"),
         fresh=fresh,
         on_cancel=options.get("on_cancel", "record" if frame is None else frame.on_cancel),
+        on=options.get("on"),
+        listeners=listeners,
+        observers=None if frame is None else frame.observers,
     )

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from convive.agents._audience import Observers
 from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._journal import Place
 from convive.bus import RunContext, derive_run_id
@@ -38,6 +39,7 @@ class Frame:
     """What the runs below may have been waiting for."""
     waiting: list[Interrupt] = field(default_factory=list[Interrupt])
     """What they wait for now."""
+    observers: Observers | None = None
 
     def child(self, agent: str, input: str) -> RunContext:
         """The run of an agent that is called here.

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypedDict, cast
 
 from pydantic import JsonValue
 
+from convive.agents._audience import Observers, On
 from convive.agents._frame import OnCancel
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
@@ -40,6 +41,8 @@ class AgentOptions(TypedDict, total=False):
     of an answer's prose, or has it asked again. `parallel_tools`: whether calls of one answer run side by side.
     `repair`: how often in a row an answer that does not fit `output` is asked for again, with what is wrong.
     `expires_s`: how long after its suspension a run can be resumed; by default, without an end.
+    `on`: handlers of events by name, told before those of `Agent.on`, and those of a call last. `observers`: told of
+    everything in these runs and those below.
     """
 
     model: str | Model
@@ -53,6 +56,8 @@ class AgentOptions(TypedDict, total=False):
     parallel_tools: bool
     repair: int
     expires_s: float | None
+    on: On
+    observers: Observers
 
 
 class RunOptions(AgentOptions, total=False):
@@ -117,7 +122,7 @@ def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
     tools = by_name(options.get("tools") or ())
     stated = {
         key: options[key]
-        for key in ("instructions", "limits", "sampling", "refine", "parallel_tools", "expires_s")
+        for key in ("instructions", "limits", "sampling", "refine", "parallel_tools", "expires_s", "on", "observers")
         if key in options
     }
     output = options.get("output")
@@ -135,7 +140,7 @@ def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
 def class_options(agent: object) -> dict[str, Any]:
     """What the subclass says: attributes, and methods. Lists are copied, so that no two classes share one."""
     found: dict[str, Any] = {}
-    for key in OPTION_NAMES:
+    for key in OPTION_NAMES - {"on"}:  # a method of every agent
         value: Any = getattr(agent, key, None)
         if value is None:
             continue

@@ -9,6 +9,7 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents import _events as shown
+from convive.agents._audience import Audience
 from convive.agents._chain import LEAVE_RUN, Chain
 from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._fold import fold, joined
@@ -46,7 +47,7 @@ class OtherRun(ConviveError):
 class Performer:
     """Executes one run: starts it, or continues it from its journal, or finds it ended. For one use.
 
-    `emit` is called for every event, in this task, and must not raise. `cancel_reason` may be set before the
+    `emit` takes every event, in this task, and must not raise. `cancel_reason` may be set before the
     executing task is cancelled; then the cancellation is recorded whatever the task says.
     """
 
@@ -54,10 +55,11 @@ class Performer:
         self.task = task
         self.cancel_reason: str | None = None
         self._settings = settings
-        self._emit = emit
         self._chain = Chain(task.place, task.run)
         self._live = Live(task.place, task.run) if task.place.live else None
-        self._tools = ToolPhase(settings, task, self._chain, self._live, emit)
+        above = task.observers if task.observers is not settings.observers else None
+        self._audience = Audience(emit, settings.on, task.listeners, task.on, settings.observers, above)
+        self._tools = ToolPhase(settings, task, self._chain, self._live, self._audience)
         self._opening: tuple[Message, ...] = ()
         self._cause: Exception | None = None
 
@@ -129,8 +131,8 @@ class Performer:
         if not new:
             _check_same(known, task)
             self._opening = _opening(known, task)
-        if self._emit:
-            await self._emit(shown.RunStarted(task.run, known.agent, resumed=not new))
+        if self._audience:
+            await self._audience.tell(shown.RunStarted(task.run, known.agent, resumed=not new))
 
     def _started(self) -> RunStarted:
         task, referred = self.task, self.task.source is not None
@@ -188,8 +190,8 @@ class Performer:
         attempt = step.attempt
         while True:
             await self._chain.append(TripStarted(trip=step.trip, attempt=attempt))
-            if self._emit:
-                await self._emit(shown.TripStarted(self.task.run, step.trip, attempt))
+            if self._audience:
+                await self._audience.tell(shown.TripStarted(self.task.run, step.trip, attempt))
             began = time.perf_counter()
             try:
                 answer = await self._answer(step.trip, attempt)
@@ -201,10 +203,10 @@ class Performer:
                 attempt += 1
         event = self._judged(answer, step.trip, round(time.perf_counter() - began, 6))
         await self._chain.keep(event)
-        if self._emit:
+        if self._audience:
             trip = self._chain.state.trips[-1]
             rejected = None if event.rejected is None else event.rejected.reason
-            await self._emit(
+            await self._audience.tell(
                 shown.TripFinished(self.task.run, step.trip, trip.finish_reason, trip.text, trip.usage, rejected)
             )
 
@@ -222,10 +224,10 @@ class Performer:
                 elif isinstance(item, TextDelta):
                     if self._live:
                         self._live.text(item.text)
-                    if self._emit:
-                        await self._emit(shown.TextDelta(self.task.run, trip, item.text))
-                elif self._emit:
-                    await self._emit(shown.ThinkingDelta(self.task.run, trip, item.text))
+                    if self._audience:
+                        await self._audience.tell(shown.TextDelta(self.task.run, trip, item.text))
+                elif self._audience:
+                    await self._audience.tell(shown.ThinkingDelta(self.task.run, trip, item.text))
         if answer is None:
             raise ModelAnswerBroken(f"{self._settings.model.name} ended its stream without an answer.")
         if self._live:
@@ -304,20 +306,20 @@ class Performer:
                 # The cancellation must go on; without its end in the journal the run can be continued.
                 _log.warning("run %s was cancelled, and its journal could not say so: %s", self.task.run.run_id, error)
                 return
-            if self._emit:
-                await self._emit(shown.RunCancelled(self.task.run, self.cancel_reason or ""))
+            if self._audience:
+                await self._audience.tell(shown.RunCancelled(self.task.run, self.cancel_reason or ""))
 
     async def _show_end(self, result: AgentResult) -> None:
-        if self._emit is None:
+        if not self._audience:
             return
         if result.status == "completed":
-            await self._emit(shown.RunFinished(self.task.run, result))
+            await self._audience.tell(shown.RunFinished(self.task.run, result))
         elif result.status == "failed":
-            await self._emit(shown.RunFailed(self.task.run, result))
+            await self._audience.tell(shown.RunFailed(self.task.run, result))
         elif result.status == "suspended":
-            await self._emit(shown.RunSuspended(self.task.run, result))
+            await self._audience.tell(shown.RunSuspended(self.task.run, result))
         else:
-            await self._emit(shown.RunCancelled(self.task.run, result.error.message if result.error else ""))
+            await self._audience.tell(shown.RunCancelled(self.task.run, result.error.message if result.error else ""))
 
 
 def _mendable(error: Exception) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from convive.agents._audience import Listeners, Observers, On
 from convive.agents._frame import OnCancel
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
@@ -70,6 +71,8 @@ class Settings:
     output: Output | None = None
     parallel_tools: bool = True
     expires_s: float | None = None
+    on: On | None = None
+    observers: Observers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,9 @@ class Task:
     deps: Any = None  # handed to the application's own callables untouched
     fresh: bool = False
     on_cancel: OnCancel = "record"
+    on: On | None = None
+    listeners: Listeners | None = None
+    observers: Observers | None = None
 
 
 def digests(specs: Iterable[ToolSpec]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents import _events as shown
+from convive.agents._audience import Audience
 from convive.agents._calls import Outcome, Ready, carry_out, prepare, too_large
 from convive.agents._chain import Chain
 from convive.agents._fold import Call
@@ -26,14 +27,12 @@ Job = Callable[[], Awaitable[None]]
 class ToolPhase:
     """Carries out the open calls of a trip and journals each outcome as it comes; the fold puts them in order."""
 
-    def __init__(
-        self, settings: Settings, task: Task, chain: Chain, live: Live | None, emit: shown.Emit | None
-    ) -> None:
+    def __init__(self, settings: Settings, task: Task, chain: Chain, live: Live | None, audience: Audience) -> None:
         self._settings = settings
         self._task = task
         self._chain = chain
         self._live = live
-        self._emit = emit
+        self._audience = audience
 
     async def carry_out(self, step: UseTools) -> list[Interrupt]:
         """Carry out the calls that may run; what the others wait for, in this run and below, in order."""
@@ -41,8 +40,10 @@ class ToolPhase:
         for batch in self._batches(step.calls):
             jobs: list[Job] = []
             for call in batch:
-                if self._emit:
-                    await self._emit(shown.ToolStarted(self._task.run, step.trip, call.id, call.name, call.arguments))
+                if self._audience:
+                    await self._audience.tell(
+                        shown.ToolStarted(self._task.run, step.trip, call.id, call.name, call.arguments)
+                    )
                 passed = await self._passed(step.trip, call)
                 if isinstance(passed, Interrupt):
                     waiting.append(passed)
@@ -93,8 +94,8 @@ class ToolPhase:
         async def update(value: JsonValue) -> None:
             if self._live:
                 self._live.update(trip, call.id, call.name, value)
-            if self._emit:
-                await self._emit(shown.ToolUpdated(task.run, trip, call.id, call.name, value))
+            if self._audience:
+                await self._audience.tell(shown.ToolUpdated(task.run, trip, call.id, call.name, value))
 
         return ToolContext(
             run=task.run,
@@ -119,6 +120,7 @@ class ToolPhase:
             task.on_cancel,
             task.session_id,
             answers=self._chain.state.resolutions,
+            observers=self._settings.observers if task.observers is None else task.observers,
         )
         try:
             with inside(frame):
@@ -137,8 +139,8 @@ class ToolPhase:
                 raise
             outcome = too_large(call.name)
             await self._chain.keep(outcome.event(trip, call))
-        if self._emit:
-            await self._emit(
+        if self._audience:
+            await self._audience.tell(
                 shown.ToolFinished(self._task.run, trip, call.id, call.name, outcome.content, outcome.is_error)
             )
 
