@@ -24,7 +24,8 @@ def use(name: str) -> Answer:
 
 
 def greeter(**options: Unpack[AgentOptions]) -> Agent:
-    return Agent("ada", model=ScriptedModel(lambda request: "good evening"), **options)
+    options["model"] = ScriptedModel(lambda request: "good evening")
+    return Agent("ada", **options)
 
 
 async def test_handlers_are_told_in_the_order_agent_instance_call() -> None:

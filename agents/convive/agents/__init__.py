@@ -15,7 +15,7 @@ from convive.agents._errors import (
 )
 from convive.agents._events import AnyRunEvent, EventName
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result
-from convive.agents._journal import Place
+from convive.agents._journal import ChildRun, Place
 from convive.agents._limits import Limits
 from convive.agents._local import local_available
 from convive.agents._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
@@ -44,7 +44,7 @@ from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
 from convive.agents._stops import has_tool_call, step_count_is
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
-from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, client_tool, tool
+from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
 from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "BadAnswers",
     "BadModelRequest",
     "BadOutput",
+    "ChildRun",
     "Choice",
     "Close",
     "Decision",
@@ -116,6 +117,7 @@ __all__ = [
     "ToolContext",
     "ToolError",
     "ToolResult",
+    "ToolReturn",
     "ToolSpec",
     "ToolUse",
     "Turn",

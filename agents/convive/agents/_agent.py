@@ -5,6 +5,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, Unpack, overload
 
+from pydantic import BaseModel
+
+from convive.agents._as_tool import AgentInput, PromptOf, Streaming, agent_tool
 from convive.agents._audience import EventHandler, Listeners
 from convive.agents._events import EventName
 from convive.agents._frame import current_frame, hand_up
@@ -28,6 +31,7 @@ from convive.agents._result import AgentResult, unwrap
 from convive.agents._run import Performer
 from convive.agents._settings import Instructions, Settings, Task
 from convive.agents._stream import RunStream, streaming
+from convive.agents._tools import NeedsApproval, Tool
 from convive.bus import RunContext
 
 Other = TypeVar("Other")
@@ -133,6 +137,40 @@ class Agent(Generic[Data]):
         Leaving the block waits for the run's end; an error in the block cancels the run.
         """
         return streaming(*self._assign(input, options))
+
+    def as_tool(
+        self,
+        name: str,
+        description: str,
+        *,
+        input: type[BaseModel] = AgentInput,
+        prompt: PromptOf | None = None,
+        model_output: Callable[[AgentResult], object] | None = None,
+        streaming: Streaming = False,
+        needs_approval: NeedsApproval = False,
+        timeout_s: float | None = None,
+        sequential: bool = False,
+    ) -> Tool:
+        """This agent as a tool: each call is a run below the caller's, at the same place and within its limits.
+
+        `input`: a model of the arguments, by default of one `prompt`. `prompt` makes the agent's prompt of it: a
+        function, or a format string such as "Research {topic}". `model_output`: what of the result the calling model
+        reads, by default the text. `streaming`: show the run as updates of the call, `agent_start`, one `tool_call` for
+        each inner call and `agent_done`; a function of an event chooses what is shown between the first and the last
+        (None: nothing), and a function without parameters makes such a function for each call. Raises BadTool.
+        """
+        return agent_tool(
+            self,
+            name,
+            description,
+            input=input,
+            prompt=prompt,
+            model_output=model_output,
+            streaming=streaming,
+            needs_approval=needs_approval,
+            timeout_s=timeout_s,
+            sequential=sequential,
+        )
 
     def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
         if not options:

@@ -12,9 +12,9 @@ from pydantic import JsonValue
 
 from convive.agents._chain import LEAVE_RUN
 from convive.agents._fold import Call
-from convive.agents._journal import Artifact, ToolReturned
+from convive.agents._journal import Artifact, ChildRun, ToolReturned
 from convive.agents._schema import BadArguments, clean, json_of, jsonable
-from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError
+from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn
 
 _log = logging.getLogger("convive.agents")
 
@@ -28,6 +28,7 @@ class Outcome:
     value: JsonValue = None
     artifacts: tuple[Artifact, ...] = ()
     took_s: float = 0.0
+    children: tuple[ChildRun, ...] = ()
 
     def event(self, trip: int, call: Call) -> ToolReturned:
         """The journal event of this outcome."""
@@ -41,6 +42,7 @@ class Outcome:
             value=self.value,
             artifacts=self.artifacts,
             took_s=self.took_s,
+            children=self.children,
         )
 
 
@@ -106,6 +108,8 @@ async def _execute(ready: Ready, context: ToolContext) -> object:
 
 
 async def _result(tool: Tool, value: object) -> Outcome:
+    if isinstance(value, ToolReturn):
+        return Outcome(_content(value.model_output), value=jsonable(value.value))
     if tool.model_output is None:
         return Outcome(_content(value))
     try:

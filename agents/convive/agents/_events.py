@@ -89,7 +89,7 @@ class ThinkingDelta(RunEvent):
 
 @dataclass(frozen=True, slots=True)
 class ToolStarted(RunEvent):
-    """A call is being looked at; its handler runs unless the call itself is at fault."""
+    """A call that waits for nobody; its handler runs unless the call itself is at fault."""
 
     type: ClassVar[EventName] = "tool_started"
     trip: int

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from convive.agents._interrupts import Edit, Interrupt, Resolution
 from convive.agents._journal import (
     Artifact,
+    ChildRun,
     Ending,
     JournalEvent,
     ModelAnswered,
@@ -90,7 +91,8 @@ class Trip:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A folded journal. `messages` holds what the settled trips add to the conversation with the model."""
+    """A folded journal. `messages` holds what the settled trips add to the conversation with the model; `usage` is that
+    of the trips and of the runs below that are over."""
 
     started: RunStarted | None = None
     trips: tuple[Trip, ...] = ()
@@ -107,6 +109,17 @@ class RunState:
         """The text of the latest trip that has any that is of use."""
         usable = (trip for trip in reversed(self.trips) if trip.answer is not None and trip.answer.rejected is None)
         return next((trip.text for trip in usable if trip.text), "")
+
+    @property
+    def children(self) -> tuple[ChildRun, ...]:
+        """The runs below that are over, in the order of the calls."""
+        returned = (call.returned for trip in self.trips for call in trip.calls)
+        return tuple(child for each in returned if each is not None for child in each.children)
+
+    @property
+    def tool_calls(self) -> int:
+        """The calls of all trips, and of the runs below."""
+        return sum(len(trip.calls) for trip in self.trips) + sum(child.tool_calls for child in self.children)
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -179,6 +192,7 @@ def _answered(state: RunState, event: ModelAnswered) -> RunState:
 def _returned(state: RunState, event: ToolReturned) -> RunState:
     call = _call(state, event.trip, event.index)
     state = _with_call(state, replace(call, returned=event))
+    state = replace(state, usage=sum((child.usage for child in event.children), state.usage))
     trip = state.trips[-1]
     if trip.open_calls or trip.answer is None:
         return state

@@ -10,8 +10,9 @@ from typing import Literal, cast
 
 from convive.agents._audience import Observers
 from convive.agents._interrupts import Interrupt, Resolution
-from convive.agents._journal import Place
-from convive.bus import RunContext, derive_run_id
+from convive.agents._journal import ChildRun, Place
+from convive.agents._meter import Meter
+from convive.bus import RunContext, RunId, derive_run_id
 
 OnCancel = Literal["record", "leave"]
 """What cancellation of the executing task means: "record", the run is over and its journal says so; "leave",
@@ -40,6 +41,9 @@ class Frame:
     waiting: list[Interrupt] = field(default_factory=list[Interrupt])
     """What they wait for now."""
     observers: Observers | None = None
+    spent: dict[RunId, ChildRun] = field(default_factory=dict[RunId, ChildRun])
+    """The runs below that are over."""
+    meter: Meter | None = None
 
     def child(self, agent: str, input: str) -> RunContext:
         """The run of an agent that is called here.

@@ -37,6 +37,17 @@ class Rejected(BaseModel):
     reasks: int | None = None
 
 
+class ChildRun(BaseModel):
+    """A run that a tool call made below this one, and what it and those below it used, whatever came of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_id: RunId
+    agent: str
+    status: Literal["completed", "failed", "cancelled"]
+    usage: Usage = Usage()
+    tool_calls: int = 0
+
+
 class RunStarted(Event):
     """The first record. `input` and `history` are what the caller gave; or `source` refers to it where it stands.
 
@@ -108,6 +119,7 @@ class ToolReturned(Event):
     value: JsonValue = None
     artifacts: tuple[Artifact, ...] = ()
     took_s: float = 0.0
+    children: tuple[ChildRun, ...] = ()
 
 
 class RunFinished(Event):

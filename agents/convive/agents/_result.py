@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from convive.agents._fold import RunState, Trip, joined, replayable
 from convive.agents._interrupts import Interrupt
-from convive.agents._journal import Artifact, FinishReason, RunFinished, Suspended
+from convive.agents._journal import Artifact, ChildRun, FinishReason, RunFinished, Suspended
 from convive.agents._journal import RunFailed as Failed
 from convive.agents._messages import Message
 from convive.agents._model import Usage
@@ -38,6 +38,8 @@ class Report:
     trips: tuple[Trip, ...]
     usage: Usage
     warnings: tuple[str, ...] = ()
+    children: tuple[ChildRun, ...] = ()
+    """The runs below; their usage is part of `usage`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def result_of(
             data = output.read(text)
         except ValidationError:
             warnings = (*warnings, "the text does not fit `output`, so that there is no data")
-    report = Report(started.agent, run, started.session_id, status, state.trips, state.usage, warnings)
+    report = Report(started.agent, run, started.session_id, status, state.trips, state.usage, warnings, state.children)
     messages = joined((*opening, *replayable(state)))
     return AgentResult(status, text, reason, messages, report, state.artifacts, error, data, *_waiting(waiting))
 

@@ -4,6 +4,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import anyio
 from pydantic import JsonValue
@@ -16,6 +17,7 @@ from convive.agents._fold import fold, joined
 from convive.agents._frame import frame_above
 from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._journal import (
+    ChildRun,
     ModelAnswered,
     Rejected,
     Resumed,
@@ -28,6 +30,7 @@ from convive.agents._journal import (
 )
 from convive.agents._live import Live
 from convive.agents._messages import Message, ToolUse, user
+from convive.agents._meter import Meter
 from convive.agents._model import Answer, Request, Sampling, TextDelta, holds_to_schema
 from convive.agents._result import AgentResult, result_of
 from convive.agents._schema import clean
@@ -59,7 +62,9 @@ class Performer:
         self._live = Live(task.place, task.run) if task.place.live else None
         above = task.observers if task.observers is not settings.observers else None
         self._audience = Audience(emit, settings.on, task.listeners, task.on, settings.observers, above)
-        self._tools = ToolPhase(settings, task, self._chain, self._live, self._audience)
+        frame = frame_above(task.run)
+        self._meter = Meter(task.run.run_id, settings.limits, None if frame is None else frame.meter)
+        self._tools = ToolPhase(settings, task, self._chain, self._live, self._audience, self._meter)
         self._opening: tuple[Message, ...] = ()
         self._cause: Exception | None = None
 
@@ -70,10 +75,13 @@ class Performer:
         later), and whatever the application's own callables raise (the run has then failed). Exactly one
         terminal record is written, unless the bus is lost or the task says `on_cancel="leave"`.
         """
-        if self._live is None:
-            return await self._to_the_end()
-        async with self._live.pumping():
-            return await self._to_the_end()
+        try:
+            if self._live is None:
+                return await self._to_the_end()
+            async with self._live.pumping():
+                return await self._to_the_end()
+        finally:
+            self._account()
 
     def result(self) -> AgentResult:
         """The result of the run that has ended, as far as this process saw it."""
@@ -95,7 +103,7 @@ class Performer:
             await self._begin()
             under_way = True
             while self._chain.state.ended is None:
-                step = next_step(self._chain.state, self._settings.limits, self._settings.stop)
+                step = next_step(self._chain.state, self._meter.limits(self._chain.state), self._settings.stop)
                 if isinstance(step, Suspend) and not await self._answered(step.suspended):
                     break
                 await self._carry_out(step)
@@ -113,6 +121,19 @@ class Performer:
         result = self.result()
         await self._show_end(result)
         return result
+
+    def _account(self) -> None:
+        """Tell the tool call around this run what it used, however it ended."""
+        frame, state = frame_above(self.task.run), self._chain.state
+        if frame is None or state.started is None or state.ended is None:
+            return
+        status: Literal["completed", "failed", "cancelled"] = "completed"
+        if not isinstance(state.ended, RunFinished):
+            status = "failed" if isinstance(state.ended, RunFailed) else "cancelled"
+        run = self.task.run.run_id
+        frame.spent[run] = ChildRun(
+            run_id=run, agent=state.started.agent, status=status, usage=state.usage, tool_calls=state.tool_calls
+        )
 
     async def _begin(self) -> None:
         task, chain = self.task, self._chain
@@ -203,6 +224,7 @@ class Performer:
                 attempt += 1
         event = self._judged(answer, step.trip, round(time.perf_counter() - began, 6))
         await self._chain.keep(event)
+        self._meter.limits(self._chain.state)
         if self._audience:
             trip = self._chain.state.trips[-1]
             rejected = None if event.rejected is None else event.rejected.reason

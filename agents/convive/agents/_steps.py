@@ -130,6 +130,6 @@ def _limit_reached(state: RunState, limits: Limits) -> str | None:
         return f"the limit of {limits.trips} trips was reached"
     if limits.tokens is not None and state.usage.total_tokens >= limits.tokens:
         return f"the limit of {limits.tokens} tokens was reached"
-    if limits.tool_calls is not None and sum(len(trip.calls) for trip in state.trips) >= limits.tool_calls:
+    if limits.tool_calls is not None and state.tool_calls >= limits.tool_calls:
         return f"the limit of {limits.tool_calls} tool calls was reached"
     return None

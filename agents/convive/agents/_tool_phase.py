@@ -16,6 +16,7 @@ from convive.agents._gates import gate
 from convive.agents._interrupts import Interrupt
 from convive.agents._journal import ToolCalled
 from convive.agents._live import Live
+from convive.agents._meter import Meter
 from convive.agents._settings import Settings, Task
 from convive.agents._steps import UseTools
 from convive.agents._tools import ToolContext
@@ -27,12 +28,15 @@ Job = Callable[[], Awaitable[None]]
 class ToolPhase:
     """Carries out the open calls of a trip and journals each outcome as it comes; the fold puts them in order."""
 
-    def __init__(self, settings: Settings, task: Task, chain: Chain, live: Live | None, audience: Audience) -> None:
+    def __init__(
+        self, settings: Settings, task: Task, chain: Chain, live: Live | None, audience: Audience, meter: Meter
+    ) -> None:
         self._settings = settings
         self._task = task
         self._chain = chain
         self._live = live
         self._audience = audience
+        self._meter = meter
 
     async def carry_out(self, step: UseTools) -> list[Interrupt]:
         """Carry out the calls that may run; what the others wait for, in this run and below, in order."""
@@ -40,14 +44,14 @@ class ToolPhase:
         for batch in self._batches(step.calls):
             jobs: list[Job] = []
             for call in batch:
-                if self._audience:
-                    await self._audience.tell(
-                        shown.ToolStarted(self._task.run, step.trip, call.id, call.name, call.arguments)
-                    )
                 passed = await self._passed(step.trip, call)
                 if isinstance(passed, Interrupt):
                     waiting.append(passed)
                     continue
+                if self._audience:
+                    await self._audience.tell(
+                        shown.ToolStarted(self._task.run, step.trip, call.id, call.name, call.arguments)
+                    )
                 if isinstance(passed, Ready):
                     call = await self._called(step.trip, call, silent=passed.tool.silent)
                 jobs.append(self._job(step.trip, call, passed, waiting))
@@ -121,10 +125,12 @@ class ToolPhase:
             task.session_id,
             answers=self._chain.state.resolutions,
             observers=self._settings.observers if task.observers is None else task.observers,
+            meter=self._meter,
         )
         try:
             with inside(frame):
-                return await carry_out(ready, context)
+                outcome = await carry_out(ready, context)
+            return replace(outcome, children=tuple(frame.spent.values()))
         except BaseException as error:
             if not frame.waiting or not only_waits(error):
                 raise

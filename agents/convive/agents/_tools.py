@@ -21,6 +21,14 @@ class ToolError(Exception):
     """Raised by a tool: the model reads exactly this text, marked as an error."""
 
 
+@dataclass(frozen=True, slots=True)
+class ToolReturn:
+    """Returned by a tool that shows the model something else than it keeps: `value` is journaled whole."""
+
+    value: object
+    model_output: object
+
+
 class ModelRetry(Exception):
     """Raised by a tool: the arguments were well-formed but of no use; the text says what to send instead."""
 
