@@ -89,9 +89,11 @@ async def shorten(result: AgentResult) -> str:
     return f"{len(result.report.trips)} trips"
 
 
-@pytest.mark.parametrize(
-    "prompt", ["Research {topic}, {depth}", lambda given: f"Research {given.topic}, {given.depth}"]
-)
+def research(given: Research) -> str:
+    return f"Research {given.topic}, {given.depth}"
+
+
+@pytest.mark.parametrize("prompt", ["Research {topic}, {depth}", research])
 async def test_a_typed_input_is_mapped_and_the_model_reads_what_is_made_for_it(prompt: Any) -> None:
     """G21"""
     model = ScriptedModel(["A long story."])

@@ -19,6 +19,7 @@ from convive.agents._journal import ChildRun, Place
 from convive.agents._limits import Limits
 from convive.agents._local import local_available
 from convive.agents._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
+from convive.agents._middleware import Abort, HookContext, HookedCall, Middleware, ReplaceArgs, Skip
 from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, ToolSpec, Usage
 from convive.agents._models import Choice, Models, choose_model, default_models, split_model
 from convive.agents._output import BadOutput
@@ -49,6 +50,7 @@ from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
 
 __all__ = [
     "POLICIES",
+    "Abort",
     "Agent",
     "AgentChanged",
     "AgentResult",
@@ -72,9 +74,12 @@ __all__ = [
     "FirstOf",
     "FunctionSeat",
     "Grant",
+    "HookContext",
+    "HookedCall",
     "Interrupt",
     "Limits",
     "Message",
+    "Middleware",
     "Model",
     "ModelAccessDenied",
     "ModelAnswerBroken",
@@ -91,6 +96,7 @@ __all__ = [
     "Plan",
     "Policy",
     "Refine",
+    "ReplaceArgs",
     "Report",
     "Request",
     "Resolution",
@@ -107,6 +113,7 @@ __all__ = [
     "RunUnfinished",
     "Sampling",
     "Say",
+    "Skip",
     "Suspension",
     "SuspensionExpired",
     "Text",

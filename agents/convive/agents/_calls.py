@@ -109,19 +109,20 @@ async def _execute(ready: Ready, context: ToolContext) -> object:
 
 async def _result(tool: Tool, value: object) -> Outcome:
     if isinstance(value, ToolReturn):
-        return Outcome(_content(value.model_output), value=jsonable(value.value))
+        return Outcome(content_of(value.model_output), value=jsonable(value.value))
     if tool.model_output is None:
-        return Outcome(_content(value))
+        return Outcome(content_of(value))
     try:
         shown = tool.model_output(value)
         shown = await shown if inspect.isawaitable(shown) else shown
     except Exception:  # noqa: BLE001 - the tool did its work; what only narrows it must not make it look failed
         _log.warning("model_output of tool %s failed; the model reads the whole result", tool.name, exc_info=True)
-        return Outcome(_content(value))
-    return Outcome(_content(shown), value=jsonable(value))
+        return Outcome(content_of(value))
+    return Outcome(content_of(shown), value=jsonable(value))
 
 
-def _content(value: object) -> str:
+def content_of(value: object) -> str:
+    """A result as the model reads it."""
     return clean(value) if isinstance(value, str) else json_of(value)
 
 

@@ -12,6 +12,7 @@ from convive.agents._audience import Observers
 from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._journal import ChildRun, Place
 from convive.agents._meter import Meter
+from convive.agents._stopping import Stopping
 from convive.bus import RunContext, RunId, derive_run_id
 
 OnCancel = Literal["record", "leave"]
@@ -44,6 +45,7 @@ class Frame:
     spent: dict[RunId, ChildRun] = field(default_factory=dict[RunId, ChildRun])
     """The runs below that are over."""
     meter: Meter | None = None
+    stopping: Stopping | None = None
 
     def child(self, agent: str, input: str) -> RunContext:
         """The run of an agent that is called here.

@@ -13,6 +13,7 @@ from convive.agents._frame import OnCancel
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
 from convive.agents._messages import Message
+from convive.agents._middleware import Middleware
 from convive.agents._model import Model
 from convive.agents._models import choose_model, default_models, split_model
 from convive.agents._output import output_of
@@ -42,7 +43,7 @@ class AgentOptions(TypedDict, total=False):
     `repair`: how often in a row an answer that does not fit `output` is asked for again, with what is wrong.
     `expires_s`: how long after its suspension a run can be resumed; by default, without an end.
     `on`: handlers of events by name, told before those of `Agent.on`, and those of a call last. `observers`: told of
-    everything in these runs and those below.
+    everything in these runs and those below. `middleware`: the application's own code at the joints of a run.
     """
 
     model: str | Model
@@ -58,6 +59,7 @@ class AgentOptions(TypedDict, total=False):
     expires_s: float | None
     on: On
     observers: Observers
+    middleware: Sequence[Middleware]
 
 
 class RunOptions(AgentOptions, total=False):
@@ -128,6 +130,7 @@ def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
     output = options.get("output")
     return Settings(
         name="",
+        middleware=tuple(options.get("middleware") or ()),
         model=model,
         tools=tools,
         specs=tuple(tool.spec for tool in tools.values()),

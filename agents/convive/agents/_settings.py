@@ -12,6 +12,7 @@ from convive.agents._frame import OnCancel
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
 from convive.agents._messages import Message
+from convive.agents._middleware import Middleware
 from convive.agents._model import Model, Sampling, ToolSpec
 from convive.agents._output import Output
 from convive.agents._schema import json_of
@@ -73,6 +74,7 @@ class Settings:
     expires_s: float | None = None
     on: On | None = None
     observers: Observers | None = None
+    middleware: tuple[Middleware, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from convive.agents._frame import hand_up
 from convive.agents._result import AgentResult, RunUnfinished
 from convive.agents._run import Performer
 from convive.agents._settings import Settings, Task
+from convive.agents._stopping import CancelMode
 from convive.bus import RunId
 
 
@@ -46,10 +47,15 @@ class RunStream:
             return self._outcome
         raise self._error or RunUnfinished(self._performer.task.run)
 
-    def cancel(self, reason: str = "") -> None:
-        """Call the run off now. Its result has status "cancelled" and the reason. Too late, it changes nothing."""
-        self._performer.cancel_reason = reason
-        self._scope.cancel()
+    def cancel(self, reason: str = "", mode: CancelMode = "now") -> None:
+        """Call the run off, and with it the runs below. Its result has status "cancelled" and the reason; too late, it
+        changes nothing.
+
+        "now" aborts the request and the tools that run; "after_tools" aborts a request, and lets tools come to their
+        end; "after_trip" lets the model answer, too, and its tools run. A final answer that comes still counts.
+        """
+        if self._performer.call_off(reason, mode):
+            self._scope.cancel()
 
     async def drive(self) -> None:
         """Execute the run. Raises nothing but cancellation from outside."""

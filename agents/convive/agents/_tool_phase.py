@@ -7,17 +7,15 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents import _events as shown
-from convive.agents._audience import Audience
-from convive.agents._calls import Outcome, Ready, carry_out, prepare, too_large
-from convive.agents._chain import Chain
+from convive.agents._calls import Outcome, Ready, carry_out, content_of, prepare, too_large
+from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
 from convive.agents._frame import Frame, inside, only_waits
 from convive.agents._gates import gate
 from convive.agents._interrupts import Interrupt
 from convive.agents._journal import ToolCalled
-from convive.agents._live import Live
-from convive.agents._meter import Meter
-from convive.agents._settings import Settings, Task
+from convive.agents._middleware import Abort, HookedCall, ReplaceArgs, Skip
+from convive.agents._schema import jsonable
 from convive.agents._steps import UseTools
 from convive.agents._tools import ToolContext
 from convive.bus import NotAppended
@@ -28,15 +26,13 @@ Job = Callable[[], Awaitable[None]]
 class ToolPhase:
     """Carries out the open calls of a trip and journals each outcome as it comes; the fold puts them in order."""
 
-    def __init__(
-        self, settings: Settings, task: Task, chain: Chain, live: Live | None, audience: Audience, meter: Meter
-    ) -> None:
-        self._settings = settings
-        self._task = task
-        self._chain = chain
-        self._live = live
-        self._audience = audience
-        self._meter = meter
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._settings = execution.settings
+        self._task = execution.task
+        self._chain = execution.chain
+        self._live = execution.live
+        self._audience = execution.audience
 
     async def carry_out(self, step: UseTools) -> list[Interrupt]:
         """Carry out the calls that may run; what the others wait for, in this run and below, in order."""
@@ -44,7 +40,7 @@ class ToolPhase:
         for batch in self._batches(step.calls):
             jobs: list[Job] = []
             for call in batch:
-                passed = await self._passed(step.trip, call)
+                call, passed = await self._passed(step.trip, call)
                 if isinstance(passed, Interrupt):
                     waiting.append(passed)
                     continue
@@ -58,11 +54,23 @@ class ToolPhase:
             await _together(jobs)
         return sorted(waiting, key=lambda each: (each.run_id != self._task.run.run_id, each.trip, each.index))
 
-    async def _passed(self, trip: int, call: Call) -> Ready | Outcome | Interrupt:
+    async def _passed(self, trip: int, call: Call) -> tuple[Call, Ready | Outcome | Interrupt]:
+        """Rewrite, validate, approve: in that order. Raises Aborted."""
+        if call.interrupt is None and self._settings.middleware:
+            answer = await self._execution.hooks.before_tool(HookedCall(call.id, call.name, call.arguments, trip))
+            match answer:
+                case Skip(result=result):
+                    return call, Outcome(content_of(result))
+                case Abort(reason=reason):
+                    raise Aborted(reason)
+                case ReplaceArgs(arguments=arguments):
+                    call = replace(call, arguments=jsonable(dict(arguments)))
+                case None:
+                    pass
         prepared = prepare(call, self._settings.tools)
         if not isinstance(prepared, Ready):
-            return prepared
-        return await gate(call, prepared, self._context(trip, call), self._settings.name)
+            return call, prepared
+        return call, await gate(call, prepared, self._context(trip, call), self._settings.name)
 
     def _batches(self, calls: Sequence[Call]) -> list[list[Call]]:
         """Calls that may run side by side, in order; a sequential one stands alone."""
@@ -125,7 +133,8 @@ class ToolPhase:
             task.session_id,
             answers=self._chain.state.resolutions,
             observers=self._settings.observers if task.observers is None else task.observers,
-            meter=self._meter,
+            meter=self._execution.meter,
+            stopping=self._execution.stopping,
         )
         try:
             with inside(frame):
@@ -145,6 +154,9 @@ class ToolPhase:
                 raise
             outcome = too_large(call.name)
             await self._chain.keep(outcome.event(trip, call))
+        if self._settings.middleware:
+            hooked = HookedCall(call.id, call.name, call.arguments, trip)
+            await self._execution.hooks.tell("after_tool", hooked, outcome.content, outcome.is_error)
         if self._audience:
             await self._audience.tell(
                 shown.ToolFinished(self._task.run, trip, call.id, call.name, outcome.content, outcome.is_error)
