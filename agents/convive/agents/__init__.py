@@ -41,11 +41,13 @@ from convive.agents._resume import (
     resume,
 )
 from convive.agents._resume_many import ResumedRuns, ResumeOutcome, ResumeRequest, resume_many
+from convive.agents._run_events import Followed, run_events
+from convive.agents._scoped import scoped_tool
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
 from convive.agents._stops import has_tool_call, step_count_is
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
-from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
+from convive.agents._tools import Final, ModelRetry, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
 from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
 
 __all__ = [
@@ -71,7 +73,9 @@ __all__ = [
     "Edit",
     "EventHandler",
     "EventName",
+    "Final",
     "FirstOf",
+    "Followed",
     "FunctionSeat",
     "Grant",
     "HookContext",
@@ -151,7 +155,9 @@ __all__ = [
     "resume",
     "resume_many",
     "round_robin",
+    "run_events",
     "run_options",
+    "scoped_tool",
     "split_model",
     "standby",
     "step_count_is",

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 
+import anyio
 from pydantic import JsonValue
 
 from convive.agents import _events as shown
@@ -12,7 +13,8 @@ from convive.agents._execution import Execution
 from convive.agents._fold import joined
 from convive.agents._journal import ModelAnswered, Rejected, TripStarted
 from convive.agents._messages import Message, ToolUse
-from convive.agents._model import Answer, Request, Sampling, TextDelta, ThinkingDelta, holds_to_schema
+from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, holds_to_schema
+from convive.agents._scoped import SEARCH_TOOLS, specs_of
 from convive.agents._settings import AskContext, Retry
 from convive.agents._steps import Ask
 
@@ -32,14 +34,18 @@ class Asking:
         run, show, hooks = self._execution, self._execution.show, self._execution.hooks
         hooks.context.trip = step.trip
         await hooks.tell("on_iteration")
-        attempt = step.attempt
+        attempt, answer = step.attempt, Answer(parts=(), stop_reason="other")
         while True:
             await run.chain.append(TripStarted(trip=step.trip, attempt=attempt))
             if run.audience:
                 await show(shown.TripStarted(run.task.run, step.trip, attempt))
             began = time.perf_counter()
             try:
-                answer = await self._answer(step.trip, attempt)
+                with anyio.move_on_after(run.meter.left_s) as deadline:
+                    answer = await self._answer(step.trip, attempt)
+                if deadline.cancelled_caught:
+                    run.meter.time_is_up()
+                    return
                 break
             except ModelAnswerBroken as error:
                 if attempt - step.attempt >= _BROKEN_RETRIES:
@@ -97,12 +103,15 @@ class Asking:
             sampling = sampling(context)
         added = self._execution.chain.state.messages
         messages = joined((*self.opening, *added)) if added else self.opening
+        specs = settings.specs
+        if SEARCH_TOOLS in settings.tools:
+            specs = specs_of(settings.tools, self._execution.chain.state)
         schema: Mapping[str, JsonValue] | None = None
         if settings.output is not None and holds_to_schema(settings.model):
             schema = settings.output.schema
         elif settings.output is not None:
             system = f"{system}\n\n{settings.output.instruction}".lstrip()
-        return Request(system, messages, settings.specs, sampling, schema)
+        return Request(system, messages, specs, sampling, schema)
 
     def _judged(self, answer: Answer, trip: int, took_s: float) -> ModelAnswered:
         settings = self._execution.settings
@@ -125,6 +134,12 @@ class Asking:
             usage=answer.usage,
             model=answer.model,
             took_s=took_s,
+            cost=None if settings.cost is None else settings.cost(_billed(answer, settings.model), answer.usage),
             refined=refined,
             rejected=rejected,
         )
+
+
+def _billed(answer: Answer, model: Model) -> str:
+    """Who is to be paid: of several models, the one that answered."""
+    return answer.model if "/" in answer.model else model.name

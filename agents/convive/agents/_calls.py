@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
-import anyio.to_thread
 from pydantic import JsonValue
 
 from convive.agents._chain import LEAVE_RUN
 from convive.agents._fold import Call
 from convive.agents._journal import Artifact, ChildRun, ToolReturned
 from convive.agents._schema import BadArguments, clean, json_of, jsonable
-from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn
+from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn, execute
 
 _log = logging.getLogger("convive.agents")
 
@@ -83,7 +82,7 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
     tool = ready.tool
     try:
         with anyio.move_on_after(tool.timeout_s):
-            return await _result(tool, await _execute(ready, context))
+            return await _result(tool, await execute(tool, ready.arguments, context))
         return _error("timeout", f"{tool.name} was given up after {tool.timeout_s:g} s.")
     except ToolError as error:
         return Outcome(clean(str(error)), is_error=True)
@@ -93,18 +92,6 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
         raise  # of an agent that the tool called: no model can help with it
     except Exception as error:  # noqa: BLE001 - a tool is foreign code: its failure is the model's to handle, without a traceback
         return _error("tool_failed", str(error), type=type(error).__name__)
-
-
-async def _execute(ready: Ready, context: ToolContext) -> object:
-    arguments = dict(ready.arguments)
-    if ready.tool.parameters.context is not None:
-        arguments[ready.tool.parameters.context] = context
-    function = ready.tool.function
-    if inspect.iscoroutinefunction(function):
-        return await function(**arguments)
-    # A thread cannot be cancelled: after a timeout it runs on and its result is dropped.
-    value = await anyio.to_thread.run_sync(lambda: function(**arguments), abandon_on_cancel=True)
-    return await value if inspect.isawaitable(value) else value
 
 
 async def _result(tool: Tool, value: object) -> Outcome:

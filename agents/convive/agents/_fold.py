@@ -117,6 +117,27 @@ class RunState:
         return tuple(child for each in returned if each is not None for child in each.children)
 
     @property
+    def known_cost(self) -> float:
+        """What the answers cost, here and below, as far as that is known."""
+        return sum(cost for cost in self._costs() if cost is not None)
+
+    @property
+    def cost(self) -> float | None:
+        """What the answers cost, here and below; None when that is not known of each."""
+        costs = self._costs()
+        return None if None in costs else self.known_cost
+
+    def _costs(self) -> list[float | None]:
+        own = [trip.answer.cost for trip in self.trips if trip.answer is not None]
+        return [*own, *(child.cost for child in self.children)]
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds that answers and tools took."""
+        took = (call.returned.took_s for trip in self.trips for call in trip.calls if call.returned is not None)
+        return sum(trip.took_s for trip in self.trips) + sum(took)
+
+    @property
     def tool_calls(self) -> int:
         """The calls of all trips, and of the runs below."""
         return sum(len(trip.calls) for trip in self.trips) + sum(child.tool_calls for child in self.children)

@@ -2,13 +2,14 @@
 
 import inspect
 import logging
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 from convive.agents._calls import Outcome, Ready
 from convive.agents._fold import Call
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Result, args_hash
 from convive.agents._schema import ModelParameters, clean, json_of, jsonable
-from convive.agents._tools import ToolContext
+from convive.agents._tools import Tool, ToolContext
 
 _log = logging.getLogger("convive.agents")
 
@@ -27,7 +28,7 @@ async def gate(call: Call, ready: Ready, context: ToolContext, agent: str) -> Re
             pass
     if call.interrupt is not None:
         return call.interrupt
-    if await _asks(ready, context):
+    if await needs_approval(ready.tool, ready.arguments, context):
         return _interrupt(call, context, agent, "approval")
     return _interrupt(call, context, agent, "client_tool") if ready.tool.client else ready
 
@@ -49,15 +50,15 @@ def _interrupt(call: Call, context: ToolContext, agent: str, kind: str) -> Inter
     )
 
 
-async def _asks(ready: Ready, context: ToolContext) -> bool:
-    needs = ready.tool.needs_approval
+async def needs_approval(tool: Tool, arguments: Mapping[str, object], context: ToolContext) -> bool:
+    """Whether somebody has to approve a call with these arguments."""
+    needs = tool.needs_approval
     if isinstance(needs, bool):
         return needs
     try:
-        given = ready.arguments
-        whole = isinstance(ready.tool.parameters, ModelParameters)
-        asked = needs(context, next(iter(given.values())) if whole else SimpleNamespace(**given))
+        whole = isinstance(tool.parameters, ModelParameters)
+        asked = needs(context, next(iter(arguments.values())) if whole else SimpleNamespace(**arguments))
         return bool(await asked if inspect.isawaitable(asked) else asked)
     except Exception:  # noqa: BLE001 - the application's own; what cannot be decided is asked about
-        _log.warning("needs_approval of tool %s failed; the call waits for an approval", ready.tool.name, exc_info=True)
+        _log.warning("needs_approval of tool %s failed; the call waits for an approval", tool.name, exc_info=True)
         return True

@@ -46,6 +46,7 @@ class ChildRun(BaseModel):
     status: Literal["completed", "failed", "cancelled"]
     usage: Usage = Usage()
     tool_calls: int = 0
+    cost: float | None = None
 
 
 class RunStarted(Event):
@@ -83,6 +84,7 @@ class ModelAnswered(Event):
     usage: Usage = Usage()
     model: str = ""
     took_s: float = 0.0
+    cost: float | None = None
     refined: str | None = None
     rejected: Rejected | None = None
 

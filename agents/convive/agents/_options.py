@@ -18,7 +18,8 @@ from convive.agents._model import Model
 from convive.agents._models import choose_model, default_models, split_model
 from convive.agents._output import output_of
 from convive.agents._schema import json_of
-from convive.agents._settings import Instructions, Refine, SamplingFor, Settings
+from convive.agents._scoped import with_search
+from convive.agents._settings import CostOf, Instructions, Refine, SamplingFor, Settings
 from convive.agents._stops import StopWhen, any_of
 from convive.agents._tools import Handler, Tool, by_name
 from convive.bus import RunContext, slugify
@@ -44,6 +45,8 @@ class AgentOptions(TypedDict, total=False):
     `expires_s`: how long after its suspension a run can be resumed; by default, without an end.
     `on`: handlers of events by name, told before those of `Agent.on`, and those of a call last. `observers`: told of
     everything in these runs and those below. `middleware`: the application's own code at the joints of a run.
+    `cost`: what an answer costs, as a function of the model's name and the usage; kept in the journal, for the
+    report and for `limits`.
     """
 
     model: str | Model
@@ -60,6 +63,7 @@ class AgentOptions(TypedDict, total=False):
     on: On
     observers: Observers
     middleware: Sequence[Middleware]
+    cost: CostOf | None
 
 
 class RunOptions(AgentOptions, total=False):
@@ -119,12 +123,25 @@ def check_model(options: Mapping[str, Any]) -> None:
         split_model(model)
 
 
+_AS_GIVEN = ("instructions", "limits", "sampling", "refine", "parallel_tools", "expires_s", "on", "observers", "cost")
+
+
 def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
     """The settings that these options make, still without a name. Raises BadTool."""
-    tools = by_name(options.get("tools") or ())
+    tools = with_search(by_name(options.get("tools") or ()))
     stated = {
         key: options[key]
-        for key in ("instructions", "limits", "sampling", "refine", "parallel_tools", "expires_s", "on", "observers")
+        for key in (
+            "instructions",
+            "limits",
+            "sampling",
+            "refine",
+            "parallel_tools",
+            "expires_s",
+            "on",
+            "observers",
+            "cost",
+        )
         if key in options
     }
     output = options.get("output")
@@ -133,7 +150,7 @@ def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
         middleware=tuple(options.get("middleware") or ()),
         model=model,
         tools=tools,
-        specs=tuple(tool.spec for tool in tools.values()),
+        specs=tuple(tool.spec for tool in tools.values() if not tool.defer),
         stop=any_of(options.get("stop_when") or ()),
         output=None if output is None else output_of(output, options.get("repair", 0)),
         **stated,

@@ -40,6 +40,8 @@ class Report:
     warnings: tuple[str, ...] = ()
     children: tuple[ChildRun, ...] = ()
     """The runs below; their usage is part of `usage`."""
+    cost: float | None = None
+    """What the answers cost, runs below included, by the `cost` function; None when it did not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,9 @@ def result_of(
             data = output.read(text)
         except ValidationError:
             warnings = (*warnings, "the text does not fit `output`, so that there is no data")
-    report = Report(started.agent, run, started.session_id, status, state.trips, state.usage, warnings, state.children)
+    report = Report(
+        started.agent, run, started.session_id, status, state.trips, state.usage, warnings, state.children, state.cost
+    )
     messages = joined((*opening, *replayable(state)))
     return AgentResult(status, text, reason, messages, report, state.artifacts, error, data, *_waiting(waiting))
 

@@ -221,7 +221,7 @@ def _known(token: str, tokens: Sequence[str]) -> bool:
 def _check_agent(run: RunContext, started: RunStarted, suspended: Suspended, settings: Settings) -> None:
     if started.agent != settings.name:
         raise AgentChanged(f"run {run.run_id} is one of agent {started.agent!r}, not of {settings.name!r}.")
-    was, now = suspended.tools, digests(settings.specs)
+    was, now = suspended.tools, digests(tool.spec for tool in settings.tools.values())
     changed = [f"{name} is gone" for name in was.keys() - now.keys()]
     changed += [f"{name} is new" for name in now.keys() - was.keys()]
     changed += [f"{name} takes other arguments" for name in was.keys() & now.keys() if was[name] != now[name]]

@@ -98,11 +98,13 @@ class Performer:
         try:
             await self._begin()
             under_way = True
+            self._execution.meter.begin(self._chain.state)
             if not self.ended:
                 await self._execution.hooks.tell("on_start")
             while not self.ended:
                 state = self._chain.state
-                step = next_step(state, self._execution.meter.limits(state), self._settings.stop)
+                meter = self._execution.meter
+                step = next_step(state, meter.limits(state), self._settings.stop, meter.elapsed_s)
                 if self._is_over(step):
                     await self._abort()
                 elif isinstance(step, Suspend) and not await self._answered(step.suspended):
@@ -134,7 +136,12 @@ class Performer:
             status = "failed" if isinstance(state.ended, RunFailed) else "cancelled"
         run = self.task.run.run_id
         frame.spent[run] = ChildRun(
-            run_id=run, agent=state.started.agent, status=status, usage=state.usage, tool_calls=state.tool_calls
+            run_id=run,
+            agent=state.started.agent,
+            status=status,
+            usage=state.usage,
+            tool_calls=state.tool_calls,
+            cost=state.cost,
         )
 
     async def _begin(self) -> None:
@@ -218,7 +225,7 @@ class Performer:
                 below=tuple(each for each in waiting if each.run_id != own),
                 token=secrets.token_urlsafe(24),
                 expires_at=None if expires_s is None else time.time() + expires_s,
-                tools=digests(self._settings.specs),
+                tools=digests(tool.spec for tool in self._settings.tools.values()),
             )
         )
 

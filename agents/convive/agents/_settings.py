@@ -13,7 +13,7 @@ from convive.agents._journal import Place
 from convive.agents._limits import Limits
 from convive.agents._messages import Message
 from convive.agents._middleware import Middleware
-from convive.agents._model import Model, Sampling, ToolSpec
+from convive.agents._model import Model, Sampling, ToolSpec, Usage
 from convive.agents._output import Output
 from convive.agents._schema import json_of
 from convive.agents._steps import never
@@ -52,6 +52,8 @@ class Retry:
 
 Instructions = str | Callable[[AskContext], str | Awaitable[str]]
 SamplingFor = Sampling | Callable[[AskContext], Sampling]
+CostOf = Callable[[str, Usage], float | None]
+"""What an answer of the model of that name costs; None when that is not known."""
 Refine = Callable[[str], str | Retry]
 """Turns the prose of a final answer into the run's text, or finds it unusable."""
 
@@ -75,6 +77,7 @@ class Settings:
     on: On | None = None
     observers: Observers | None = None
     middleware: tuple[Middleware, ...] = ()
+    cost: CostOf | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,14 @@
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, overload
+from functools import partial
+from typing import Any, cast, overload
 
+import anyio.from_thread
+import anyio.to_thread
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from convive.agents._journal import Artifact
@@ -15,6 +19,13 @@ from convive.bus import RunContext, RunId
 
 Handler = Callable[..., object]
 """A function, sync or async. A sync one runs in a thread, so that it cannot hold up the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What an async generator yields last: its result."""
+
+    value: object = None
 
 
 class ToolError(Exception):
@@ -109,6 +120,7 @@ class Tool:
     client: bool = False
     result: TypeAdapter[Any] | None = None
     """What the answer to a client tool must be."""
+    defer: bool = False
 
     @property
     def name(self) -> str:
@@ -133,6 +145,7 @@ def tool(
     model_output: Callable[[Any], object] | None = None,
     needs_approval: NeedsApproval = False,
     client: bool = False,
+    defer: bool = False,
 ) -> Callable[[Handler], Tool]: ...
 def tool(
     function: Handler | None = None,
@@ -146,6 +159,7 @@ def tool(
     model_output: Callable[[Any], object] | None = None,
     needs_approval: NeedsApproval = False,
     client: bool = False,
+    defer: bool = False,
 ) -> Tool | Callable[[Handler], Tool]:
     """Make a tool of a typed function; a parameter annotated `ToolContext` receives the context.
 
@@ -155,6 +169,8 @@ def tool(
     `model_output`: what of the result the model reads; the journal keeps the whole.
     `needs_approval`: whether a call waits until somebody approved it, or a function `(context, arguments) -> bool`; one
     that raises means yes. `client`: the function is never run; each call waits for a result from elsewhere.
+    `defer`: the model is not told of the tool until it has found it with `search_tools`, which it is given then.
+    A generator shows what it yields as progress; a sync one returns its result, an async one yields it as a `Final`.
     Raises BadTool.
     """
     scope = sys._getframe(1).f_locals  # string annotations may name what the caller defined locally
@@ -168,9 +184,9 @@ def tool(
         )
         if not spec.name.replace("_", "").replace("-", "").isalnum():
             raise BadTool(f"{spec.name!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
-        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            raise BadTool(f"tool {spec.name!r} is a generator; return the result, and show progress with ctx.update.")
-        return Tool(spec, function, parameters, timeout_s, sequential, silent, model_output, needs_approval, client)
+        return Tool(
+            spec, function, parameters, timeout_s, sequential, silent, model_output, needs_approval, client, defer=defer
+        )
 
     return make if function is None else make(function)
 
@@ -208,3 +224,46 @@ def by_name(tools: Iterable[Tool | Handler]) -> Mapping[str, Tool]:
             )
         found[each.name] = each
     return found
+
+
+async def execute(tool: Tool, arguments: Mapping[str, object], context: ToolContext) -> object:
+    """Call the handler with validated arguments. Raises what it raises."""
+    given = dict(arguments)
+    if tool.parameters.context is not None:
+        given[tool.parameters.context] = context
+    function = tool.function
+    if inspect.isasyncgenfunction(function):
+        async with aclosing(function(**given)) as items:
+            return await _drained(items, tool.name, context)
+    if inspect.iscoroutinefunction(function):
+        return await function(**given)
+    # A thread cannot be cancelled: after a timeout it runs on and its result is dropped.
+    work = partial(_drain, function, given, context) if inspect.isgeneratorfunction(function) else None
+    value = await anyio.to_thread.run_sync(work or partial(function, **given), abandon_on_cancel=True)
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _drained(items: AsyncIterator[object], name: str, context: ToolContext) -> object:
+    final: Final | None = None
+    async for item in items:
+        if final is not None:
+            raise TypeError(f"tool {name} yielded something after its Final")
+        if isinstance(item, Final):
+            final = item
+        else:
+            await context.update(item)
+    if final is None:
+        raise TypeError(f"tool {name} ended without a Final: an async generator yields its result as Final(value)")
+    return final.value
+
+
+def _drain(function: Handler, given: Mapping[str, object], context: ToolContext) -> object:
+    """In a thread: shows what is yielded, returns what is returned."""
+    items = cast("Generator[object, None, object]", function(**given))
+    while True:
+        try:
+            item = next(items)
+        except StopIteration as stop:
+            result: object = stop.value
+            return result
+        anyio.from_thread.run(context.update, item)
