@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from functools import partial
 from typing import Any
 
@@ -235,11 +237,45 @@ async def test_overload_that_stays_is_an_overload_after_the_retries(status: int)
     assert ModelOverloaded.transient
 
 
-async def test_a_wait_beyond_a_minute_is_left_to_the_caller() -> None:
-    async with at_the_table([Refused(429, headers={"retry-after": "3600"})], max_retries=5) as (model, server):
-        with pytest.raises(ModelOverloaded):
+def at(seconds: float) -> str:
+    """A date as HTTP writes it, that far from now."""
+    return formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after": "3600"},
+        {"retry-after": "inf"},
+        {"retry-after": at(3600)},
+        {"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"},
+        {"retry-after-ms": "3600000"},
+        {"retry-after-ms": "3600000", "retry-after": "0.01"},
+        {"retry-after-ms": "soon", "retry-after": "3600"},
+        {"retry-after": "3600", "x-should-retry": "true"},
+    ],
+    ids=str,
+)
+async def test_a_wait_beyond_a_minute_is_left_to_the_caller(headers: dict[str, str]) -> None:
+    async with at_the_table([Refused(429, headers=headers)], max_retries=5) as (model, server):
+        with pytest.raises(ModelOverloaded), anyio.fail_after(5):
             await ask(model)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after-ms": "1", "retry-after": "3600"},
+        {"retry-after-ms": "nan", "retry-after": "3600"},
+        {"retry-after": at(-3600)},
+        {"retry-after": "when the cows come home"},
+    ],
+    ids=str,
+)
+async def test_a_wait_that_is_short_or_no_wait_is_waited_for(headers: dict[str, str]) -> None:
+    async with at_the_table([Refused(429, headers=headers), "At last."], max_retries=1) as (model, _):
+        assert (await ask(model))[1].text == "At last."
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from convive.agents._errors import BadModelRequest, UnknownModel
 from convive.agents._local import DEFAULT_NAME, LocalModel, default_gguf, local_available
 from convive.agents._messages import assistant, user
 from convive.agents._model import Answer, Request, Sampling, TextDelta
+from convive.agents._models import default_models
 
 pytestmark = pytest.mark.anyio
 
@@ -122,6 +123,23 @@ async def test_a_closed_model_says_so(model: LocalModel) -> None:
     await model.aclose()
     with pytest.raises(RuntimeError, match="closed"):
         await _answer(model, _request("What is the sea?"))
+
+
+async def test_a_file_of_ones_own_answers_under_its_path(tmp_path: Path) -> None:
+    shipped = default_gguf()
+    assert shipped is not None
+    file = tmp_path / "mine.gguf"
+    file.symlink_to(shipped)
+    models = default_models()
+    try:
+        model = models.resolve(f"local/{file}")
+        async with model.stream(_request("What is the sea?")) as items:
+            *_, answer = [item async for item in items]
+    finally:
+        await models.aclose()
+    assert isinstance(answer, Answer)
+    assert answer.text
+    assert answer.model == model.name == f"local/{file}"
 
 
 def test_a_missing_file_is_named_with_what_to_do(tmp_path: Path) -> None:

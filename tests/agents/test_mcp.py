@@ -469,6 +469,33 @@ async def test_what_is_no_mcp_server_is_told_in_one_line() -> None:
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1/mcp",
+        "http://me:secret@[::1/mcp",
+        "http://me:secret@host]/mcp",
+        "http://me:secret/s@127.0.0.1/mcp",
+        "http://me:secret℀@host/mcp",
+        "http://127.0.0.1:port/mcp?key=secret",
+        "http://127.0.0.1:99999/mcp?key=secret",
+    ],
+)
+async def test_a_url_that_is_none_is_an_unavailable_server_and_not_shown(url: str) -> None:
+    with pytest.raises(McpUnavailable, match="Nothing was tried") as raised:
+        async with mcp_tools(url=url):
+            pass
+    assert "secret" not in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("url", ["", "secret", "ftp://secret@host/mcp", "http:///mcp"])
+async def test_a_url_that_leads_nowhere_is_an_unavailable_server(url: str) -> None:
+    with pytest.raises(McpUnavailable):
+        async with mcp_tools(url=url):
+            pass
+
+
 @asynccontextmanager
 async def over_http(server: Server[Any], seen: list[bytes]) -> AsyncGenerator[str]:
     """The URL of a server on streamable HTTP; `seen` gets the authorization of each request."""

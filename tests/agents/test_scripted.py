@@ -1,5 +1,8 @@
 """The scripted model: strict in tests, and small talk when there is no other."""
 
+import gc
+import weakref
+
 import anyio
 import pytest
 
@@ -50,6 +53,38 @@ async def test_one_request_too_many_fails_and_says_what_was_asked() -> None:
     await ask(model)
     with pytest.raises(UnexpectedRequest, match=r"has 1 answers and was asked for number 2: 'Good evening\.'"):
         await ask(model)
+
+
+async def test_requests_at_the_same_time_get_an_answer_each() -> None:
+    model = ScriptedModel(["One.", "Two.", "Three."])
+    said: list[str] = []
+
+    async def note() -> None:
+        said.append((await ask(model))[1].text)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(note)
+    assert sorted(said) == ["One.", "Three.", "Two."]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2])
+async def test_a_model_keeps_no_more_requests_than_it_may_and_counts_on(keep: int) -> None:
+    model = ScriptedModel(["One.", "Two.", "Three."], keep=keep)
+    requests = [Request("", (user(str(number)),)) for number in range(3)]
+    assert [(await ask(model, request))[1].text for request in requests] == ["One.", "Two.", "Three."]
+    assert model.requests == requests[3 - keep :]
+    with pytest.raises(UnexpectedRequest, match="number 4"):
+        await ask(model)
+
+
+async def test_the_shipped_script_holds_no_request_when_it_has_answered() -> None:
+    model, request = scripted_model("party"), Request("You are Ada.", (user("Good evening."),))
+    gone = weakref.ref(request.messages[0])
+    await ask(model, request)
+    del request
+    gc.collect()
+    assert gone() is None
 
 
 async def test_a_scripted_exception_is_raised_and_the_script_goes_on() -> None:

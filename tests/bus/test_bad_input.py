@@ -13,12 +13,14 @@ import anyio
 import nats
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
+from nats.aio.msg import Msg
 
 from convive.bus import (
     BadName,
     BusUnavailable,
     Draft,
     NotAppended,
+    RunContext,
     UnknownConversation,
     WrongStream,
     _server_child,
@@ -26,8 +28,9 @@ from convive.bus import (
     open_bus,
     seat_name,
 )
-from convive.bus._connect import connect
+from convive.bus._connect import _without_secrets, connect
 from convive.bus._server_process import is_free, server_binary
+from convive.bus._subjects import partition_of
 from convive.bus.testing import server
 
 pytestmark = pytest.mark.anyio
@@ -67,6 +70,55 @@ async def test_a_password_in_a_url_is_not_shown() -> None:
         async with open_bus(f"nats://ada:sesame@127.0.0.1:{port}"):
             pass
     assert "sesame" not in str(error.value)
+
+
+CREDENTIALS = [
+    *("ZED:QQ,XX", "ZED:77,88", "ZED:QQ://XX", "ZED:QQ@XX", "ZED:QQ@XX,88", "ZED:77,88@XX", "ZED:77@XX,QQ@XX"),
+    *("ZED:QQ/XX", "ZED:77/88", "ZED:QQ?XX", "ZED:QQ#XX", "ZED:77?88", "ZED:[QQ", "QQ", ":QQ,77:88", "ZED:QQ\n88"),
+    *("ZED:77,tls://88", "ZED:77,88://XX", "ZED://QQ:77,XX"),
+]
+
+
+@pytest.mark.parametrize("credentials", CREDENTIALS)
+@pytest.mark.parametrize("before", ["", "nats://", "tls://h:1,nats://", "nats://a:QQ@h:1, nats://", "soup://"])
+@pytest.mark.parametrize("after", ["", ",h:2", "/88?XX"])
+def test_no_part_of_a_password_is_shown_whatever_is_in_it(before: str, credentials: str, after: str) -> None:
+    shown = _without_secrets(f"{before}{credentials}@127.0.0.1:1{after}")
+    assert not [part for part in ("ZED", "QQ", "XX", "77", "88") if part in shown]
+
+
+@pytest.mark.parametrize("credentials", ["bob:ses,ame", "bob:ses://ame", "bob:ses/ame"])
+async def test_a_url_that_its_password_breaks_is_refused_without_it(credentials: str) -> None:
+    with pytest.raises(BusUnavailable, match="^what was given is not the URL of a NATS server") as error:
+        async with open_bus(f"nats://{credentials}@127.0.0.1:1"):
+            pass
+    assert not [part for part in ("bob", "ses") if part in str(error.value)]
+    assert is_one_line(error)
+
+
+@pytest.mark.parametrize("url", ["nats://bob:sesame", "bob:sesame", "nats://[bob:sesame", "nats://h:1,bob:sesame"])
+async def test_nothing_is_shown_of_a_url_that_does_not_parse(url: str) -> None:
+    with pytest.raises(BusUnavailable, match="^what was given is not the URL of a NATS server") as error:
+        async with open_bus(url):
+            pass
+    assert "sesame" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("nats://ada:sesame@127.0.0.1:1", "nats://127.0.0.1:1"),
+        ("nats://127.0.0.1:1, nats://127.0.0.1:2", "nats://127.0.0.1:1,nats://127.0.0.1:2"),
+        ("nats://a:b@127.0.0.1:1,nats://a:b@127.0.0.1:2", "nats://127.0.0.1:1,nats://127.0.0.1:2"),
+        ("nats://a:b@127.0.0.1:1,127.0.0.1:2/x?y", "nats://127.0.0.1:1,127.0.0.1:2"),
+    ],
+)
+async def test_where_it_looked_is_shown_without_what_is_nobodys_business(url: str, shown: str) -> None:
+    with pytest.raises(BusUnavailable, match=f"^no NATS server at {shown} ") as error:
+        async with open_bus(url):
+            pass
+    assert is_one_line(error)
 
 
 async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
@@ -253,6 +305,30 @@ async def test_a_conversation_that_was_never_opened_is_unknown_and_not_created()
             assert (await connection.api("STREAM.NAMES"))["streams"] is None
         with pytest.raises(UnknownConversation):
             await (await bus.conversation("table")).floor()
+
+
+async def test_looking_for_one_conversation_asks_for_its_partition_only() -> None:
+    names = [f"table-{number}" for number in range(12)]
+    async with server() as own, connect(own.url) as admin:
+        async with open_bus(own.url, partitions=4) as bus:
+            for name in names:
+                await (await bus.conversation(name)).open(RunContext.root(), "figs")
+        asked: list[str] = []
+
+        async def note(message: Msg) -> None:
+            asked.append(message.subject.removeprefix("$JS.API."))
+
+        wanted = next(name for name in names if partition_of(conversation_id(name), 4) == 3)
+        async with open_bus(own.url, partitions=4) as bus:
+            await admin.subscribe("$JS.API.>", note)
+            await admin.client.flush()
+            found = await bus.existing(wanted)
+            await admin.client.flush()
+            while "STREAM.MSG.GET.CONVIVE_03" not in asked:  # noqa: ASYNC110 - nats-py sets no event
+                await anyio.sleep(0.005)
+            assert asked == ["STREAM.INFO.CONVIVE_03", "STREAM.MSG.GET.CONVIVE_03"]
+            assert (await found.floor()).is_open
+            assert sorted(await bus.conversations()) == sorted(names)
 
 
 async def test_a_record_over_the_servers_limit_is_refused_and_the_bus_goes_on() -> None:

@@ -178,14 +178,16 @@ def test_no_record_whatever_makes_the_fold_fail_and_its_links_stay_without_a_gap
         floor = fold_floor(before, record)
         if place == "bus.floor.":
             assert floor.seq == record.seq, "the next link must follow whatever stands on the floor subjects"
-        assert floor.links - before.links == (place == "bus.floor." and floor.damage == before.damage) or (
-            len(before.damage) == 10 and floor.links - before.links in (0, 1)
-        )
-        if len(floor.damage) > len(before.damage):
-            assert replace(floor, seq=0, at_s=0, damage=()) == replace(before, seq=0, at_s=0, damage=())
+        bad = floor.damaged - before.damaged
+        assert bad in (0, 1)
+        assert floor.links - before.links == (place == "bus.floor." and not bad)
+        if bad:
+            assert replace(floor, seq=0, at_s=0, damage=(), damaged=0) == replace(
+                before, seq=0, at_s=0, damage=(), damaged=0
+            )
         assert floor.turn >= before.turn
         assert floor.said_turns <= floor.turn
-        assert len(floor.damage) <= 10
+        assert len(floor.damage) == min(floor.damaged, 10)
         if before.closed is not None:
             assert floor.links == before.links
 
@@ -210,7 +212,14 @@ def test_a_conversation_goes_on_by_its_valid_links_whatever_stands_between_them(
             if at == place:
                 floor = fold_floor(floor, records.raw(f"{records.subjects.base}.{where}{author}", body))
     assert (floor.links, floor.said_turns, floor.open_grant) == (5, 2, None)
-    assert len(floor.damage) == len(junk)
+    assert len(floor.damage) == floor.damaged == len(junk)
+
+
+def test_damage_beyond_the_samples_is_still_counted() -> None:
+    records = Records()
+    floor = fold(*plays(records), *(records.raw(records.subjects.link(ADA), b"junk") for _ in range(25)))
+    assert (len(floor.damage), floor.damaged) == (10, 25)
+    assert [bad.seq for bad in floor.damage] == list(range(5, 15))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
 """`Agent`: frozen configuration. State lives in runs, and a thousand runs of one agent share nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Generic, TypeVar, Unpack, overload
 
-from convive.agents._frame import current_frame
+from pydantic import BaseModel
+
+from convive.agents._as_tool import AgentInput, PromptOf, Streaming, agent_tool
+from convive.agents._audience import EventHandler, Listeners
+from convive.agents._events import EventName
+from convive.agents._frame import current_frame, hand_up
 from convive.agents._journal import Place
 from convive.agents._models import stood_in
 from convive.agents._options import (
@@ -22,26 +27,38 @@ from convive.agents._options import (
     model_of,
     settings_of,
 )
+from convive.agents._output import Data
 from convive.agents._result import AgentResult, unwrap
 from convive.agents._run import Performer
 from convive.agents._settings import Instructions, Settings, Task
 from convive.agents._stream import RunStream, streaming
+from convive.agents._tools import NeedsApproval, Tool
 from convive.bus import RunContext
 
+Other = TypeVar("Other")
 
-class Agent:
+
+class Agent(Generic[Data]):
     """A model with instructions, tools and rules for when to stop. Frozen: safe to share between any runs.
 
     Options come from the call, else from the constructor, else from the class (`class Searcher(Agent): model = ...`,
     as attributes, or as methods: those without a parameter give the value when the agent is made). Raises
-    UnknownModel for a model without a provider, BadTool for tools that cannot be.
+    UnknownModel for a model without a provider, BadTool for tools that cannot be, BadOutput for an output type that
+    has no JSON Schema.
+
+    `output` is the type that the final answer has to fit, such as a pydantic model: the provider holds the model to it
+    or the system prompt asks for it, the answer is validated in any case, and the result's `data` is of that type.
     """
 
     name: str = ""
 
-    def __init__(self, name: str | None = None, **options: Unpack[AgentOptions]) -> None:
+    def __init__(
+        self, name: str | None = None, *, output: type[Data] | None = None, **options: Unpack[AgentOptions]
+    ) -> None:
         check_names(options, OPTION_NAMES)
         given: dict[str, Any] = {**class_options(self), **options}
+        if output is not None:
+            given["output"] = output
         check_model(given)
         unresolved = settings_of(given, Unresolved(given.get("model")))
         chosen = (
@@ -54,6 +71,7 @@ class Agent:
         object.__setattr__(self, "_options", given)
         object.__setattr__(self, "_unresolved", replace(unresolved, name=chosen))
         object.__setattr__(self, "_own", None)
+        object.__setattr__(self, "_listeners", Listeners())
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"an agent is frozen; make another one, or give {name}= for one call")
@@ -61,6 +79,14 @@ class Agent:
     _options: Mapping[str, Any]
     _unresolved: Settings
     _own: Settings | None
+    _listeners: Listeners
+
+    def on(self, name: EventName, handler: EventHandler) -> Callable[[], None]:
+        """Tell `handler` of the events of that name in all runs of this agent; what is returned ends that.
+
+        Takes effect at once, also for runs under way. Handlers may be async; one that raises changes nothing.
+        """
+        return self._listeners.add(name, handler)
 
     def settings(self, **options: Unpack[AgentOptions]) -> Settings:
         """The agent's configuration with its model found, and with what `options` override. Raises UnknownModel."""
@@ -76,21 +102,36 @@ class Agent:
                 object.__setattr__(self, "_own", settings)
         return settings
 
-    async def prompt(self, input: str | None = None, **options: Unpack[RunOptions]) -> AgentResult:
+    @overload
+    async def prompt(self, input: str | None = None, **options: Unpack[RunOptions]) -> AgentResult[Data]: ...
+    @overload
+    async def prompt(
+        self, input: str | None = None, *, output: type[Other], **options: Unpack[RunOptions]
+    ) -> AgentResult[Other]: ...
+    async def prompt(self, input: str | None = None, **options: Any) -> AgentResult[Any]:
         """Run, and return the result of a completed run. Raises RunFailed or RunCancelled, which carry theirs.
 
         Also raises what `execute` raises.
         """
         return unwrap(await self.execute(input, **options))
 
-    async def execute(self, input: str | None = None, **options: Unpack[RunOptions]) -> AgentResult:
+    @overload
+    async def execute(self, input: str | None = None, **options: Unpack[RunOptions]) -> AgentResult[Data]: ...
+    @overload
+    async def execute(
+        self, input: str | None = None, *, output: type[Other], **options: Unpack[RunOptions]
+    ) -> AgentResult[Other]: ...
+    async def execute(self, input: str | None = None, **options: Any) -> AgentResult[Any]:
         """Run, and return the result, whatever the status.
 
         Raises RunTaken when another process executes this run, OtherRun when the run id is that of another
         input, errors of the bus, and what the application's own callables raise. Cancelling the calling task
         cancels the run.
         """
-        return await Performer(*self._assign(input, options)).perform()
+        settings, task = self._assign(input, options)
+        result = await Performer(settings, task).perform()
+        hand_up(task.run, result.interrupts)
+        return result
 
     def stream(self, input: str | None = None, **options: Unpack[RunOptions]) -> AbstractAsyncContextManager[RunStream]:
         """Run beside a block that watches: `async with agent.stream("...") as run: async for event in run: ...`.
@@ -99,12 +140,46 @@ class Agent:
         """
         return streaming(*self._assign(input, options))
 
-    def _assign(self, input: str | None, options: RunOptions) -> tuple[Settings, Task]:
+    def as_tool(
+        self,
+        name: str,
+        description: str,
+        *,
+        input: type[BaseModel] = AgentInput,
+        prompt: PromptOf | None = None,
+        model_output: Callable[[AgentResult], object] | None = None,
+        streaming: Streaming = False,
+        needs_approval: NeedsApproval = False,
+        timeout_s: float | None = None,
+        sequential: bool = False,
+    ) -> Tool:
+        """This agent as a tool: each call is a run below the caller's, at the same place and within its limits.
+
+        `input`: a model of the arguments, by default of one `prompt`. `prompt` makes the agent's prompt of it: a
+        function, or a format string such as "Research {topic}". `model_output`: what of the result the calling model
+        reads, by default the text. `streaming`: show the run as updates of the call, `agent_start`, one `tool_call` for
+        each inner call and `agent_done`; a function of an event chooses what is shown between the first and the last
+        (None: nothing), and a function without parameters makes such a function for each call. Raises BadTool.
+        """
+        return agent_tool(
+            self,
+            name,
+            description,
+            input=input,
+            prompt=prompt,
+            model_output=model_output,
+            streaming=streaming,
+            needs_approval=needs_approval,
+            timeout_s=timeout_s,
+            sequential=sequential,
+        )
+
+    def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
         if not options:
-            return self.settings(), _task(self.name, input, {})
+            return self.settings(), _task(self.name, input, {}, self._listeners)
         check_names(options, RUN_OPTION_NAMES)
-        overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES}
-        return self.settings(**overrides), _task(self.name, input, options)
+        overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES and key != "on"}
+        return self.settings(**overrides), _task(self.name, input, options, self._listeners)
 
 
 def agent(system: Instructions = "", /, **options: Unpack[AgentOptions]) -> Agent:
@@ -119,7 +194,7 @@ async def prompt(input: str, **options: Unpack[RunOptions]) -> AgentResult:
     return await Agent("assistant", instructions="You are a helpful assistant.").prompt(input, **options)
 
 
-def _task(agent: str, input: str | None, options: RunOptions) -> Task:
+def _task(agent: str, input: str | None, options: RunOptions, listeners: Listeners) -> Task:
     frame, run, place = current_frame(), options.get("run"), options.get("place")
     fresh = options.get("fresh", False)
     if run is None:
@@ -137,4 +212,7 @@ def _task(agent: str, input: str | None, options: RunOptions) -> Task:
         deps=options.get("deps"),
         fresh=fresh,
         on_cancel=options.get("on_cancel", "record" if frame is None else frame.on_cancel),
+        on=options.get("on"),
+        listeners=listeners,
+        observers=None if frame is None else frame.observers,
     )

@@ -46,6 +46,8 @@ class AgentSeat:
         result = await self._agent.execute(**options)
         if result.error is not None:
             return Pass(result.error.message)
+        if result.interrupts:
+            return Pass(f"waits for an answer about {', '.join(each.tool for each in result.interrupts)}")
         text = result.text.strip()
         return Say(text) if text else Pass("had nothing to say")
 

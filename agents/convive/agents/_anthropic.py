@@ -73,7 +73,8 @@ class AnthropicModel:
     its first slash. Without `base_url` and `api_key` the SDK looks them up: ANTHROPIC_BASE_URL,
     ANTHROPIC_API_KEY and its other sources. `extra_body` is merged into each request's JSON and wins over it.
     The SDK retries `max_retries` times before a stream starts, never afterwards; `timeout_s` is the longest
-    silence of the provider. An object belongs to the event loop that first used it.
+    silence of the provider. `structured_output`: whether the endpoint holds answers to a schema; by default if the
+    model is one of Claude's. An object belongs to the event loop that first used it.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class AnthropicModel:
         extra_body: Mapping[str, JsonValue] | None = None,
         max_retries: int = 3,
         timeout_s: float = 120.0,
+        structured_output: bool | None = None,
     ) -> None:
         self._name = name
         self._model = name.partition("/")[2] if model is None else model
@@ -94,6 +96,7 @@ class AnthropicModel:
         self._extra_body = dict(extra_body or {})
         self._max_retries = max_retries
         self._timeout_s = timeout_s
+        self.structured_output = "claude" in self._model if structured_output is None else structured_output
         self._client: anthropic.AsyncAnthropic | None = None
         self._closed = False
         self._secret = ""
@@ -115,6 +118,8 @@ class AnthropicModel:
         """
         body = request_body(request, self._model) | self._extra_body
         client = await self._ready_client()
+        if request.output_schema is not None:
+            body["output_config"] = _output_config(request.output_schema)
         async with AsyncExitStack() as stack:
             with self._translated():
                 response = await stack.enter_async_context(
@@ -252,6 +257,13 @@ def _what_happened(error: Exception, timeout_s: float) -> tuple[type[ModelError]
             return ModelAnswerBroken, f"the answer broke off: {error}"
         case _:
             return ModelAccessDenied, f"the credentials cannot be used: {error}"
+
+
+def _output_config(schema: Mapping[str, JsonValue]) -> JsonValue:
+    """Holds the answer to the schema, as far as the API can; what it cannot express it takes as a description."""
+    import anthropic
+
+    return {"format": {"type": "json_schema", "schema": anthropic.transform_schema(dict(schema))}}
 
 
 def _has_key(headers: Mapping[str, object]) -> bool:

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
-import anyio.to_thread
 from pydantic import JsonValue
 
 from convive.agents._chain import LEAVE_RUN
 from convive.agents._fold import Call
-from convive.agents._journal import Artifact, ToolReturned
+from convive.agents._journal import Artifact, ChildRun, ToolReturned
 from convive.agents._schema import BadArguments, clean, json_of, jsonable
-from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError
+from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn, execute
 
 _log = logging.getLogger("convive.agents")
 
@@ -28,6 +27,7 @@ class Outcome:
     value: JsonValue = None
     artifacts: tuple[Artifact, ...] = ()
     took_s: float = 0.0
+    children: tuple[ChildRun, ...] = ()
 
     def event(self, trip: int, call: Call) -> ToolReturned:
         """The journal event of this outcome."""
@@ -41,6 +41,7 @@ class Outcome:
             value=self.value,
             artifacts=self.artifacts,
             took_s=self.took_s,
+            children=self.children,
         )
 
 
@@ -81,7 +82,7 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
     tool = ready.tool
     try:
         with anyio.move_on_after(tool.timeout_s):
-            return await _result(tool, await _execute(ready, context))
+            return await _result(tool, await execute(tool, ready.arguments, context))
         return _error("timeout", f"{tool.name} was given up after {tool.timeout_s:g} s.")
     except ToolError as error:
         return Outcome(clean(str(error)), is_error=True)
@@ -93,31 +94,22 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
         return _error("tool_failed", str(error), type=type(error).__name__)
 
 
-async def _execute(ready: Ready, context: ToolContext) -> object:
-    arguments = dict(ready.arguments)
-    if ready.tool.parameters.context is not None:
-        arguments[ready.tool.parameters.context] = context
-    function = ready.tool.function
-    if inspect.iscoroutinefunction(function):
-        return await function(**arguments)
-    # A thread cannot be cancelled: after a timeout it runs on and its result is dropped.
-    value = await anyio.to_thread.run_sync(lambda: function(**arguments), abandon_on_cancel=True)
-    return await value if inspect.isawaitable(value) else value
-
-
 async def _result(tool: Tool, value: object) -> Outcome:
+    if isinstance(value, ToolReturn):
+        return Outcome(content_of(value.model_output), value=jsonable(value.value))
     if tool.model_output is None:
-        return Outcome(_content(value))
+        return Outcome(content_of(value))
     try:
         shown = tool.model_output(value)
         shown = await shown if inspect.isawaitable(shown) else shown
     except Exception:  # noqa: BLE001 - the tool did its work; what only narrows it must not make it look failed
         _log.warning("model_output of tool %s failed; the model reads the whole result", tool.name, exc_info=True)
-        return Outcome(_content(value))
-    return Outcome(_content(shown), value=jsonable(value))
+        return Outcome(content_of(value))
+    return Outcome(content_of(shown), value=jsonable(value))
 
 
-def _content(value: object) -> str:
+def content_of(value: object) -> str:
+    """A result as the model reads it."""
     return clean(value) if isinstance(value, str) else json_of(value)
 
 

@@ -1,7 +1,8 @@
 """What a watcher of a run sees while it happens. The journal is what lasts; these are for the eye."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
@@ -9,11 +10,29 @@ from convive.agents._model import Usage
 from convive.agents._result import AgentResult
 from convive.bus import RunContext, RunId
 
+EventName = Literal[
+    "run_started",
+    "trip_started",
+    "text_delta",
+    "thinking_delta",
+    "tool_started",
+    "tool_updated",
+    "tool_finished",
+    "trip_finished",
+    "run_finished",
+    "run_failed",
+    "run_cancelled",
+    "run_suspended",
+    "*",
+]
+"""The `type` of an event; `"*"` stands for any."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """Every event names its run and where that stands in the tree of runs."""
+    """Every event names its run and where that stands in the tree of runs. `type` is its name."""
 
+    type: ClassVar[EventName]
     run: RunContext
 
     @property
@@ -36,6 +55,7 @@ class RunEvent:
 class RunStarted(RunEvent):
     """First event. `resumed`: the journal held part of the run; that part is not shown again."""
 
+    type: ClassVar[EventName] = "run_started"
     agent: str
     resumed: bool = False
 
@@ -44,6 +64,7 @@ class RunStarted(RunEvent):
 class TripStarted(RunEvent):
     """The model is being asked. An `attempt` above 1 voids the deltas of the trip so far."""
 
+    type: ClassVar[EventName] = "trip_started"
     trip: int
     attempt: int
 
@@ -52,6 +73,7 @@ class TripStarted(RunEvent):
 class TextDelta(RunEvent):
     """More text of the answer, as the model writes it and before `refine`."""
 
+    type: ClassVar[EventName] = "text_delta"
     trip: int
     text: str
 
@@ -60,14 +82,16 @@ class TextDelta(RunEvent):
 class ThinkingDelta(RunEvent):
     """More of the model's reasoning."""
 
+    type: ClassVar[EventName] = "thinking_delta"
     trip: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolStarted(RunEvent):
-    """A call is being looked at; its handler runs unless the call itself is at fault."""
+    """A call that waits for nobody; its handler runs unless the call itself is at fault."""
 
+    type: ClassVar[EventName] = "tool_started"
     trip: int
     call_id: str
     name: str
@@ -78,6 +102,7 @@ class ToolStarted(RunEvent):
 class ToolUpdated(RunEvent):
     """Progress that a tool shows."""
 
+    type: ClassVar[EventName] = "tool_updated"
     trip: int
     call_id: str
     name: str
@@ -88,6 +113,7 @@ class ToolUpdated(RunEvent):
 class ToolFinished(RunEvent):
     """A call is settled; `content` is what the model reads."""
 
+    type: ClassVar[EventName] = "tool_finished"
     trip: int
     call_id: str
     name: str
@@ -99,6 +125,7 @@ class ToolFinished(RunEvent):
 class TripFinished(RunEvent):
     """The model has answered. `text` is the answer's prose as refined; `rejected` why it was found unusable."""
 
+    type: ClassVar[EventName] = "trip_finished"
     trip: int
     finish_reason: str
     text: str
@@ -110,6 +137,7 @@ class TripFinished(RunEvent):
 class RunFinished(RunEvent):
     """Last event of a completed run."""
 
+    type: ClassVar[EventName] = "run_finished"
     result: AgentResult
 
 
@@ -117,6 +145,7 @@ class RunFinished(RunEvent):
 class RunFailed(RunEvent):
     """Last event of a failed run."""
 
+    type: ClassVar[EventName] = "run_failed"
     result: AgentResult
 
 
@@ -124,7 +153,16 @@ class RunFailed(RunEvent):
 class RunCancelled(RunEvent):
     """Last event of a cancelled run."""
 
+    type: ClassVar[EventName] = "run_cancelled"
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSuspended(RunEvent):
+    """Last event before a run waits: for what, and with which token it is resumed, stands in the result."""
+
+    type: ClassVar[EventName] = "run_suspended"
+    result: AgentResult
 
 
 AnyRunEvent = (
@@ -139,7 +177,8 @@ AnyRunEvent = (
     | RunFinished
     | RunFailed
     | RunCancelled
+    | RunSuspended
 )
 
-Emit = Callable[[AnyRunEvent], None]
-"""Takes an event at once; must not raise."""
+Emit = Callable[[AnyRunEvent], Awaitable[None]]
+"""Takes an event; must not raise."""

@@ -1,26 +1,30 @@
 """A run's journal folded to a state.
 
-    run_started, (trip_started+, model_answered, (tool_called*, tool_returned)*)*,
+    run_started, (trip_started+, model_answered, (tool_called*, tool_returned)*, (suspended, resumed)*)*,
     run_finished | run_failed | run_cancelled
 
 Any prefix of that folds. What breaks the order is damage and is reported, never guessed around.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from pydantic import JsonValue
 
+from convive.agents._interrupts import Edit, Interrupt, Resolution
 from convive.agents._journal import (
     Artifact,
+    ChildRun,
     Ending,
     JournalEvent,
     ModelAnswered,
+    Resumed,
     RunCancelled,
     RunFailed,
     RunFinished,
     RunStarted,
+    Suspended,
     ToolCalled,
     ToolReturned,
     TripStarted,
@@ -43,6 +47,9 @@ class Call:
     attempt: int = 0
     silent: bool = False
     returned: ToolReturned | None = None
+    interrupt: Interrupt | None = None
+    """What the call waits for, or waited for."""
+    resolution: Resolution | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +91,56 @@ class Trip:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A folded journal. `messages` holds what the settled trips add to the conversation with the model."""
+    """A folded journal. `messages` holds what the settled trips add to the conversation with the model; `usage` is that
+    of the trips and of the runs below that are over."""
 
     started: RunStarted | None = None
     trips: tuple[Trip, ...] = ()
     messages: tuple[Message, ...] = ()
     usage: Usage = Usage()
     ended: Ending | None = None
+    suspended: Suspended | None = None
+    resolutions: Mapping[str, Resolution] = field(default_factory=dict[str, Resolution])
+    """All answers so far by the id of their interrupt, those to runs below included."""
+    used_tokens: tuple[str, ...] = ()
 
     @property
     def latest_text(self) -> str:
         """The text of the latest trip that has any that is of use."""
         usable = (trip for trip in reversed(self.trips) if trip.answer is not None and trip.answer.rejected is None)
         return next((trip.text for trip in usable if trip.text), "")
+
+    @property
+    def children(self) -> tuple[ChildRun, ...]:
+        """The runs below that are over, in the order of the calls."""
+        returned = (call.returned for trip in self.trips for call in trip.calls)
+        return tuple(child for each in returned if each is not None for child in each.children)
+
+    @property
+    def known_cost(self) -> float:
+        """What the answers cost, here and below, as far as that is known."""
+        return sum(cost for cost in self._costs() if cost is not None)
+
+    @property
+    def cost(self) -> float | None:
+        """What the answers cost, here and below; None when that is not known of each."""
+        costs = self._costs()
+        return None if None in costs else self.known_cost
+
+    def _costs(self) -> list[float | None]:
+        own = [trip.answer.cost for trip in self.trips if trip.answer is not None]
+        return [*own, *(child.cost for child in self.children)]
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds that answers and tools took."""
+        took = (call.returned.took_s for trip in self.trips for call in trip.calls if call.returned is not None)
+        return sum(trip.took_s for trip in self.trips) + sum(took)
+
+    @property
+    def tool_calls(self) -> int:
+        """The calls of all trips, and of the runs below."""
+        return sum(len(trip.calls) for trip in self.trips) + sum(child.tool_calls for child in self.children)
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -122,6 +166,10 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
             return _with_call(state, replace(call, attempt=event.attempt, silent=event.silent))
         case ToolReturned():
             return _returned(state, event)
+        case Suspended():
+            return _suspended(state, event)
+        case Resumed():
+            return _resumed(state, event)
         case RunFinished():
             return _finished(state, event)
         case RunFailed() | RunCancelled():
@@ -165,12 +213,43 @@ def _answered(state: RunState, event: ModelAnswered) -> RunState:
 def _returned(state: RunState, event: ToolReturned) -> RunState:
     call = _call(state, event.trip, event.index)
     state = _with_call(state, replace(call, returned=event))
+    state = replace(state, usage=sum((child.usage for child in event.children), state.usage))
     trip = state.trips[-1]
     if trip.open_calls or trip.answer is None:
         return state
     said = _said(trip.answer)
     assert said is not None  # noqa: S101 - a trip with calls said at least those
     return replace(state, messages=(*state.messages, said, _heard(trip)))
+
+
+def _suspended(state: RunState, event: Suspended) -> RunState:
+    _expect(state.suspended is None, "a run that is suspended is not suspended again")
+    for interrupt in event.interrupts:
+        call = _call(state, interrupt.trip, interrupt.index)
+        waiting = replace(call, arguments=interrupt.arguments, interrupt=interrupt)
+        known = call.interrupt is not None and call.interrupt.id == interrupt.id
+        state = _with_call(state, waiting if known else replace(waiting, resolution=None))
+    return replace(state, suspended=event)
+
+
+def _resumed(state: RunState, event: Resumed) -> RunState:
+    suspended = state.suspended
+    if suspended is None:
+        raise ValueError("only a run that is suspended is resumed")
+    unknown = event.answers.keys() - {interrupt.id for interrupt in suspended.everything}
+    _expect(not unknown, f"the run does not wait for {sorted(unknown)}")
+    for interrupt in suspended.interrupts:
+        answer = event.answers.get(interrupt.id)
+        if answer is not None:
+            call = _call(state, interrupt.trip, interrupt.index)
+            arguments = answer.arguments if isinstance(answer, Edit) else call.arguments
+            state = _with_call(state, replace(call, resolution=answer, arguments=arguments))
+    return replace(
+        state,
+        suspended=None,
+        resolutions={**state.resolutions, **event.answers},
+        used_tokens=(*state.used_tokens, suspended.token),
+    )
 
 
 def _finished(state: RunState, event: RunFinished) -> RunState:

@@ -2,19 +2,28 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
-from convive.agents._journal import Place
-from convive.bus import RunContext, derive_run_id
+from convive.agents._audience import Observers
+from convive.agents._interrupts import Interrupt, Resolution
+from convive.agents._journal import ChildRun, Place
+from convive.agents._meter import Meter
+from convive.agents._stopping import Stopping
+from convive.bus import RunContext, RunId, derive_run_id
 
 OnCancel = Literal["record", "leave"]
 """What cancellation of the executing task means: "record", the run is over and its journal says so; "leave",
 only this process stops, and the run can be continued from its journal. "leave" holds as well for what a
 person can mend: a refused key, an error in the application's own code."""
+
+
+class ChildWaits(BaseException):
+    """An agent that was called inside a tool is suspended, and so is the tool. Not an Exception, so that the tool's own
+    `except Exception` lets it through: the tool is called again when there are answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,15 @@ class Frame:
     on_cancel: OnCancel
     session_id: str | None
     children: Counter[str] = field(default_factory=Counter[str])
+    answers: Mapping[str, Resolution] = field(default_factory=dict[str, Resolution])
+    """What the runs below may have been waiting for."""
+    waiting: list[Interrupt] = field(default_factory=list[Interrupt])
+    """What they wait for now."""
+    observers: Observers | None = None
+    spent: dict[RunId, ChildRun] = field(default_factory=dict[RunId, ChildRun])
+    """The runs below that are over."""
+    meter: Meter | None = None
+    stopping: Stopping | None = None
 
     def child(self, agent: str, input: str) -> RunContext:
         """The run of an agent that is called here.
@@ -52,6 +70,27 @@ def current_run() -> RunContext | None:
     """The run that this code is part of, if any."""
     frame = _current.get()
     return None if frame is None else frame.run
+
+
+def frame_above(run: RunContext) -> Frame | None:
+    """The tool call that called this run, if this code is part of that call."""
+    frame = _current.get()
+    return frame if frame is not None and run.parent_run_id == frame.run.run_id else None
+
+
+def hand_up(run: RunContext, interrupts: Iterable[Interrupt]) -> None:
+    """Suspend the tool call around this code, if any, for what a run in it waits for. Raises ChildWaits."""
+    frame, waited_for = frame_above(run), tuple(interrupts)
+    if frame is not None and waited_for:
+        frame.waiting.extend(waited_for)
+        raise ChildWaits(f"run {run.run_id} waits for {len(waited_for)} answers")
+
+
+def only_waits(error: BaseException) -> bool:
+    """Whether nothing but suspended children is behind an error, a task group's included."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(only_waits(each) for each in cast("BaseExceptionGroup[BaseException]", error).exceptions)
+    return isinstance(error, ChildWaits)
 
 
 @contextmanager

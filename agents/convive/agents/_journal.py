@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
+from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._messages import Message, Part
 from convive.agents._model import StopReason, Usage
 from convive.bus import BadRecord, Event, Log, MemoryLog, Record, RunContext, RunId
@@ -23,12 +24,29 @@ class Artifact(BaseModel):
 
 
 class Rejected(BaseModel):
-    """An answer that `refine` found unusable. `feedback` is what the model is told, if anything."""
+    """An answer that is of no use: by the verdict of `refine`, or because it does not fit `output`.
+
+    `feedback` is what the model is told, if anything. `reasks`: how many in a row are asked for again, where the
+    limit of that name does not decide.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     reason: str
     feedback: str | None = None
     fallback: str | None = None
+    reasks: int | None = None
+
+
+class ChildRun(BaseModel):
+    """A run that a tool call made below this one, and what it and those below it used, whatever came of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_id: RunId
+    agent: str
+    status: Literal["completed", "failed", "cancelled"]
+    usage: Usage = Usage()
+    tool_calls: int = 0
+    cost: float | None = None
 
 
 class RunStarted(Event):
@@ -66,6 +84,7 @@ class ModelAnswered(Event):
     usage: Usage = Usage()
     model: str = ""
     took_s: float = 0.0
+    cost: float | None = None
     refined: str | None = None
     rejected: Rejected | None = None
 
@@ -102,6 +121,7 @@ class ToolReturned(Event):
     value: JsonValue = None
     artifacts: tuple[Artifact, ...] = ()
     took_s: float = 0.0
+    children: tuple[ChildRun, ...] = ()
 
 
 class RunFinished(Event):
@@ -129,8 +149,40 @@ class RunCancelled(Event):
     reason: str = ""
 
 
+class Suspended(Event):
+    """The run waits: its own calls for `interrupts`, its children for those `below`. Nothing runs until `resumed`.
+
+    `token` is good for one resumption. `tools` holds a digest of each tool's schema, by name.
+    """
+
+    type: Literal["suspended"] = "suspended"
+    interrupts: tuple[Interrupt, ...] = ()
+    below: tuple[Interrupt, ...] = ()
+    token: str
+    expires_at: float | None = None
+    tools: dict[str, str] = Field(default_factory=dict[str, str])
+
+    @property
+    def everything(self) -> tuple[Interrupt, ...]:
+        """All that is waited for, in this run and in those below it."""
+        return self.interrupts + self.below
+
+    def body(self) -> bytes:
+        return self.model_dump_json(by_alias=True).encode()
+
+
+class Resumed(Event):
+    """Some of what was waited for is answered, by the id of the interrupt. This record uses up the token."""
+
+    type: Literal["resumed"] = "resumed"
+    answers: dict[str, Resolution]
+
+    def body(self) -> bytes:
+        return self.model_dump_json(by_alias=True).encode()
+
+
 Ending = RunFinished | RunFailed | RunCancelled
-JournalEvent = RunStarted | TripStarted | ModelAnswered | ToolCalled | ToolReturned | Ending
+JournalEvent = RunStarted | TripStarted | ModelAnswered | ToolCalled | ToolReturned | Suspended | Resumed | Ending
 
 _EVENTS: TypeAdapter[JournalEvent] = TypeAdapter(Annotated[JournalEvent, Field(discriminator="type")])
 

@@ -9,20 +9,25 @@ class Limits:
     """The bounds of one run; they are looked at before every trip to the model.
 
     `trips`: how many answers a run may ask for. `tokens` and `tool_calls`: over all trips so far, None for
-    no bound; a trip that has begun is finished, so the last one may go beyond. `reasks`: how many answers
-    in a row `refine` may find unusable and have asked again. `on_limit`: at a bound, "return" the latest
+    no bound; a trip that has begun is finished, so the last one may go beyond. `seconds`: of execution; a request
+    to the model is aborted then, tools that run are waited for. `cost`: in the unit of the agent's `cost` function, as
+    far as that knows it. Runs below are bound by what is left, and what they use counts here. `reasks`: how many
+    answers in a row `refine` may find unusable and have asked again. `on_limit`: at a bound, "return" the latest
     text with a warning, or "raise", which fails the run.
     """
 
     trips: int = 10
     tokens: int | None = None
     tool_calls: int | None = None
+    seconds: float | None = None
+    cost: float | None = None
     reasks: int = 2
     on_limit: Literal["return", "raise"] = "return"
 
     def __post_init__(self) -> None:
         if self.trips < 1:
             raise ValueError(f"a run takes at least one trip to the model; trips={self.trips}")
-        for name, bound in (("tokens", self.tokens), ("tool_calls", self.tool_calls), ("reasks", self.reasks)):
+        bounds = {name: getattr(self, name) for name in ("tokens", "tool_calls", "seconds", "cost", "reasks")}
+        for name, bound in bounds.items():
             if bound is not None and bound < 0:
                 raise ValueError(f"{name}={bound} is below zero; None means no bound")

@@ -1,6 +1,6 @@
 """The model protocol: a request goes in, deltas come out, and one answer ends them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -64,6 +64,8 @@ class Request:
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
     sampling: Sampling = Sampling()
+    output_schema: Mapping[str, JsonValue] | None = None
+    """What the final answer has to fit: set for a model whose `structured_output` is True, see `holds_to_schema`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +113,11 @@ class Model(Protocol):
         judgement (a refused connection, 429, 529) were made before it is raised.
         """
         ...
+
+
+def holds_to_schema(model: Model) -> bool:
+    """Whether the provider itself holds an answer to `Request.output_schema`.
+
+    A model says so by an attribute `structured_output` that is True; one without it is told by instruction.
+    """
+    return getattr(model, "structured_output", False) is True

@@ -8,14 +8,18 @@ from typing import Any, Protocol, TypedDict, cast
 
 from pydantic import JsonValue
 
+from convive.agents._audience import Observers, On
 from convive.agents._frame import OnCancel
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
 from convive.agents._messages import Message
+from convive.agents._middleware import Middleware
 from convive.agents._model import Model
 from convive.agents._models import choose_model, default_models, split_model
+from convive.agents._output import output_of
 from convive.agents._schema import json_of
-from convive.agents._settings import Instructions, Refine, SamplingFor, Settings
+from convive.agents._scoped import with_search
+from convive.agents._settings import CostOf, Instructions, Refine, SamplingFor, Settings
 from convive.agents._stops import StopWhen, any_of
 from convive.agents._tools import Handler, Tool, by_name
 from convive.bus import RunContext, slugify
@@ -37,6 +41,12 @@ class AgentOptions(TypedDict, total=False):
     `instructions`: the system prompt, or a function of the trip's AskContext, sync or async. `tools`: tools or
     typed functions. `stop_when`: one condition, or a list of which any holds. `refine`: makes the final text
     of an answer's prose, or has it asked again. `parallel_tools`: whether calls of one answer run side by side.
+    `repair`: how often in a row an answer that does not fit `output` is asked for again, with what is wrong.
+    `expires_s`: how long after its suspension a run can be resumed; by default, without an end.
+    `on`: handlers of events by name, told before those of `Agent.on`, and those of a call last. `observers`: told of
+    everything in these runs and those below. `middleware`: the application's own code at the joints of a run.
+    `cost`: what an answer costs, as a function of the model's name and the usage; kept in the journal, for the
+    report and for `limits`.
     """
 
     model: str | Model
@@ -48,6 +58,12 @@ class AgentOptions(TypedDict, total=False):
     sampling: SamplingFor
     refine: Refine | None
     parallel_tools: bool
+    repair: int
+    expires_s: float | None
+    on: On
+    observers: Observers
+    middleware: Sequence[Middleware]
+    cost: CostOf | None
 
 
 class RunOptions(AgentOptions, total=False):
@@ -70,8 +86,8 @@ class RunOptions(AgentOptions, total=False):
     on_cancel: OnCancel
 
 
-OPTION_NAMES = frozenset(AgentOptions.__annotations__)
-RUN_OPTION_NAMES = frozenset(RunOptions.__annotations__)
+OPTION_NAMES = frozenset({*AgentOptions.__annotations__, "output"})
+RUN_OPTION_NAMES = frozenset({*RunOptions.__annotations__, "output"})
 
 
 class Unresolved:
@@ -107,20 +123,36 @@ def check_model(options: Mapping[str, Any]) -> None:
         split_model(model)
 
 
+_AS_GIVEN = ("instructions", "limits", "sampling", "refine", "parallel_tools", "expires_s", "on", "observers", "cost")
+
+
 def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
     """The settings that these options make, still without a name. Raises BadTool."""
-    tools = by_name(options.get("tools") or ())
+    tools = with_search(by_name(options.get("tools") or ()))
     stated = {
         key: options[key]
-        for key in ("instructions", "limits", "sampling", "refine", "parallel_tools")
+        for key in (
+            "instructions",
+            "limits",
+            "sampling",
+            "refine",
+            "parallel_tools",
+            "expires_s",
+            "on",
+            "observers",
+            "cost",
+        )
         if key in options
     }
+    output = options.get("output")
     return Settings(
         name="",
+        middleware=tuple(options.get("middleware") or ()),
         model=model,
         tools=tools,
-        specs=tuple(tool.spec for tool in tools.values()),
+        specs=tuple(tool.spec for tool in tools.values() if not tool.defer),
         stop=any_of(options.get("stop_when") or ()),
+        output=None if output is None else output_of(output, options.get("repair", 0)),
         **stated,
     )
 
@@ -128,7 +160,7 @@ def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
 def class_options(agent: object) -> dict[str, Any]:
     """What the subclass says: attributes, and methods. Lists are copied, so that no two classes share one."""
     found: dict[str, Any] = {}
-    for key in OPTION_NAMES:
+    for key in OPTION_NAMES - {"on"}:  # a method of every agent
         value: Any = getattr(agent, key, None)
         if value is None:
             continue
@@ -161,6 +193,9 @@ def anonymous_name(settings: Settings) -> str:
     if not isinstance(instructions, str):
         instructions = f"{instructions.__module__}.{getattr(instructions, '__qualname__', '')}"
     specs = [[spec.name, spec.description, spec.input_schema] for spec in settings.specs]
-    whole = json_of([settings.model.name, instructions, specs])
+    parts: list[object] = [settings.model.name, instructions, specs]
+    if settings.output is not None:
+        parts.append(settings.output.schema)
+    whole = json_of(parts)
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
     return f"anon-{slugify(settings.model.name)[:40]}-{digest}"

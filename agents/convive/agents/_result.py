@@ -1,16 +1,20 @@
 """What a run came to."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal
+
+from pydantic import ValidationError
 
 from convive.agents._fold import RunState, Trip, joined, replayable
-from convive.agents._journal import Artifact, FinishReason, RunFinished
+from convive.agents._interrupts import Interrupt
+from convive.agents._journal import Artifact, ChildRun, FinishReason, RunFinished, Suspended
 from convive.agents._journal import RunFailed as Failed
 from convive.agents._messages import Message
 from convive.agents._model import Usage
+from convive.agents._output import Data, Output
 from convive.bus import ConviveError, RunContext, RunId
 
-Status = Literal["completed", "failed", "cancelled"]
+Status = Literal["completed", "failed", "cancelled", "suspended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,18 @@ class Report:
     trips: tuple[Trip, ...]
     usage: Usage
     warnings: tuple[str, ...] = ()
+    children: tuple[ChildRun, ...] = ()
+    """The runs below; their usage is part of `usage`."""
+    cost: float | None = None
+    """What the answers cost, runs below included, by the `cost` function; None when it did not know."""
 
 
 @dataclass(frozen=True, slots=True)
-class AgentResult:
-    """A run's result. `messages` is the whole history, this run's included, to hand on as `history=`."""
+class AgentResult(Generic[Data]):
+    """A run's result. `messages` is the whole history, this run's included, to hand on as `history=`.
+
+    `data` is the answer as the type given as `output`; None without one, or when there is no answer that fits.
+    """
 
     status: Status
     text: str
@@ -47,6 +58,11 @@ class AgentResult:
     report: Report
     artifacts: tuple[Artifact, ...] = ()
     error: Failure | None = None
+    data: Data | None = None
+    interrupts: tuple[Interrupt, ...] = ()
+    """What a suspended run waits for, in it and in the runs below."""
+    resume_token: str | None = None
+    """Good for one resumption of this suspension."""
 
     @property
     def run_id(self) -> RunId:
@@ -89,12 +105,17 @@ class RunUnfinished(ConviveError):
 
 
 def result_of(
-    state: RunState, run: RunContext, opening: tuple[Message, ...], cause: Exception | None = None
+    state: RunState,
+    run: RunContext,
+    opening: tuple[Message, ...],
+    cause: Exception | None = None,
+    output: Output | None = None,
 ) -> AgentResult:
     """The result of an ended run. `opening`: the messages before the model's first word."""
     started, ended = state.started, state.ended
-    if started is None or ended is None:
-        raise ValueError("only a run that has ended has a result")
+    waiting = state.suspended
+    if started is None or (ended is None and waiting is None):
+        raise ValueError("only a run that has ended or is suspended has a result")
     status: Status = "completed"
     text = state.latest_text
     reason: FinishReason | None = None
@@ -105,15 +126,30 @@ def result_of(
         warnings = () if ended.warning is None else (ended.warning,)
     elif isinstance(ended, Failed):
         status, error = "failed", Failure(ended.error, ended.message, ended.transient, cause)
+        text = text or (state.trips[-1].text if state.trips else "")
+    elif ended is not None:
+        status, error, waiting = "cancelled", Failure("RunCancelled", ended.reason), None
     else:
-        status, error = "cancelled", Failure("RunCancelled", ended.reason)
-    report = Report(started.agent, run, started.session_id, status, state.trips, state.usage, warnings)
+        status = "suspended"
+    data = None
+    if output is not None and status == "completed":
+        try:
+            data = output.read(text)
+        except ValidationError:
+            warnings = (*warnings, "the text does not fit `output`, so that there is no data")
+    report = Report(
+        started.agent, run, started.session_id, status, state.trips, state.usage, warnings, state.children, state.cost
+    )
     messages = joined((*opening, *replayable(state)))
-    return AgentResult(status, text, reason, messages, report, state.artifacts, error)
+    return AgentResult(status, text, reason, messages, report, state.artifacts, error, data, *_waiting(waiting))
 
 
-def unwrap(result: AgentResult) -> AgentResult:
-    """The result of a completed run. Raises RunFailed or RunCancelled for another."""
+def _waiting(suspended: Suspended | None) -> tuple[tuple[Interrupt, ...], str | None]:
+    return ((), None) if suspended is None else (suspended.everything, suspended.token)
+
+
+def unwrap(result: AgentResult[Data]) -> AgentResult[Data]:
+    """The result of a run that completed or is suspended. Raises RunFailed or RunCancelled for another."""
     if result.status == "failed":
         raise RunFailed(result) from (result.error.cause if result.error else None)
     if result.status == "cancelled":

@@ -1,30 +1,36 @@
 """The performer: carries out what `next_step` decides and appends the outcome to the run's journal."""
 
 import logging
+import secrets
 import time
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import anyio
 
 from convive.agents import _events as shown
-from convive.agents._chain import LEAVE_RUN, Chain
-from convive.agents._errors import ModelAnswerBroken, ModelError
+from convive.agents._asking import Asking
+from convive.agents._chain import LEAVE_RUN
+from convive.agents._errors import ModelError
+from convive.agents._execution import Aborted, execution_of
 from convive.agents._fold import fold, joined
+from convive.agents._frame import frame_above
+from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._journal import (
-    ModelAnswered,
-    Rejected,
+    ChildRun,
+    Resumed,
     RunCancelled,
     RunFailed,
     RunFinished,
     RunStarted,
-    TripStarted,
+    Suspended,
 )
-from convive.agents._live import Live
-from convive.agents._messages import Message, ToolUse, user
-from convive.agents._model import Answer, Request, Sampling, TextDelta
+from convive.agents._messages import Message, user
 from convive.agents._result import AgentResult, result_of
 from convive.agents._schema import clean
-from convive.agents._settings import AskContext, Retry, Settings, Task
-from convive.agents._steps import Ask, Finish, Step, Stop, UseTools, next_step
+from convive.agents._settings import Settings, Task, digests
+from convive.agents._steps import Ask, Finish, Step, Stop, Suspend, UseTools, next_step
+from convive.agents._stopping import CancelMode
 from convive.agents._tool_phase import ToolPhase
 from convive.bus import ConviveError, NotAppended
 
@@ -39,20 +45,24 @@ class OtherRun(ConviveError):
 class Performer:
     """Executes one run: starts it, or continues it from its journal, or finds it ended. For one use.
 
-    `emit` is called for every event, in this task, and must not raise. `cancel_reason` may be set before the
-    executing task is cancelled; then the cancellation is recorded whatever the task says.
+    `emit` takes every event, in this task, and must not raise. After `call_off` a cancellation of the executing task
+    is recorded whatever the task says.
     """
 
     def __init__(self, settings: Settings, task: Task, emit: shown.Emit | None = None) -> None:
         self.task = task
-        self.cancel_reason: str | None = None
         self._settings = settings
-        self._emit = emit
-        self._chain = Chain(task.place, task.run)
-        self._live = Live(task.place, task.run) if task.place.live else None
-        self._tools = ToolPhase(settings, task, self._chain, self._live, emit)
-        self._opening: tuple[Message, ...] = ()
+        self._execution = execution = execution_of(settings, task, emit)
+        self._chain, self._live = execution.chain, execution.live
+        self._audience, self._stopping = execution.audience, execution.stopping
+        self._asking = Asking(execution)
+        self._tools = ToolPhase(execution)
         self._cause: Exception | None = None
+
+    def call_off(self, reason: str, mode: CancelMode) -> bool:
+        """Call the run off; says whether the executing task is to be cancelled for that."""
+        self._stopping.ask_for(reason, mode)
+        return mode == "now" or (mode == "after_tools" and not self._stopping.in_tools)
 
     async def perform(self) -> AgentResult:
         """The run's result, also when it failed or had been cancelled.
@@ -61,19 +71,22 @@ class Performer:
         later), and whatever the application's own callables raise (the run has then failed). Exactly one
         terminal record is written, unless the bus is lost or the task says `on_cancel="leave"`.
         """
-        if self._live is None:
-            return await self._to_the_end()
-        async with self._live.pumping():
-            return await self._to_the_end()
+        try:
+            if self._live is None:
+                return await self._to_the_end()
+            async with self._live.pumping():
+                return await self._to_the_end()
+        finally:
+            self._account()
 
     def result(self) -> AgentResult:
         """The result of the run that has ended, as far as this process saw it."""
         state = self._chain.state
         if state.started is None:
             state = fold(state, self._started())
-        if state.ended is None:
-            state = fold(state, RunCancelled(reason=self.cancel_reason or ""))
-        return result_of(state, self.task.run, self._opening, self._cause)
+        if state.ended is None and (state.suspended is None or self._stopping.reason is not None):
+            state = fold(state, RunCancelled(reason=self._stopping.reason or ""))
+        return result_of(state, self.task.run, self._asking.opening, self._cause, self._settings.output)
 
     @property
     def ended(self) -> bool:
@@ -85,9 +98,19 @@ class Performer:
         try:
             await self._begin()
             under_way = True
-            while self._chain.state.ended is None:
-                step = next_step(self._chain.state, self._settings.limits, self._settings.stop)
-                await self._carry_out(step)
+            self._execution.meter.begin(self._chain.state)
+            if not self.ended:
+                await self._execution.hooks.tell("on_start")
+            while not self.ended:
+                state = self._chain.state
+                meter = self._execution.meter
+                step = next_step(state, meter.limits(state), self._settings.stop, meter.elapsed_s)
+                if self._is_over(step):
+                    await self._abort()
+                elif isinstance(step, Suspend) and not await self._answered(step.suspended):
+                    break
+                else:
+                    await self._carry_out(step)
         except anyio.get_cancelled_exc_class():
             await self._cancelled()
             raise
@@ -100,8 +123,26 @@ class Performer:
             if not isinstance(error, ModelError | NotAppended):
                 raise
         result = self.result()
-        self._show_end(result)
+        await self._show_end(result)
         return result
+
+    def _account(self) -> None:
+        """Tell the tool call around this run what it used, however it ended."""
+        frame, state = frame_above(self.task.run), self._chain.state
+        if frame is None or state.started is None or state.ended is None:
+            return
+        status: Literal["completed", "failed", "cancelled"] = "completed"
+        if not isinstance(state.ended, RunFinished):
+            status = "failed" if isinstance(state.ended, RunFailed) else "cancelled"
+        run = self.task.run.run_id
+        frame.spent[run] = ChildRun(
+            run_id=run,
+            agent=state.started.agent,
+            status=status,
+            usage=state.usage,
+            tool_calls=state.tool_calls,
+            cost=state.cost,
+        )
 
     async def _begin(self) -> None:
         task, chain = self.task, self._chain
@@ -110,7 +151,7 @@ class Performer:
         new = chain.state.started is None
         if new:
             started = self._started()
-            self._opening = _opening(started, task)
+            self._asking.opening = _opening(started, task)
             if task.fresh:
                 await chain.append(started)
             else:
@@ -119,9 +160,9 @@ class Performer:
         assert known is not None  # noqa: S101 - for the type checker: appended or read
         if not new:
             _check_same(known, task)
-            self._opening = _opening(known, task)
-        if self._emit:
-            self._emit(shown.RunStarted(task.run, known.agent, resumed=not new))
+            self._asking.opening = _opening(known, task)
+        if self._audience:
+            await self._audience.tell(shown.RunStarted(task.run, known.agent, resumed=not new))
 
     def _started(self) -> RunStarted:
         task, referred = self.task, self.task.source is not None
@@ -136,12 +177,24 @@ class Performer:
             source=task.source,
         )
 
+    def _is_over(self, step: Step) -> bool:
+        """Whether the run was called off and has come to where it ends."""
+        if self._stopping.mode is None or isinstance(step, Finish | Stop):
+            return False
+        return self._stopping.mode != "after_trip" or not isinstance(step, UseTools)
+
+    async def _abort(self) -> None:
+        reason = self._stopping.reason or ""
+        await self._end(RunCancelled(reason=reason))
+
     async def _carry_out(self, step: Step) -> None:
         match step:
             case Ask():
-                await self._ask(step)
+                await self._asking.ask(step)
             case UseTools():
-                await self._tools.carry_out(step)
+                await self._use_tools(step)
+            case Suspend():
+                pass  # answered by now
             case Finish():
                 if step.warning:
                     _log.warning("run %s of %s: %s", self.task.run.run_id, self._settings.name, step.warning)
@@ -149,87 +202,41 @@ class Performer:
             case Stop():
                 await self._end(RunFailed(error=step.error, message=step.message))
 
-    async def _ask(self, step: Ask) -> None:
-        attempt = step.attempt
-        while True:
-            await self._chain.append(TripStarted(trip=step.trip, attempt=attempt))
-            if self._emit:
-                self._emit(shown.TripStarted(self.task.run, step.trip, attempt))
-            began = time.perf_counter()
-            try:
-                answer = await self._answer(step.trip, attempt)
-                break
-            except ModelAnswerBroken as error:
-                if attempt - step.attempt >= _BROKEN_RETRIES:
-                    raise
-                _log.info("run %s: trip %d is asked for again: %s", self.task.run.run_id, step.trip, error)
-                attempt += 1
-        event = self._judged(answer, step.trip, round(time.perf_counter() - began, 6))
-        await self._chain.keep(event)
-        if self._emit:
-            trip = self._chain.state.trips[-1]
-            rejected = None if event.rejected is None else event.rejected.reason
-            self._emit(
-                shown.TripFinished(self.task.run, step.trip, trip.finish_reason, trip.text, trip.usage, rejected)
+    async def _use_tools(self, step: UseTools) -> None:
+        self._stopping.in_tools = True
+        try:
+            waiting = await self._tools.carry_out(step)
+        except Aborted as abort:
+            self._stopping.ask_for(str(abort), "after_tools")
+            return
+        finally:
+            self._stopping.in_tools = False
+        if waiting:
+            await self._suspend(waiting)
+        else:
+            await self._execution.hooks.tell("on_tool_phase_complete")
+
+    async def _suspend(self, waiting: Sequence[Interrupt]) -> None:
+        own = self.task.run.run_id
+        expires_s = self._settings.expires_s
+        await self._chain.append(
+            Suspended(
+                interrupts=tuple(each for each in waiting if each.run_id == own),
+                below=tuple(each for each in waiting if each.run_id != own),
+                token=secrets.token_urlsafe(24),
+                expires_at=None if expires_s is None else time.time() + expires_s,
+                tools=digests(tool.spec for tool in self._settings.tools.values()),
             )
-
-    async def _answer(self, trip: int, attempt: int) -> Answer:
-        request = await self._request(trip, attempt)
-        if self._live:
-            self._live.begin(trip, attempt)
-            if request.messages[-1].role == "assistant":
-                self._live.text(request.messages[-1].text)  # the answer continues these words
-        answer: Answer | None = None
-        async with self._settings.model.stream(request) as items:
-            async for item in items:
-                if isinstance(item, Answer):
-                    answer = item
-                elif isinstance(item, TextDelta):
-                    if self._live:
-                        self._live.text(item.text)
-                    if self._emit:
-                        self._emit(shown.TextDelta(self.task.run, trip, item.text))
-                elif self._emit:
-                    self._emit(shown.ThinkingDelta(self.task.run, trip, item.text))
-        if answer is None:
-            raise ModelAnswerBroken(f"{self._settings.model.name} ended its stream without an answer.")
-        if self._live:
-            await self._live.settle()
-        return answer
-
-    async def _request(self, trip: int, attempt: int) -> Request:
-        settings, task = self._settings, self.task
-        context = AskContext(task.run, settings.name, trip, attempt, task.session_id, task.deps)
-        system, sampling = settings.instructions, settings.sampling
-        if not isinstance(system, str):
-            given = system(context)
-            system = given if isinstance(given, str) else await given
-        if not isinstance(sampling, Sampling):
-            sampling = sampling(context)
-        added = self._chain.state.messages
-        messages = joined((*self._opening, *added)) if added else self._opening
-        return Request(system, messages, settings.specs, sampling)
-
-    def _judged(self, answer: Answer, trip: int, took_s: float) -> ModelAnswered:
-        refined, rejected = None, None
-        cut = answer.stop_reason == "length"
-        final = cut or not any(isinstance(part, ToolUse) for part in answer.parts)
-        if self._settings.refine is not None and final and answer.stop_reason != "refusal":
-            verdict = self._settings.refine(answer.text)
-            if isinstance(verdict, Retry):
-                rejected = Rejected(reason=verdict.reason, feedback=verdict.feedback, fallback=verdict.fallback)
-            elif verdict != answer.text:
-                refined = verdict
-        return ModelAnswered(
-            trip=trip,
-            parts=answer.parts,
-            stop_reason=answer.stop_reason,
-            usage=answer.usage,
-            model=answer.model,
-            took_s=took_s,
-            refined=refined,
-            rejected=rejected,
         )
+
+    async def _answered(self, suspended: Suspended) -> bool:
+        """Whether the run above was given answers for this one, which then goes on."""
+        frame = frame_above(self.task.run)
+        given: Mapping[str, Resolution] = {} if frame is None else frame.answers
+        answers = {each.id: given[each.id] for each in suspended.everything if each.id in given}
+        if answers:
+            await self._chain.append(Resumed(answers=answers))
+        return bool(answers)
 
     async def _end(self, event: RunFinished | RunFailed | RunCancelled) -> None:
         if self._live:
@@ -242,10 +249,13 @@ class Performer:
         kind = type(error).__name__
         await self._end(RunFailed(error=kind, message=clean(str(error)) or kind, transient=transient))
         if not isinstance(error, ModelError | NotAppended):
-            self._show_end(self.result())
+            await self._show_end(self.result())
 
     async def _cancelled(self) -> None:
-        leave = self.task.on_cancel == "leave" and self.cancel_reason is None
+        frame = frame_above(self.task.run)
+        # A sibling's suspension cancels the tasks beside it: those runs are continued when the tool is called again.
+        left = self.task.on_cancel == "leave" or (frame is not None and bool(frame.waiting))
+        leave = left and self._stopping.reason is None
         if leave or self._chain.lost:
             return
         with anyio.CancelScope(shield=True):
@@ -253,23 +263,27 @@ class Performer:
                 await self._chain.settle()
                 if self._chain.state.started is None or self.ended:
                     return
-                await self._end(RunCancelled(reason=self.cancel_reason or ""))
+                await self._end(RunCancelled(reason=self._stopping.reason or ""))
             except ConviveError as error:
                 # The cancellation must go on; without its end in the journal the run can be continued.
                 _log.warning("run %s was cancelled, and its journal could not say so: %s", self.task.run.run_id, error)
                 return
-        if self._emit:
-            self._emit(shown.RunCancelled(self.task.run, self.cancel_reason or ""))
+            await self._show_end(self.result())
 
-    def _show_end(self, result: AgentResult) -> None:
-        if self._emit is None:
-            return
-        if result.status == "completed":
-            self._emit(shown.RunFinished(self.task.run, result))
-        elif result.status == "failed":
-            self._emit(shown.RunFailed(self.task.run, result))
-        else:
-            self._emit(shown.RunCancelled(self.task.run, result.error.message if result.error else ""))
+    async def _show_end(self, result: AgentResult) -> None:
+        hooks, run, why = self._execution.hooks, self.task.run, result.error
+        match result.status:
+            case "completed":
+                await hooks.tell_of_end("on_finish", result)
+                await self._execution.show(shown.RunFinished(run, result))
+            case "suspended":
+                await self._execution.show(shown.RunSuspended(run, result))
+            case "failed":
+                await hooks.tell_of_end("on_error", why)
+                await self._execution.show(shown.RunFailed(run, result))
+            case "cancelled":
+                await hooks.tell_of_end("on_abort", why.message if why else "")
+                await self._execution.show(shown.RunCancelled(run, why.message if why else ""))
 
 
 def _mendable(error: Exception) -> bool:

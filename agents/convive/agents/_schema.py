@@ -43,20 +43,48 @@ class Parameters:
         try:
             valid = self.model.model_validate(arguments)
         except ValidationError as error:
-            raise BadArguments(
-                [
-                    {"path": ".".join(str(step) for step in issue["loc"]), "message": issue["msg"]}
-                    for issue in error.errors(include_url=False, include_input=False, include_context=False)
-                ]
-            ) from None
+            raise BadArguments(_issues(error)) from None
         return {self.names[field]: getattr(valid, field) for field in valid.model_fields_set}
 
 
-class _Untitled(GenerateJsonSchema):
+class ModelParameters(Parameters):
+    """Arguments that a pydantic model describes; the handler takes the model, under the one name in `names`."""
+
+    __slots__ = ()
+
+    def validate(self, arguments: JsonValue) -> dict[str, object]:
+        """The model, as the handler's one argument. Raises BadArguments."""
+        try:
+            return {name: self.model.model_validate(arguments) for name in self.names}
+        except ValidationError as error:
+            raise BadArguments(_issues(error)) from None
+
+
+def model_parameters(model: type[BaseModel], name: str, argument: str, context: str | None = None) -> Parameters:
+    """The fields of `model` as the arguments of the tool `name`. Raises BadTool."""
+    try:
+        schema = model.model_json_schema(schema_generator=Untitled)
+    except PydanticUserError as error:
+        reason = str(error).partition("\n")[0]
+        raise BadTool(f"tool {name!r}: no JSON Schema can be made of its input: {reason}") from None
+    if schema.get("type") != "object":
+        raise BadTool(f"tool {name!r}: the input must be a model with fields, which a model can fill by name.")
+    schema.pop("title", None)
+    return ModelParameters(model, {argument: argument}, schema, context)
+
+
+class Untitled(GenerateJsonSchema):
     """JSON Schema without the titles that pydantic derives from names: tokens that tell a model nothing."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
+
+
+def _issues(error: ValidationError) -> list[dict[str, str]]:
+    return [
+        {"path": ".".join(str(step) for step in issue["loc"]), "message": issue["msg"]}
+        for issue in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
 
 
 def describe(function: Callable[..., object]) -> str:
@@ -101,7 +129,7 @@ def parameters_of(
 def _build(name: str, fields: dict[str, typing.Any], names: dict[str, str], context: str | None) -> Parameters:
     try:
         model = create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
-        schema = model.model_json_schema(schema_generator=_Untitled)
+        schema = model.model_json_schema(schema_generator=Untitled)
     except (PydanticUserError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise BadTool(f"tool {name!r}: no JSON Schema can be made from its type hints: {reason}") from None

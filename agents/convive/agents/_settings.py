@@ -1,16 +1,21 @@
 """What an agent is, resolved for one run; and what a run is asked to do."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import JsonValue
 
+from convive.agents._audience import Listeners, Observers, On
 from convive.agents._frame import OnCancel
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
 from convive.agents._messages import Message
-from convive.agents._model import Model, Sampling, ToolSpec
+from convive.agents._middleware import Middleware
+from convive.agents._model import Model, Sampling, ToolSpec, Usage
+from convive.agents._output import Output
+from convive.agents._schema import json_of
 from convive.agents._steps import never
 from convive.agents._stops import Predicate
 from convive.agents._tools import Tool
@@ -47,6 +52,8 @@ class Retry:
 
 Instructions = str | Callable[[AskContext], str | Awaitable[str]]
 SamplingFor = Sampling | Callable[[AskContext], Sampling]
+CostOf = Callable[[str, Usage], float | None]
+"""What an answer of the model of that name costs; None when that is not known."""
 Refine = Callable[[str], str | Retry]
 """Turns the prose of a final answer into the run's text, or finds it unusable."""
 
@@ -64,7 +71,13 @@ class Settings:
     limits: Limits = Limits()
     sampling: SamplingFor = Sampling()
     refine: Refine | None = None
+    output: Output | None = None
     parallel_tools: bool = True
+    expires_s: float | None = None
+    on: On | None = None
+    observers: Observers | None = None
+    middleware: tuple[Middleware, ...] = ()
+    cost: CostOf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +97,11 @@ class Task:
     deps: Any = None  # handed to the application's own callables untouched
     fresh: bool = False
     on_cancel: OnCancel = "record"
+    on: On | None = None
+    listeners: Listeners | None = None
+    observers: Observers | None = None
+
+
+def digests(specs: Iterable[ToolSpec]) -> dict[str, str]:
+    """A digest of each tool's schema by the tool's name: what a suspended run counts on."""
+    return {spec.name: hashlib.sha256(json_of(spec.input_schema).encode()).hexdigest()[:8] for spec in specs}

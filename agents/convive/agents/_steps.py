@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from convive.agents._fold import Call, RunState
-from convive.agents._journal import FinishReason, ModelAnswered
+from convive.agents._journal import FinishReason, ModelAnswered, Suspended
 from convive.agents._limits import Limits
 from convive.agents._messages import ToolUse
 
@@ -45,7 +45,14 @@ class Stop:
     message: str
 
 
-Step = Ask | UseTools | Finish | Stop
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """Wait for answers, outside of any process."""
+
+    suspended: Suspended
+
+
+Step = Ask | UseTools | Finish | Suspend | Stop
 
 
 def never(state: RunState) -> bool:
@@ -53,24 +60,33 @@ def never(state: RunState) -> bool:
     return False
 
 
-def next_step(state: RunState, limits: Limits, stop: Callable[[RunState], bool] = never) -> Step:
-    """What a run does next. Raises ValueError for a run that has not started or has ended."""
+def next_step(
+    state: RunState, limits: Limits, stop: Callable[[RunState], bool] = never, elapsed_s: float = 0.0
+) -> Step:
+    """What a run does next; `elapsed_s` is how long it was executed.
+
+    Raises ValueError for a run that has not started or has ended.
+    """
     if state.started is None or state.ended is not None:
         raise ValueError("only a run that is under way has a next step")
+    if state.suspended is not None:
+        return Suspend(state.suspended)
     if not state.trips:
         return Ask(0, 1)
     trip = state.trips[-1]
+    reached = _limit_reached(state, limits, elapsed_s)
     if trip.answer is None:
-        return Ask(trip.index, trip.attempt + 1)
+        late = limits.seconds is not None and elapsed_s >= limits.seconds
+        return _at_limit(state, limits, reached) if late and reached else Ask(trip.index, trip.attempt + 1)
     if trip.answer.rejected is not None:
-        return _after_rejection(state, limits)
+        return _after_rejection(state, limits, reached)
     if trip.answer.stop_reason == "length" or trip.answer.stop_reason == "refusal":
         return Finish(trip.text, trip.answer.stop_reason, warning=_dropped_calls(trip.answer))
     if not trip.calls:
         return Finish(trip.text, "answered")
     if trip.open_calls:
         return UseTools(trip.index, trip.open_calls)
-    return _after_tools(state, limits, stop)
+    return _after_tools(state, limits, stop, reached)
 
 
 def _dropped_calls(answer: ModelAnswered) -> str | None:
@@ -81,25 +97,27 @@ def _dropped_calls(answer: ModelAnswered) -> str | None:
     return f"the answer was {how}, so its tool calls ({', '.join(dropped)}) were not carried out"
 
 
-def _after_tools(state: RunState, limits: Limits, stop: Callable[[RunState], bool]) -> Step:
+def _after_tools(state: RunState, limits: Limits, stop: Callable[[RunState], bool], reached: str | None) -> Step:
     calls = state.trips[-1].calls
     if all(call.silent and call.returned is not None and not call.returned.is_error for call in calls):
         return Finish(state.latest_text, "silent")
     if stop(state):
         return Finish(state.latest_text, "stop_condition")
-    reached = _limit_reached(state, limits)
-    if reached is None:
-        return Ask(len(state.trips), 1)
+    return Ask(len(state.trips), 1) if reached is None else _at_limit(state, limits, reached)
+
+
+def _at_limit(state: RunState, limits: Limits, reached: str) -> Step:
     if limits.on_limit == "raise":
         return Stop("LimitReached", reached)
     return Finish(state.latest_text, "limit", warning=reached)
 
 
-def _after_rejection(state: RunState, limits: Limits) -> Step:
+def _after_rejection(state: RunState, limits: Limits, reached: str | None) -> Step:
     answer = state.trips[-1].answer
     rejected = answer.rejected if answer else None
     assert rejected is not None  # noqa: S101 - for the type checker; the caller looked
-    if _rejections_in_a_row(state) <= limits.reasks and _limit_reached(state, limits) is None:
+    allowed = limits.reasks if rejected.reasks is None else rejected.reasks
+    if _rejections_in_a_row(state) <= allowed and reached is None:
         return Ask(len(state.trips), 1)
     if rejected.fallback is not None:
         return Finish(rejected.fallback, "fallback", warning=f"no usable answer: {rejected.reason}")
@@ -115,11 +133,15 @@ def _rejections_in_a_row(state: RunState) -> int:
     return count
 
 
-def _limit_reached(state: RunState, limits: Limits) -> str | None:
+def _limit_reached(state: RunState, limits: Limits, elapsed_s: float) -> str | None:
     if len(state.trips) >= limits.trips:
         return f"the limit of {limits.trips} trips was reached"
     if limits.tokens is not None and state.usage.total_tokens >= limits.tokens:
         return f"the limit of {limits.tokens} tokens was reached"
-    if limits.tool_calls is not None and sum(len(trip.calls) for trip in state.trips) >= limits.tool_calls:
+    if limits.tool_calls is not None and state.tool_calls >= limits.tool_calls:
         return f"the limit of {limits.tool_calls} tool calls was reached"
+    if limits.cost is not None and state.known_cost >= limits.cost:
+        return f"the limit of {limits.cost:g} for the cost was reached"
+    if limits.seconds is not None and elapsed_s >= limits.seconds:
+        return f"the limit of {limits.seconds:.3g} seconds was reached"
     return None

@@ -7,9 +7,11 @@ from typing import Self
 import anyio
 
 from convive.agents._events import AnyRunEvent
+from convive.agents._frame import hand_up
 from convive.agents._result import AgentResult, RunUnfinished
 from convive.agents._run import Performer
 from convive.agents._settings import Settings, Task
+from convive.agents._stopping import CancelMode
 from convive.bus import RunId
 
 
@@ -41,13 +43,19 @@ class RunStream:
         """
         await self._done.wait()
         if self._outcome is not None:
+            hand_up(self._performer.task.run, self._outcome.interrupts)
             return self._outcome
         raise self._error or RunUnfinished(self._performer.task.run)
 
-    def cancel(self, reason: str = "") -> None:
-        """Call the run off now. Its result has status "cancelled" and the reason. Too late, it changes nothing."""
-        self._performer.cancel_reason = reason
-        self._scope.cancel()
+    def cancel(self, reason: str = "", mode: CancelMode = "now") -> None:
+        """Call the run off, and with it the runs below. Its result has status "cancelled" and the reason; too late, it
+        changes nothing.
+
+        "now" aborts the request and the tools that run; "after_tools" aborts a request, and lets tools come to their
+        end; "after_trip" lets the model answer, too, and its tools run. A final answer that comes still counts.
+        """
+        if self._performer.call_off(reason, mode):
+            self._scope.cancel()
 
     async def drive(self) -> None:
         """Execute the run. Raises nothing but cancellation from outside."""
@@ -66,7 +74,7 @@ class RunStream:
             self._done.set()
             self._more.set()
 
-    def _emit(self, event: AnyRunEvent) -> None:
+    async def _emit(self, event: AnyRunEvent) -> None:
         self._events.append(event)
         self._more.set()
         self._more = anyio.Event()

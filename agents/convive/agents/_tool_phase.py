@@ -7,13 +7,15 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents import _events as shown
-from convive.agents._calls import Outcome, Ready, carry_out, prepare, too_large
-from convive.agents._chain import Chain
+from convive.agents._calls import Outcome, Ready, carry_out, content_of, prepare, too_large
+from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
-from convive.agents._frame import Frame, inside
+from convive.agents._frame import Frame, inside, only_waits
+from convive.agents._gates import gate
+from convive.agents._interrupts import Interrupt
 from convive.agents._journal import ToolCalled
-from convive.agents._live import Live
-from convive.agents._settings import Settings, Task
+from convive.agents._middleware import Abort, HookedCall, ReplaceArgs, Skip
+from convive.agents._schema import jsonable
 from convive.agents._steps import UseTools
 from convive.agents._tools import ToolContext
 from convive.bus import NotAppended
@@ -24,26 +26,51 @@ Job = Callable[[], Awaitable[None]]
 class ToolPhase:
     """Carries out the open calls of a trip and journals each outcome as it comes; the fold puts them in order."""
 
-    def __init__(
-        self, settings: Settings, task: Task, chain: Chain, live: Live | None, emit: shown.Emit | None
-    ) -> None:
-        self._settings = settings
-        self._task = task
-        self._chain = chain
-        self._live = live
-        self._emit = emit
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._settings = execution.settings
+        self._task = execution.task
+        self._chain = execution.chain
+        self._live = execution.live
+        self._audience = execution.audience
 
-    async def carry_out(self, step: UseTools) -> None:
+    async def carry_out(self, step: UseTools) -> list[Interrupt]:
+        """Carry out the calls that may run; what the others wait for, in this run and below, in order."""
+        waiting: list[Interrupt] = []
         for batch in self._batches(step.calls):
             jobs: list[Job] = []
             for call in batch:
-                prepared = prepare(call, self._settings.tools)
-                if self._emit:
-                    self._emit(shown.ToolStarted(self._task.run, step.trip, call.id, call.name, call.arguments))
-                if isinstance(prepared, Ready):
-                    call = await self._called(step.trip, call, silent=prepared.tool.silent)
-                jobs.append(self._job(step.trip, call, prepared))
+                call, passed = await self._passed(step.trip, call)
+                if isinstance(passed, Interrupt):
+                    waiting.append(passed)
+                    continue
+                if self._audience:
+                    await self._audience.tell(
+                        shown.ToolStarted(self._task.run, step.trip, call.id, call.name, call.arguments)
+                    )
+                if isinstance(passed, Ready):
+                    call = await self._called(step.trip, call, silent=passed.tool.silent)
+                jobs.append(self._job(step.trip, call, passed, waiting))
             await _together(jobs)
+        return sorted(waiting, key=lambda each: (each.run_id != self._task.run.run_id, each.trip, each.index))
+
+    async def _passed(self, trip: int, call: Call) -> tuple[Call, Ready | Outcome | Interrupt]:
+        """Rewrite, validate, approve: in that order. Raises Aborted."""
+        if call.interrupt is None and self._settings.middleware:
+            answer = await self._execution.hooks.before_tool(HookedCall(call.id, call.name, call.arguments, trip))
+            match answer:
+                case Skip(result=result):
+                    return call, Outcome(content_of(result))
+                case Abort(reason=reason):
+                    raise Aborted(reason)
+                case ReplaceArgs(arguments=arguments):
+                    call = replace(call, arguments=jsonable(dict(arguments)))
+                case None:
+                    pass
+        prepared = prepare(call, self._settings.tools)
+        if not isinstance(prepared, Ready):
+            return call, prepared
+        return call, await gate(call, prepared, self._context(trip, call), self._settings.name)
 
     def _batches(self, calls: Sequence[Call]) -> list[list[Call]]:
         """Calls that may run side by side, in order; a sequential one stands alone."""
@@ -65,37 +92,59 @@ class ToolPhase:
         await self._chain.append(event)
         return replace(call, attempt=attempt, silent=silent)
 
-    def _job(self, trip: int, call: Call, prepared: Ready | Outcome) -> Job:
+    def _job(self, trip: int, call: Call, passed: Ready | Outcome, waiting: list[Interrupt]) -> Job:
         async def job() -> None:
-            outcome = await self._outcome(trip, call, prepared) if isinstance(prepared, Ready) else prepared
-            await self._returned(trip, call, outcome)
+            outcome = await self._outcome(trip, call, passed, waiting) if isinstance(passed, Ready) else passed
+            if outcome is not None:
+                await self._returned(trip, call, outcome)
 
         return job
 
-    async def _outcome(self, trip: int, call: Call, ready: Ready) -> Outcome:
+    def _context(self, trip: int, call: Call) -> ToolContext:
         task = self._task
 
         async def update(value: JsonValue) -> None:
             if self._live:
                 self._live.update(trip, call.id, call.name, value)
-            if self._emit:
-                self._emit(shown.ToolUpdated(task.run, trip, call.id, call.name, value))
+            if self._audience:
+                await self._audience.tell(shown.ToolUpdated(task.run, trip, call.id, call.name, value))
 
-        key = f"{task.run.run_id}-{trip}-{call.index}"
-        context = ToolContext(
+        return ToolContext(
             run=task.run,
             tool_call_id=call.id,
             tool_name=call.name,
             trip=trip,
             attempt=call.attempt,
-            idempotency_key=key,
+            idempotency_key=f"{task.run.run_id}-{trip}-{call.index}",
             session_id=task.session_id,
             deps=task.deps,
             on_update=update,
         )
-        frame = Frame(task.run, task.place, key, call.attempt == 1, task.on_cancel, task.session_id)
-        with inside(frame):
-            return await carry_out(ready, context)
+
+    async def _outcome(self, trip: int, call: Call, ready: Ready, waiting: list[Interrupt]) -> Outcome | None:
+        """What the call came to; None when a run below it is suspended, which leaves the call open."""
+        task, context = self._task, self._context(trip, call)
+        frame = Frame(
+            task.run,
+            task.place,
+            context.idempotency_key,
+            call.attempt == 1,
+            task.on_cancel,
+            task.session_id,
+            answers=self._chain.state.resolutions,
+            observers=self._settings.observers if task.observers is None else task.observers,
+            meter=self._execution.meter,
+            stopping=self._execution.stopping,
+        )
+        try:
+            with inside(frame):
+                outcome = await carry_out(ready, context)
+            return replace(outcome, children=tuple(frame.spent.values()))
+        except BaseException as error:
+            if not frame.waiting or not only_waits(error):
+                raise
+            waiting.extend(frame.waiting)
+            return None
 
     async def _returned(self, trip: int, call: Call, outcome: Outcome) -> None:
         try:
@@ -105,12 +154,19 @@ class ToolPhase:
                 raise
             outcome = too_large(call.name)
             await self._chain.keep(outcome.event(trip, call))
-        if self._emit:
-            self._emit(shown.ToolFinished(self._task.run, trip, call.id, call.name, outcome.content, outcome.is_error))
+        if self._settings.middleware:
+            hooked = HookedCall(call.id, call.name, call.arguments, trip)
+            await self._execution.hooks.tell("after_tool", hooked, outcome.content, outcome.is_error)
+        if self._audience:
+            await self._audience.tell(
+                shown.ToolFinished(self._task.run, trip, call.id, call.name, outcome.content, outcome.is_error)
+            )
 
 
 async def _together(jobs: Sequence[Job]) -> None:
     """Run all jobs at once; the first that raises stops the others and comes out as it is."""
+    if not jobs:
+        return
     if len(jobs) == 1:
         await jobs[0]()
         return

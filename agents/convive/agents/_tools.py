@@ -2,23 +2,42 @@
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, overload
+from functools import partial
+from typing import Any, cast, overload
 
-from pydantic import JsonValue
+import anyio.from_thread
+import anyio.to_thread
+from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from convive.agents._journal import Artifact
 from convive.agents._model import ToolSpec
-from convive.agents._schema import BadTool, Parameters, describe, jsonable, parameters_of
+from convive.agents._schema import BadTool, Parameters, describe, jsonable, model_parameters, parameters_of
 from convive.bus import RunContext, RunId
 
 Handler = Callable[..., object]
 """A function, sync or async. A sync one runs in a thread, so that it cannot hold up the others."""
 
 
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What an async generator yields last: its result."""
+
+    value: object = None
+
+
 class ToolError(Exception):
     """Raised by a tool: the model reads exactly this text, marked as an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReturn:
+    """Returned by a tool that shows the model something else than it keeps: `value` is journaled whole."""
+
+    value: object
+    model_output: object
 
 
 class ModelRetry(Exception):
@@ -82,6 +101,10 @@ class ToolContext:
         await self.on_update(jsonable(value))
 
 
+NeedsApproval = bool | Callable[[ToolContext, Any], bool | Awaitable[bool]]
+"""Whether a call waits for an approval: a function of the context and of the arguments, as attributes, decides."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A function that a model may call. Made by `tool`."""
@@ -93,6 +116,11 @@ class Tool:
     sequential: bool = False
     silent: bool = False
     model_output: Callable[[Any], object] | None = None
+    needs_approval: NeedsApproval = False
+    client: bool = False
+    result: TypeAdapter[Any] | None = None
+    """What the answer to a client tool must be."""
+    defer: bool = False
 
     @property
     def name(self) -> str:
@@ -115,6 +143,9 @@ def tool(
     sequential: bool = False,
     silent: bool = False,
     model_output: Callable[[Any], object] | None = None,
+    needs_approval: NeedsApproval = False,
+    client: bool = False,
+    defer: bool = False,
 ) -> Callable[[Handler], Tool]: ...
 def tool(
     function: Handler | None = None,
@@ -126,13 +157,21 @@ def tool(
     sequential: bool = False,
     silent: bool = False,
     model_output: Callable[[Any], object] | None = None,
+    needs_approval: NeedsApproval = False,
+    client: bool = False,
+    defer: bool = False,
 ) -> Tool | Callable[[Handler], Tool]:
     """Make a tool of a typed function; a parameter annotated `ToolContext` receives the context.
 
     Name, description and schema come from the signature and the docstring (its `Args:` section describes
     parameters). `timeout_s`: after so long the call is given up and the model told. `sequential`: never
     beside other calls. `silent`: nothing for the model to answer; a trip of only such calls ends the run.
-    `model_output`: what of the result the model reads; the journal keeps the whole. Raises BadTool.
+    `model_output`: what of the result the model reads; the journal keeps the whole.
+    `needs_approval`: whether a call waits until somebody approved it, or a function `(context, arguments) -> bool`; one
+    that raises means yes. `client`: the function is never run; each call waits for a result from elsewhere.
+    `defer`: the model is not told of the tool until it has found it with `search_tools`, which it is given then.
+    A generator shows what it yields as progress; a sync one returns its result, an async one yields it as a `Final`.
+    Raises BadTool.
     """
     scope = sys._getframe(1).f_locals  # string annotations may name what the caller defined locally
 
@@ -145,11 +184,33 @@ def tool(
         )
         if not spec.name.replace("_", "").replace("-", "").isalnum():
             raise BadTool(f"{spec.name!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
-        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            raise BadTool(f"tool {spec.name!r} is a generator; return the result, and show progress with ctx.update.")
-        return Tool(spec, function, parameters, timeout_s, sequential, silent, model_output)
+        return Tool(
+            spec, function, parameters, timeout_s, sequential, silent, model_output, needs_approval, client, defer=defer
+        )
 
     return make if function is None else make(function)
+
+
+def client_tool(
+    name: str,
+    description: str,
+    input: type[BaseModel] | None = None,
+    *,
+    output: Any = None,
+    needs_approval: NeedsApproval = False,
+) -> Tool:
+    """A tool without a handler: each call suspends the run until `resume` brings its `Result`.
+
+    `input`: a model of the arguments. `output`: the type that a result has to be of. Raises BadTool.
+    """
+
+    def nothing() -> None:
+        raise NotImplementedError(f"{name} runs elsewhere")
+
+    parameters = parameters_of(nothing, ToolContext) if input is None else model_parameters(input, name, "input")
+    adapter: TypeAdapter[Any] | None = None if output is None else TypeAdapter(output)
+    spec = ToolSpec(name, description, parameters.schema)
+    return Tool(spec, nothing, parameters, needs_approval=needs_approval, client=True, result=adapter)
 
 
 def by_name(tools: Iterable[Tool | Handler]) -> Mapping[str, Tool]:
@@ -163,3 +224,46 @@ def by_name(tools: Iterable[Tool | Handler]) -> Mapping[str, Tool]:
             )
         found[each.name] = each
     return found
+
+
+async def execute(tool: Tool, arguments: Mapping[str, object], context: ToolContext) -> object:
+    """Call the handler with validated arguments. Raises what it raises."""
+    given = dict(arguments)
+    if tool.parameters.context is not None:
+        given[tool.parameters.context] = context
+    function = tool.function
+    if inspect.isasyncgenfunction(function):
+        async with aclosing(function(**given)) as items:
+            return await _drained(items, tool.name, context)
+    if inspect.iscoroutinefunction(function):
+        return await function(**given)
+    # A thread cannot be cancelled: after a timeout it runs on and its result is dropped.
+    work = partial(_drain, function, given, context) if inspect.isgeneratorfunction(function) else None
+    value = await anyio.to_thread.run_sync(work or partial(function, **given), abandon_on_cancel=True)
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _drained(items: AsyncIterator[object], name: str, context: ToolContext) -> object:
+    final: Final | None = None
+    async for item in items:
+        if final is not None:
+            raise TypeError(f"tool {name} yielded something after its Final")
+        if isinstance(item, Final):
+            final = item
+        else:
+            await context.update(item)
+    if final is None:
+        raise TypeError(f"tool {name} ended without a Final: an async generator yields its result as Final(value)")
+    return final.value
+
+
+def _drain(function: Handler, given: Mapping[str, object], context: ToolContext) -> object:
+    """In a thread: shows what is yielded, returns what is returned."""
+    items = cast("Generator[object, None, object]", function(**given))
+    while True:
+        try:
+            item = next(items)
+        except StopIteration as stop:
+            result: object = stop.value
+            return result
+        anyio.from_thread.run(context.update, item)

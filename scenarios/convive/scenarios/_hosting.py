@@ -255,7 +255,7 @@ def load_participant(reference: str) -> Participant:
 def as_participant(found: object, reference: str) -> Participant:
     """Anything that can sit in a seat, as a participant. Raises BadAgent."""
     if isinstance(found, Agent):
-        return AgentSeat(found)
+        return AgentSeat(found)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(found, type):
         return as_participant(found(), reference)
     if isinstance(found, Participant):

@@ -1,0 +1,146 @@
+"""An agent as a tool of another one."""
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import BaseModel, Field
+
+from convive.agents import _events as shown
+from convive.agents._model import ToolSpec
+from convive.agents._result import AgentResult
+from convive.agents._schema import BadTool, jsonable, model_parameters
+from convive.agents._tools import NeedsApproval, Tool, ToolContext, ToolError, ToolReturn
+
+if TYPE_CHECKING:
+    from convive.agents._agent import Agent
+
+_log = logging.getLogger("convive.agents")
+
+PromptOf = str | Callable[[Any], str | Awaitable[str]]
+"""Turns the input into the agent's prompt: a format string over its fields, or a function of it."""
+Projector = Callable[[shown.AnyRunEvent], object]
+"""Turns an event of the run below into an update to show, or None to show nothing."""
+Streaming = bool | Projector | Callable[[], Projector]
+
+
+class AgentInput(BaseModel):
+    """What an agent is asked as a tool, where nothing else is said."""
+
+    prompt: str = Field(min_length=1, description="What is asked, with all that it takes to answer.")
+
+
+def agent_tool(
+    agent: "Agent[Any]",
+    name: str,
+    description: str,
+    *,
+    input: type[BaseModel] = AgentInput,
+    prompt: PromptOf | None = None,
+    model_output: Callable[[AgentResult], object] | None = None,
+    streaming: Streaming = False,
+    needs_approval: NeedsApproval = False,
+    timeout_s: float | None = None,
+    sequential: bool = False,
+) -> Tool:
+    """The tool behind `Agent.as_tool`, which says what the arguments are."""
+    if prompt is None and "prompt" not in input.model_fields:
+        raise BadTool(
+            f"tool {name!r}: its input has no field 'prompt'. Say with prompt= what agent {agent.name!r} is asked, "
+            "by a function of the input or a format string such as 'Research {topic}'."
+        )
+
+    async def call(context: ToolContext, input: BaseModel) -> ToolReturn:
+        on: dict[shown.EventName, Any] = {"*": _shower(context, streaming)} if streaming else {}
+        result = await agent.execute(await _prompt(prompt, input), deps=context.deps, on=on)
+        if result.error is not None:
+            how = "was cancelled" if result.status == "cancelled" else "failed"
+            raise ToolError(f"agent {agent.name!r} {how}: {result.error.message}")
+        return ToolReturn(value=_summary(result), model_output=await _output(model_output, result))
+
+    parameters = model_parameters(input, name, "input", context="context")
+    spec = ToolSpec(name, description, parameters.schema)
+    return Tool(spec, call, parameters, timeout_s, sequential, needs_approval=needs_approval)
+
+
+async def _prompt(prompt: PromptOf | None, input: BaseModel) -> str:
+    if prompt is None:
+        return str(getattr(input, "prompt"))  # noqa: B009 - checked when the tool was made
+    if isinstance(prompt, str):
+        return prompt.format_map({field: getattr(input, field) for field in type(input).model_fields})
+    made = prompt(input)
+    return made if isinstance(made, str) else await made
+
+
+async def _output(model_output: Callable[[AgentResult], object] | None, result: AgentResult) -> object:
+    if model_output is None:
+        return result.text
+    try:
+        shown_to_model = model_output(result)
+        return await shown_to_model if inspect.isawaitable(shown_to_model) else shown_to_model
+    except Exception:  # noqa: BLE001 - the agent did its work; what only narrows it must not make it look failed
+        _log.warning("model_output of an agent's tool failed; the model reads the text", exc_info=True)
+        return result.text
+
+
+def _summary(result: AgentResult) -> dict[str, object]:
+    """What the journal above keeps: the journal of the run below has the rest."""
+    return {
+        "run_id": result.run_id,
+        "agent": result.report.agent,
+        "text": result.text,
+        "data": jsonable(result.data),
+        "finish_reason": result.finish_reason,
+        "trips": len(result.report.trips),
+        "usage": result.usage.model_dump(),
+    }
+
+
+def _shower(context: ToolContext, streaming: Streaming) -> Callable[[shown.AnyRunEvent], Awaitable[None]]:
+    """Shows the run below as updates of the call. Made for each call: a projector may count."""
+    project = _projector(streaming)
+
+    async def show(event: shown.AnyRunEvent) -> None:
+        run = {"agent": agent_of.get("agent", ""), "run_id": event.run_id}
+        match event:
+            case shown.RunStarted(agent=agent, resumed=resumed):
+                agent_of["agent"] = agent
+                if not resumed:
+                    await context.update({"kind": "agent_start", **run, "agent": agent})
+            case shown.RunFinished(result=result) | shown.RunFailed(result=result):
+                await context.update({"kind": "agent_done", **run, **_done(result)})
+            case shown.RunCancelled(reason=reason):
+                await context.update({"kind": "agent_done", **run, "status": "cancelled", "error": reason})
+            case shown.RunSuspended(result=result):
+                waiting = [interrupt.id for interrupt in result.interrupts]
+                await context.update({"kind": "agent_suspended", **run, "interrupts": waiting})
+            case _:
+                update = project(event)
+                if update is not None:
+                    await context.update(update)
+
+    agent_of: dict[str, str] = {}
+    return show
+
+
+def _done(result: AgentResult) -> dict[str, object]:
+    done: dict[str, object] = {
+        "status": result.status,
+        "steps": len(result.report.trips),
+        "tokens": result.usage.total_tokens,
+    }
+    return done if result.error is None else {**done, "error": result.error.message}
+
+
+def _projector(streaming: Streaming) -> Projector:
+    if isinstance(streaming, bool):
+        return _calls
+    takes = inspect.signature(streaming).parameters
+    return cast("Projector", streaming) if takes else cast("Callable[[], Projector]", streaming)()
+
+
+def _calls(event: shown.AnyRunEvent) -> object:
+    if isinstance(event, shown.ToolStarted):
+        return {"kind": "tool_call", "tool": event.name, "arguments": event.arguments, "run_id": event.run_id}
+    return None

@@ -1,0 +1,145 @@
+"""One trip to the model: the request, the answer, and the verdict on it."""
+
+import logging
+import time
+from collections.abc import Mapping
+
+import anyio
+from pydantic import JsonValue
+
+from convive.agents import _events as shown
+from convive.agents._errors import ModelAnswerBroken
+from convive.agents._execution import Execution
+from convive.agents._fold import joined
+from convive.agents._journal import ModelAnswered, Rejected, TripStarted
+from convive.agents._messages import Message, ToolUse
+from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, holds_to_schema
+from convive.agents._scoped import SEARCH_TOOLS, specs_of
+from convive.agents._settings import AskContext, Retry
+from convive.agents._steps import Ask
+
+_BROKEN_RETRIES = 2
+_log = logging.getLogger("convive.agents")
+
+
+class Asking:
+    """Asks the model for the answers of one execution. `opening` are the messages before its first word."""
+
+    def __init__(self, execution: Execution) -> None:
+        self.opening: tuple[Message, ...] = ()
+        self._execution = execution
+
+    async def ask(self, step: Ask) -> None:
+        """Ask for the answer of a trip, and keep it. Raises as `Model.stream`; a broken answer is asked for again."""
+        run, show, hooks = self._execution, self._execution.show, self._execution.hooks
+        hooks.context.trip = step.trip
+        await hooks.tell("on_iteration")
+        attempt, answer = step.attempt, Answer(parts=(), stop_reason="other")
+        while True:
+            await run.chain.append(TripStarted(trip=step.trip, attempt=attempt))
+            if run.audience:
+                await show(shown.TripStarted(run.task.run, step.trip, attempt))
+            began = time.perf_counter()
+            try:
+                with anyio.move_on_after(run.meter.left_s) as deadline:
+                    answer = await self._answer(step.trip, attempt)
+                if deadline.cancelled_caught:
+                    run.meter.time_is_up()
+                    return
+                break
+            except ModelAnswerBroken as error:
+                if attempt - step.attempt >= _BROKEN_RETRIES:
+                    raise
+                _log.info("run %s: trip %d is asked for again: %s", run.task.run.run_id, step.trip, error)
+                attempt += 1
+        event = self._judged(answer, step.trip, round(time.perf_counter() - began, 6))
+        await run.chain.keep(event)
+        run.meter.limits(run.chain.state)
+        await hooks.tell("on_usage", event.usage)
+        if run.audience:
+            trip = run.chain.state.trips[-1]
+            rejected = None if event.rejected is None else event.rejected.reason
+            finished = shown.TripFinished(run.task.run, step.trip, trip.finish_reason, trip.text, trip.usage, rejected)
+            await show(finished)
+
+    async def _answer(self, trip: int, attempt: int) -> Answer:
+        run = self._execution
+        request = await run.hooks.request(await self._request(trip, attempt))
+        if run.live:
+            run.live.begin(trip, attempt)
+            if request.messages[-1].role == "assistant":
+                run.live.text(request.messages[-1].text)  # the answer continues these words
+        answer: Answer | None = None
+        async with run.settings.model.stream(request) as items:
+            async for item in items:
+                if isinstance(item, Answer):
+                    answer = item
+                elif run.live or run.audience or run.settings.middleware:
+                    await self._show(trip, item)
+        if answer is None:
+            raise ModelAnswerBroken(f"{run.settings.model.name} ended its stream without an answer.")
+        if run.live:
+            await run.live.settle()
+        return answer
+
+    async def _show(self, trip: int, item: TextDelta | ThinkingDelta) -> None:
+        run = self._execution
+        made = shown.TextDelta if isinstance(item, TextDelta) else shown.ThinkingDelta
+        chunk = await run.hooks.chunk(made(run.task.run, trip, item.text))
+        if chunk is None:
+            return
+        if run.live and isinstance(chunk, shown.TextDelta):
+            run.live.text(chunk.text)
+        await run.show(chunk)
+
+    async def _request(self, trip: int, attempt: int) -> Request:
+        settings, task = self._execution.settings, self._execution.task
+        context = AskContext(task.run, settings.name, trip, attempt, task.session_id, task.deps)
+        system, sampling = settings.instructions, settings.sampling
+        if not isinstance(system, str):
+            given = system(context)
+            system = given if isinstance(given, str) else await given
+        if not isinstance(sampling, Sampling):
+            sampling = sampling(context)
+        added = self._execution.chain.state.messages
+        messages = joined((*self.opening, *added)) if added else self.opening
+        specs = settings.specs
+        if SEARCH_TOOLS in settings.tools:
+            specs = specs_of(settings.tools, self._execution.chain.state)
+        schema: Mapping[str, JsonValue] | None = None
+        if settings.output is not None and holds_to_schema(settings.model):
+            schema = settings.output.schema
+        elif settings.output is not None:
+            system = f"{system}\n\n{settings.output.instruction}".lstrip()
+        return Request(system, messages, specs, sampling, schema)
+
+    def _judged(self, answer: Answer, trip: int, took_s: float) -> ModelAnswered:
+        settings = self._execution.settings
+        refined, rejected = None, None
+        cut = answer.stop_reason == "length"
+        final = cut or not any(isinstance(part, ToolUse) for part in answer.parts)
+        final = final and answer.stop_reason != "refusal"
+        if settings.refine is not None and final:
+            verdict = settings.refine(answer.text)
+            if isinstance(verdict, Retry):
+                rejected = Rejected(reason=verdict.reason, feedback=verdict.feedback, fallback=verdict.fallback)
+            elif verdict != answer.text:
+                refined = verdict
+        if settings.output is not None and final and rejected is None:
+            rejected = settings.output.judge(answer.text if refined is None else refined)
+        return ModelAnswered(
+            trip=trip,
+            parts=answer.parts,
+            stop_reason=answer.stop_reason,
+            usage=answer.usage,
+            model=answer.model,
+            took_s=took_s,
+            cost=None if settings.cost is None else settings.cost(_billed(answer, settings.model), answer.usage),
+            refined=refined,
+            rejected=rejected,
+        )
+
+
+def _billed(answer: Answer, model: Model) -> str:
+    """Who is to be paid: of several models, the one that answered."""
+    return answer.model if "/" in answer.model else model.name

@@ -1,0 +1,61 @@
+"""What the parts of one execution share, and the wish to end it early."""
+
+from dataclasses import dataclass
+
+from convive.agents import _events as shown
+from convive.agents._audience import Audience
+from convive.agents._chain import Chain
+from convive.agents._frame import frame_above
+from convive.agents._live import Live
+from convive.agents._meter import Meter
+from convive.agents._middleware import HookContext, Hooks
+from convive.agents._settings import Settings, Task
+from convive.agents._stopping import Stopping
+
+
+class Aborted(Exception):
+    """A middleware ended the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution of one run."""
+
+    settings: Settings
+    task: Task
+    chain: Chain
+    live: Live | None
+    audience: Audience
+    meter: Meter
+    hooks: Hooks
+    stopping: Stopping
+
+    async def show(self, event: shown.AnyRunEvent) -> None:
+        """Tell whoever watches."""
+        await self.audience.tell(event)
+
+
+def execution_of(settings: Settings, task: Task, emit: shown.Emit | None) -> Execution:
+    """The parts of an execution, with its place below the run around this code."""
+    frame = frame_above(task.run)
+    stopping = Stopping(None if frame is None else frame.stopping)
+    context = HookContext(
+        task.run,
+        settings.name,
+        settings.model.name,
+        tuple(settings.tools),
+        task.session_id,
+        task.deps,
+        lambda reason: stopping.ask_for(reason, "after_tools"),
+    )
+    above = task.observers if task.observers is not settings.observers else None
+    return Execution(
+        settings,
+        task,
+        Chain(task.place, task.run),
+        Live(task.place, task.run) if task.place.live else None,
+        Audience(emit, settings.on, task.listeners, task.on, settings.observers, above),
+        Meter(task.run.run_id, settings.limits, None if frame is None else frame.meter),
+        Hooks(settings.middleware, context),
+        stopping,
+    )

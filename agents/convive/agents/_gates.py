@@ -1,0 +1,64 @@
+"""Whether a tool call may be carried out now, or waits for somebody."""
+
+import inspect
+import logging
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+from convive.agents._calls import Outcome, Ready
+from convive.agents._fold import Call
+from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Result, args_hash
+from convive.agents._schema import ModelParameters, clean, json_of, jsonable
+from convive.agents._tools import Tool, ToolContext
+
+_log = logging.getLogger("convive.agents")
+
+
+async def gate(call: Call, ready: Ready, context: ToolContext, agent: str) -> Ready | Outcome | Interrupt:
+    """The call if it may run, its outcome if an answer settled it, or what it waits for."""
+    match call.resolution:
+        case Deny(message=message):
+            return Outcome(json_of({"rejected": True, "reason": message or "the call was not allowed"}), is_error=True)
+        case Result(value=value):
+            shown = jsonable(value)
+            return Outcome(clean(shown) if isinstance(shown, str) else json_of(shown))
+        case Approve() | Edit():
+            return _interrupt(call, context, agent, "client_tool") if ready.tool.client else ready
+        case None:
+            pass
+    if call.interrupt is not None:
+        return call.interrupt
+    if await needs_approval(ready.tool, ready.arguments, context):
+        return _interrupt(call, context, agent, "approval")
+    return _interrupt(call, context, agent, "client_tool") if ready.tool.client else ready
+
+
+def _interrupt(call: Call, context: ToolContext, agent: str, kind: str) -> Interrupt:
+    return Interrupt.model_validate(
+        {
+            "id": f"{context.idempotency_key}-{kind}",
+            "kind": kind,
+            "run_id": context.run_id,
+            "agent": agent,
+            "tool": call.name,
+            "call_id": call.id,
+            "trip": context.trip,
+            "index": call.index,
+            "arguments": call.arguments,
+            "args_hash": args_hash(call.arguments),
+        }
+    )
+
+
+async def needs_approval(tool: Tool, arguments: Mapping[str, object], context: ToolContext) -> bool:
+    """Whether somebody has to approve a call with these arguments."""
+    needs = tool.needs_approval
+    if isinstance(needs, bool):
+        return needs
+    try:
+        whole = isinstance(tool.parameters, ModelParameters)
+        asked = needs(context, next(iter(arguments.values())) if whole else SimpleNamespace(**arguments))
+        return bool(await asked if inspect.isawaitable(asked) else asked)
+    except Exception:  # noqa: BLE001 - the application's own; what cannot be decided is asked about
+        _log.warning("needs_approval of tool %s failed; the call waits for an approval", tool.name, exc_info=True)
+        return True
