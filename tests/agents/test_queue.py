@@ -97,7 +97,7 @@ def echo(**options: Any) -> Agent:
 async def test_a_run_is_queued_and_its_result_is_that_of_execute(bus: Bus, name: str) -> None:
     """G53: `queued(agent, input).send()`; session and history travel with it."""
     direct = await echo().prompt("hello")
-    run = await queued("echo", "hello", queue=name, session_id="u42", history=direct.messages).send(bus)
+    run = await echo().queue("hello", queue=name, session_id="u42", history=direct.messages).send(bus)
     async with worker(bus, echo(), queue=name):
         with anyio.fail_after(20):
             result = await run.result()

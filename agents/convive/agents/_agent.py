@@ -28,6 +28,7 @@ from convive.agents._options import (
     settings_of,
 )
 from convive.agents._output import Data
+from convive.agents._queue import Queueing, queued
 from convive.agents._result import AgentResult, unwrap
 from convive.agents._run import Performer
 from convive.agents._settings import Instructions, Settings, Task
@@ -173,6 +174,10 @@ class Agent(Generic[Data]):
             timeout_s=timeout_s,
             sequential=sequential,
         )
+
+    def queue(self, input: str | None = None, *, queue: str = "default", **options: Any) -> Queueing:
+        """A run for a worker that knows this agent by its name: `await agent.queue("...").send(bus)`. See `queued`."""
+        return queued(self.name, input, queue=queue, **options)
 
     def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
         if not options:

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable
 
 from convive.scenarios._scene import Scene
-from convive.scenarios._words import content_words, runs, sentences, words
+from convive.scenarios._words import content_words, runs, sentence_words, sentences, words
 
 MAX_SENTENCES = 3
+_LARGE_SENTENCES = 6  # twice what it is asked for: nothing is cut from who runs on a little
 _ECHO_RUN = 6
 _FLAT = 6.0  # about half of what SmolLM2 says lies below
 _NOT_A_GUEST = re.compile(
@@ -29,14 +30,24 @@ _COARSE = frozenset(_COARSE_LIST.split())
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|<[^<>]*>|(?<!\w)\*[^*\n]+\*(?!\w)")
 _BOLD = re.compile(r"(\*\*|__)(.+?)\1")
 _MARKS = re.compile(r"^\s*(?:[-*•>#]+|\d+[.)])\s+|[*_`#~|<>\[\](){}\\]")
-_SPEAKER = re.compile(r"(?:^|(?<=[.!?…\"”\s]))[A-Z][\w'.-]*(?:\s+[A-Z][\w'.-]*){0,2}\s*:")
+_BEGINS = r"(?:^|\n|[.!?…][\"”')\]]*\s)[\s\"“']*"  # of a line or a sentence
+# A stranger's words begin with a capital: "Old Stranger: Who am I?", and not "One thing: my engine" or "Look: a star".
+_SPEAKER = re.compile(rf"{_BEGINS}(?P<name>[A-Z][\w'.-]*(?:\s+[A-Z][\w'.-]*){{0,2}})\s*:\s*[\"“]?[A-Z]")
 _LOOSE = re.compile(r"\s+([,.!?;:…]|'(?:s|d|m|ll|re|ve)\b|n't\b)")
+_HEADING = re.compile(r"^\s*(?:#+\s+|>\s*|[-*•]\s+)+")
+_ITEM = re.compile(r"^\s*\d{1,2}[.)]\s+")
+# Before a new sentence or alone. Emphasis ("*Never*, Basho") and what is said in brackets inside a speech stay.
+_STAGE = re.compile(
+    r"(?:^\s*\([^()]*\)|(?:^|(?<=[.!?…]))\s*(?:\[[^\[\]]*\]|\*(?:[a-z][^*]*|[^*]*[^*.!?…])\*))(?=\s+[\"“]?[A-Z]|\s*$)"
+)
+_EMPHASIS = re.compile(r"(?<![\w*_`])([*_`])(?=\S)([^*_`]*[^\s*_`])\1(?![\w*_`])")
+_WHOLLY_QUOTED = re.compile(r"^[\"“”]([^\"“”]*)[\"“”]$")
 _QUOTES = '"“”«»'
 _SPOKEN = re.compile(r"^[\"“](.+?[.!?…,])[\"”](?:\s|$)")
 
 
 def clean(text: str, scene: Scene, limit: int = MAX_SENTENCES) -> str:
-    """What of a model's text its persona may say: one to `limit` finished sentences, or "" when nothing usable remains.
+    """What of a small model's text its persona may say: one to `limit` finished sentences, or "" when nothing usable remains.
 
     No markdown, no stage directions, no quotation marks around it, no own name in front, nothing said for others,
     no sentence that was said before. Cleaning what is clean changes nothing.
@@ -47,13 +58,12 @@ def clean(text: str, scene: Scene, limit: int = MAX_SENTENCES) -> str:
 
 
 def _clean_once(text: str, scene: Scene, limit: int) -> str:
-    text = _unquote(_one_speaker(_plain(text), scene))
-    said = [set(runs(line.text, _ECHO_RUN)) for line in scene.lines]
+    text = _unquote(_joined(_one_speaker(_plain(text), scene)))
     kept: list[str] = []
     for sentence in sentences(text):
         if len(kept) == limit or _NOT_A_GUEST.search(sentence):
             break
-        if _is_echo(sentence, said, scene) or words(sentence) in [words(other) for other in kept]:
+        if _is_echo(sentence, scene) or words(sentence) in [words(other) for other in kept]:
             if kept:
                 break
             continue
@@ -62,22 +72,68 @@ def _clean_once(text: str, scene: Scene, limit: int) -> str:
     return joined[:1].upper() + joined[1:] if re.search(r"\w", joined) else ""
 
 
+def unframed(text: str, scene: Scene) -> str:
+    """What a model that is not small wrote, as its persona says it; "" only for a text that is empty.
+
+    Only the frame goes: markup, stage directions, quotation marks around the whole, the own name in front, lines that
+    begin with the name of somebody else, what is unfinished at the end, and what goes on for too long. The words are
+    the model's own.
+    """
+    whole = _joined(text)
+    while (stripped := _unframed_once(text, scene)) != text:
+        text = stripped
+    return text or whole
+
+
+def _unframed_once(text: str, scene: Scene) -> str:
+    rows = [_STAGE.sub("", _HEADING.sub("", row)) for row in _BOLD.sub(r"\2", text).splitlines()]
+    if len(rows) > 1:
+        rows = [_ITEM.sub("", row) for row in rows]
+    row = _WHOLLY_QUOTED.sub(r"\1", _joined(_EMPHASIS.sub(r"\2", "\n".join(_own_rows(rows, scene)))))
+    return " ".join(sentences(row)[:_LARGE_SENTENCES]) or row
+
+
+def _own_rows(rows: list[str], scene: Scene) -> list[str]:
+    """The rows up to one that another name introduces, and those from one that the own name does."""
+    own, others = scene.persona.name, [name for name in scene.names if name and name != scene.persona.name]
+    kept: list[str] = []
+    mine = True
+    for row in rows:
+        if said := _introduced(row, [own]):
+            mine, row = True, row[said.end() :]
+        elif _introduced(row, others):
+            mine = False
+        if mine:
+            kept.append(row)
+    return kept
+
+
+def _introduced(row: str, names: list[str]) -> re.Match[str] | None:
+    return re.match(rf"\s*(?:(?:{_any_of(names)})\s*:\s*)+", row, re.IGNORECASE) if names else None
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return "|".join(re.escape(name) for name in names)
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _plain(text: str) -> str:
     """One paragraph without markup: the first lines up to an empty one."""
     text = _BOLD.sub(r"\2", text.strip().replace("\u2018", "'").replace("\u2019", "'"))
     paragraph = re.split(r"\n\s*\n", text, maxsplit=1)[0]
     rows = [_MARKS.sub("", _ASIDE.sub(" ", row)) for row in paragraph.splitlines()]
-    return _LOOSE.sub(r"\1", " ".join(" ".join(rows).split()))
+    return "\n".join(_LOOSE.sub(r"\1", _joined(row)) for row in rows)
 
 
 def _one_speaker(text: str, scene: Scene) -> str:
-    """Without the speaker's own name in front, and up to where somebody else begins to speak."""
+    """Without the speaker's own name in front, and up to the sentence or line that another name introduces."""
     own = re.escape(scene.persona.name)
     text = re.sub(rf"^(?:{own}\s*(?::|says[:,]|said[:,])\s*)+", "", text, flags=re.IGNORECASE)
-    names = "|".join(re.escape(name) for name in scene.names if name)
-    cuts = [match.start() for match in (_SPEAKER.search(text),) if match]
-    if names:
-        cuts += [match.start() for match in (re.search(rf"\b(?:{names})\s*:", text, re.IGNORECASE),) if match]
+    known = re.compile(rf"{_BEGINS}(?P<name>{_any_of(name for name in scene.names if name)})\s*:", re.IGNORECASE)
+    cuts = [match.start("name") for match in (known.search(text), _SPEAKER.search(text)) if match]
     return text[: min(cuts)] if cuts else text
 
 
@@ -92,39 +148,11 @@ def _unquote(text: str) -> str:
     return text
 
 
-def _is_echo(sentence: str, said: list[set[tuple[str, ...]]], scene: Scene) -> bool:
-    shared = set(runs(sentence, _ECHO_RUN))
-    if any(shared & earlier for earlier in said) or (
-        scene.cue != "open" and shared & set(runs(scene.topic, _ECHO_RUN))
-    ):
+def _is_echo(sentence: str, scene: Scene) -> bool:
+    shared, mine = runs(sentence, _ECHO_RUN), tuple(words(sentence))
+    if scene.cue != "open" and shared & runs(scene.topic, _ECHO_RUN):
         return True
-    mine = words(sentence)
-    return any(mine == words(other) for line in scene.lines for other in sentences(line.text))
-
-
-class Cleaner:
-    """`clean` for a text that is still being written: shows a sentence once it is finished, and takes none back.
-
-    When `done`, nothing more will be shown and the stream can be left.
-    """
-
-    def __init__(self, scene: Scene, limit: int = MAX_SENTENCES) -> None:
-        self._scene = scene
-        self._limit = limit
-        self._raw = ""
-        self.shown = ""
-        self.done = False
-
-    def feed(self, text: str) -> str:
-        """Take more of the model's text; returns what can now be shown, mostly ""."""
-        self._raw += text
-        cleaned = clean(self._raw, self._scene, self._limit)
-        if self.done or not cleaned.startswith(self.shown):
-            return ""
-        more, self.shown = cleaned[len(self.shown) :], cleaned
-        # A later sentence may still close a quotation that an earlier one opened; two are enough to be sure.
-        self.done = len(sentences(cleaned)) >= self._limit
-        return more
+    return any(shared & runs(line.text, _ECHO_RUN) or mine in sentence_words(line.text) for line in scene.lines)
 
 
 def faults(text: str, scene: Scene) -> tuple[str, ...]:
@@ -145,7 +173,7 @@ def blemishes(text: str, scene: Scene) -> tuple[str, ...]:
         "too short": len(said) < 4,
         "too long": len(said) > 70,
         "goes round in circles": _loops(said),
-        "echoes what was said": any(set(runs(text, 5)) & set(runs(known, 5)) for known in _known(scene)),
+        "echoes what was said": any(runs(text, 5) & runs(known, 5) for known in _known(scene)),
         "forgets when it lives": bool(set(said) & _MODERN - set(words(f"{scene.topic} {scene.persona.about}"))),
         "is coarse": bool(set(said) & _COARSE),
         "speaks to itself": bool(re.search(rf"(?<!\bam )(?<!\bis )\b{name}\b", text, re.IGNORECASE)),

@@ -20,7 +20,7 @@ from convive.agents import (
 )
 from convive.bus import HOST, Chair, RunContext, SeatName, derive_run_id
 from convive.scenarios._scene import Cue, Line, Persona, Scene
-from convive.scenarios._speech import best, blemishes, clean, faults
+from convive.scenarios._speech import best, blemishes, faults, unframed
 from convive.scenarios._voice import (
     large_request,
     opening,
@@ -82,19 +82,21 @@ class TableGuest:
         )
 
     def _speech(self, scene: Scene, seed: int) -> Request:
-        return small_request(scene, seed) if self._small else large_request(scene)
+        return small_request(scene, seed) if self._small else large_request(scene, seed)
 
     def _refine(self, scene: Scene, seed: int) -> Refine:
-        """Keeps what can be said. A small model is asked again when it said nothing of use; the best try stands."""
+        """Keeps what can be said. A small model is asked again when it said nothing of use; the best try stands.
+
+        Any other model is taken at its word, and asked again only when there is none.
+        """
+        if not self._small:
+            return lambda text: unframed(text, scene) or Retry("nothing was said")
         request = self._speech(scene, seed)
         start = opening(request)
-        limit = small_limit(request) if self._small else 0
+        limit = small_limit(request)
         tries: list[str] = []
 
         def refine(text: str) -> str | Retry:
-            if not self._small:
-                plain = " ".join(text.split())
-                return clean(text, scene) or Retry("nothing that could be said aloud", fallback=plain)
             tries.append(f"{start}{text}")
             said = best(tries, scene, limit)
             # The last try need not shine, it must only do.
@@ -105,7 +107,7 @@ class TableGuest:
         return refine
 
     async def _think(self, turn: Turn, scene: Scene, seed: int) -> None:
-        request = small_thought_request(scene, seed) if self._small else thought_request(scene)
+        request = small_thought_request(scene, seed) if self._small else thought_request(scene, seed)
         if request is None or scene.cue is not None:
             return
         run = turn.run.child(derive_run_id(turn.run.run_id, "thought"))

@@ -279,9 +279,9 @@ def thought(scene: Scene, text: str = "") -> str:
     return f"{subject[0]}'s {subject[1]}: {told}"
 
 
-def thought_request(scene: Scene) -> Request:
+def thought_request(scene: Scene, seed: int | None = None) -> Request:
     """Asks a large model for one private sentence about what was just said."""
-    base = large_request(scene)
+    base = large_request(scene, seed)
     ask = "(Before you speak: what do you privately make of what was just said? One sentence, to yourself.)"
     *earlier, final = base.messages
     parts = (*final.parts[:-1], *user(ask).parts)

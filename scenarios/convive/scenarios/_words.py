@@ -1,7 +1,8 @@
 """Words and sentences, as far as judging and shaping one spoken line needs them. English only, and by rule of thumb."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import lru_cache
 
 _FUNCTION_WORDS_LIST = """
 a about after again all alone also always am an and any anyone anything are around as at away back
@@ -41,8 +42,12 @@ wonderful works worse worth writes wrong yellow yesterday young
 _NOT_NOUNS = frozenset(_NOT_NOUNS_LIST.split())
 _NP = re.compile(r"\b(my|your|the|a|an|our|his|her)\s+((?:[a-z][a-z'-]*\s+){0,2}[a-z][a-z'-]*)", re.IGNORECASE)
 _VERBISH = re.compile(r"(?:ed|ing|ly|est)$")
-_SENTENCE = re.compile(r"[^.!?…]*[.!?…]+[\"”']*(?=\s|$)\s*")
-_TITLES = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Mme|No)\.$")
+_END = re.compile(r"[.!?…]+[\"”’»')\]*_]*(?=\s|$)")
+_TITLE = re.compile(r"\b(?:Mrs?|Ms|Dr|St|Prof|Mme|Mlle|Capt|Col|Gen|Lt|Sgt|Rev|Hon|vs|cf|e\.g|i\.e)\.$")
+_INITIALS = re.compile(r"(?:\b[A-Z]\.)+[A-Z]\.$|(?<![\w'’.-])[A-HJ-Z]\.$")
+_SHORTENED = re.compile(r"\b(?:etc|[ap]\.m)\.$")  # may end a sentence; what follows tells
+_NUMBER = re.compile(r"\b[Nn]o\.$")
+_CACHED = 1024  # every line at a table is looked at in every turn, and for every candidate
 _WEIGHT = {"my": 3, "your": 1, "our": 2, "his": 1, "her": 1, "the": 2, "a": 2, "an": 2}
 
 
@@ -51,6 +56,7 @@ def words(text: str) -> list[str]:
     return re.findall(r"[\w'-]+", text.lower().replace("\u2019", "'"))
 
 
+@lru_cache(maxsize=_CACHED)
 def content_words(text: str) -> frozenset[str]:
     """The words that carry meaning, with a plural `s` removed so that `wheel` meets `wheels`."""
     return frozenset(_stem(word) for word in words(text) if word not in _FUNCTION_WORDS and len(word) > 2)
@@ -60,22 +66,42 @@ def _stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
-def sentences(text: str) -> list[str]:
-    """The finished sentences of a text in order; what follows the last full stop is left out."""
+@lru_cache(maxsize=_CACHED)
+def sentences(text: str) -> tuple[str, ...]:
+    """The finished sentences of a text in order; what follows the last full stop is left out, and nothing else.
+
+    Joined with spaces they are the beginning of the text, white space apart: a stop inside a word ("3.5"), after a
+    title or after an initial ends no sentence.
+    """
+    text = " ".join(text.split())
     found: list[str] = []
-    held = ""
-    for match in _SENTENCE.finditer(text):
-        held += match.group()
-        if not _TITLES.search(held.strip()):
-            found.append(held.strip())
-            held = ""
-    return [sentence for sentence in found if re.search(r"\w", sentence)]
+    begin = 0
+    for end in _END.finditer(text):
+        piece, rest = text[begin : end.end()], text[end.end() :].lstrip()
+        if re.search(r"\w", piece) and not (rest and _goes_on(piece, rest)):
+            found.append(piece.strip())
+            begin = end.end()
+    return tuple(found)
 
 
-def runs(text: str, length: int) -> Iterator[tuple[str, ...]]:
+def _goes_on(piece: str, rest: str) -> bool:
+    """Whether the stop at the end of a piece belongs to a shortened word, with the rest of the sentence to come."""
+    if _TITLE.search(piece) or _INITIALS.search(piece):
+        return True
+    return bool(rest[0].islower() and _SHORTENED.search(piece)) or bool(rest[0].isdigit() and _NUMBER.search(piece))
+
+
+@lru_cache(maxsize=_CACHED)
+def sentence_words(text: str) -> frozenset[tuple[str, ...]]:
+    """The finished sentences of a text, each as its words."""
+    return frozenset(tuple(words(sentence)) for sentence in sentences(text))
+
+
+@lru_cache(maxsize=_CACHED)
+def runs(text: str, length: int) -> frozenset[tuple[str, ...]]:
     """Every run of `length` words in a row."""
     row = words(text)
-    return (tuple(row[i : i + length]) for i in range(len(row) - length + 1))
+    return frozenset(tuple(row[i : i + length]) for i in range(len(row) - length + 1))
 
 
 def is_plural(noun: str) -> bool:
