@@ -242,20 +242,19 @@ def at(seconds: float) -> str:
     return formatdate(time.time() + seconds, usegmt=True)
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"retry-after": "3600"},
-        {"retry-after": "inf"},
-        {"retry-after": at(3600)},
-        {"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"},
-        {"retry-after-ms": "3600000"},
-        {"retry-after-ms": "3600000", "retry-after": "0.01"},
-        {"retry-after-ms": "soon", "retry-after": "3600"},
-        {"retry-after": "3600", "x-should-retry": "true"},
-    ],
-    ids=str,
-)
+TOO_LONG: dict[str, dict[str, str]] = {
+    "seconds": {"retry-after": "3600"},
+    "endless": {"retry-after": "inf"},
+    "a date": {"retry-after": at(3600)},
+    "a date beyond the calendar": {"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"},
+    "milliseconds": {"retry-after-ms": "3600000"},
+    "milliseconds go first": {"retry-after-ms": "3600000", "retry-after": "0.01"},
+    "seconds behind no number": {"retry-after-ms": "soon", "retry-after": "3600"},
+    "seconds and an order": {"retry-after": "3600", "x-should-retry": "true"},
+}
+
+
+@pytest.mark.parametrize("headers", TOO_LONG.values(), ids=TOO_LONG.keys())
 async def test_a_wait_beyond_a_minute_is_left_to_the_caller(headers: dict[str, str]) -> None:
     async with at_the_table([Refused(429, headers=headers)], max_retries=5) as (model, server):
         with pytest.raises(ModelOverloaded), anyio.fail_after(5):
@@ -263,17 +262,16 @@ async def test_a_wait_beyond_a_minute_is_left_to_the_caller(headers: dict[str, s
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"retry-after-ms": "1", "retry-after": "3600"},
-        {"retry-after-ms": "nan", "retry-after": "3600"},
-        {"retry-after": at(-3600)},
-        {"retry-after": "when the cows come home"},
-    ],
-    ids=str,
-)
-async def test_a_wait_that_is_short_or_no_wait_is_waited_for(headers: dict[str, str]) -> None:
+SHORT: dict[str, dict[str, str]] = {
+    "milliseconds go first": {"retry-after-ms": "1", "retry-after": "3600"},
+    "no number of milliseconds": {"retry-after-ms": "nan", "retry-after": "3600"},
+    "a date that has been": {"retry-after": at(-3600)},
+    "no date": {"retry-after": "when the cows come home"},
+}
+
+
+@pytest.mark.parametrize("headers", SHORT.values(), ids=SHORT.keys())
+async def test_a_wait_that_is_short_or_none_is_followed_by_another_try(headers: dict[str, str]) -> None:
     async with at_the_table([Refused(429, headers=headers), "At last."], max_retries=1) as (model, _):
         assert (await ask(model))[1].text == "At last."
 

@@ -89,7 +89,7 @@ def test_no_part_of_a_password_is_shown_whatever_is_in_it(before: str, credentia
 
 @pytest.mark.parametrize("credentials", ["bob:ses,ame", "bob:ses://ame", "bob:ses/ame"])
 async def test_a_url_that_its_password_breaks_is_refused_without_it(credentials: str) -> None:
-    with pytest.raises(BusUnavailable, match="^what was given is not the URL of a NATS server") as error:
+    with pytest.raises(BusUnavailable, match="what was given is not the URL of a NATS server") as error:
         async with open_bus(f"nats://{credentials}@127.0.0.1:1"):
             pass
     assert not [part for part in ("bob", "ses") if part in str(error.value)]
@@ -98,7 +98,7 @@ async def test_a_url_that_its_password_breaks_is_refused_without_it(credentials:
 
 @pytest.mark.parametrize("url", ["nats://bob:sesame", "bob:sesame", "nats://[bob:sesame", "nats://h:1,bob:sesame"])
 async def test_nothing_is_shown_of_a_url_that_does_not_parse(url: str) -> None:
-    with pytest.raises(BusUnavailable, match="^what was given is not the URL of a NATS server") as error:
+    with pytest.raises(BusUnavailable, match="what was given is not the URL of a NATS server") as error:
         async with open_bus(url):
             pass
     assert "sesame" not in str(error.value)
@@ -319,14 +319,15 @@ async def test_looking_for_one_conversation_asks_for_its_partition_only() -> Non
             asked.append(message.subject.removeprefix("$JS.API."))
 
         wanted = next(name for name in names if partition_of(conversation_id(name), 4) == 3)
+        await admin.subscribe("$JS.API.>", note)
+        await admin.client.flush()
         async with open_bus(own.url, partitions=4) as bus:
-            await admin.subscribe("$JS.API.>", note)
-            await admin.client.flush()
             found = await bus.existing(wanted)
-            await admin.client.flush()
-            while "STREAM.MSG.GET.CONVIVE_03" not in asked:  # noqa: ASYNC110 - nats-py sets no event
-                await anyio.sleep(0.005)
-            assert asked == ["STREAM.INFO.CONVIVE_03", "STREAM.MSG.GET.CONVIVE_03"]
+            with anyio.fail_after(10):
+                while asked[-1:] != ["STREAM.MSG.GET.CONVIVE_03"]:  # noqa: ASYNC110 - nats-py sets no event
+                    await anyio.sleep(0.005)
+            opening = ["INFO", "STREAM.NAMES", "STREAM.INFO.CONVIVE_00"]
+            assert asked == [*opening, "STREAM.INFO.CONVIVE_03", "STREAM.MSG.GET.CONVIVE_03"]
             assert (await found.floor()).is_open
             assert sorted(await bus.conversations()) == sorted(names)
 

@@ -3,13 +3,13 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convive.agents._model import Request
 from convive.scenarios._guests import GUESTS, HOST, TOPICS
 from convive.scenarios._scene import Cue, Line, Persona, Scene
-from convive.scenarios._speech import MAX_SENTENCES, Cleaner, best, clean, faults, score
+from convive.scenarios._speech import MAX_SENTENCES, best, clean, faults, score, unframed
 from convive.scenarios._voice import (
     large_request,
     opening,
@@ -88,32 +88,110 @@ def test_what_is_said_is_short_finished_and_said_by_one_person(wrote: str, limit
     scene = _scene()
     says = clean(wrote, scene, limit)
     assert len(sentences(says)) <= limit
-    assert not re.search(r"\b(?:Ada|Host|Diogenes|Basho|Madame Shih)\s*:", says, re.IGNORECASE)
+    assert not re.search(
+        r"(?:^|[.!?…][\"')]*\s)[\s\"']*(?:Ada|Host|Diogenes|Basho|Madame Shih)\s*:", says, re.IGNORECASE
+    )
     assert not says or re.search(r"[.!?…][\"”']*$", says)
     assert "\n" not in says
     assert clean(says, scene, limit) == says
 
 
-@given(_TEXTS, st.data())
-@settings(max_examples=200, deadline=None)
-def test_a_stream_shows_whole_sentences_and_takes_none_back(wrote: str, data: st.DataObject) -> None:
-    cleaner, shown = Cleaner(_scene()), ""
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(wrote)), max_size=5)))
-    for start, end in zip([0, *cuts], [*cuts, len(wrote)], strict=True):
-        shown += cleaner.feed(wrote[start:end])
-        assert shown == cleaner.shown
-    assert not shown or re.search(r"[.!?…][\"”']*$", shown)
-    assert len(sentences(shown)) <= MAX_SENTENCES
+@pytest.mark.parametrize(
+    ("wrote", "says"),
+    [
+        ("Let me ask you this, Basho: would you go? I would carry my engine.",) * 2,
+        ("One thing I know: my engine hums. Look: it counts.",) * 2,
+        ("I would carry 3.5 kilos of brass.",) * 2,
+        ("My engine hums\nMadame Shih: I want it.", ""),
+        ("My engine hums. “Basho: I want it.”", "My engine hums."),
+    ],
+)
+def test_only_who_begins_to_speak_ends_a_speech(wrote: str, says: str) -> None:
+    assert clean(wrote, _scene()) == says
 
 
-def test_a_stream_is_done_when_enough_was_said() -> None:
-    cleaner = Cleaner(_scene(), limit=2)
-    assert cleaner.feed("My engine hu") == ""
-    assert cleaner.feed("ms. It") == "My engine hums."
-    assert not cleaner.done
-    assert cleaner.feed(" counts. And") == " It counts."
-    assert cleaner.done
-    assert cleaner.feed(" more.") == ""
+_ECHO = "I own nothing, so I would carry the fire out and leave the house to its owner."
+
+
+@pytest.mark.parametrize(
+    ("wrote", "says"),
+    [
+        ("", ""),
+        (" \n", ""),
+        ("Hmm", "Hmm"),
+        ("...", "..."),
+        ("I'm sorry, Basho. I apologize to your frog, and to www.frog.example too.",) * 2,
+        (f"{_ECHO} So says Diogenes. {_ECHO}",) * 2,
+        ("Let me ask you this, Basho: would you leave the moon behind? I would carry my engine.",) * 2,
+        ("I ask. Basho: would you go? Remember: My engine hums.",) * 2,
+        ("Basho: would you leave the moon behind?",) * 2,
+        ("Ada: **My engine** hums, *softly*, and `counts`.", "My engine hums, softly, and counts."),
+        ("**Ada:** My engine hums.", "My engine hums."),
+        ("*leans in* My engine hums. *smiles* It *never* stops. *Sits down*", "My engine hums. It never stops."),
+        ("(She smiles.) My engine (so they say) hums.", "My engine (so they say) hums."),
+        ("*Never*, Basho. 2 * 3 * 4 is 24.", "Never, Basho. 2 * 3 * 4 is 24."),
+        ('"My engine hums. It counts."', "My engine hums. It counts."),
+        ('"Never sell," my father said. I say "buy".',) * 2,
+        ("My engine hums.\nMadame Shih: I want it.\nNow!\nAda: No.", "My engine hums. No."),
+        ("Diogenes: My dog barks.\nAda: My engine hums.", "My engine hums."),
+        ("Old pond,\na frog jumps in:\n\nmy whole poem.", "Old pond, a frog jumps in: my whole poem."),
+        ("- My engine hums.\n- It counts.", "My engine hums. It counts."),
+        ("1. My engine hums.\n2. It counts.", "My engine hums. It counts."),
+        ("My engine hums. And then it", "My engine hums."),
+        ("One. Two. Three. Four. Five. Six. Seven.", "One. Two. Three. Four. Five. Six."),
+    ],
+)
+def test_what_a_large_model_wrote_loses_its_frame_and_no_words(wrote: str, says: str) -> None:
+    assert unframed(wrote, _scene()) == says
+
+
+@given(_TEXTS)
+@example("* * ")
+@settings(max_examples=300, deadline=None)
+def test_what_a_large_model_wrote_is_never_lost_and_unframing_it_again_changes_nothing(wrote: str) -> None:
+    says = unframed(wrote, _scene())
+    assert bool(says) == bool(wrote.strip())
+    assert unframed(says, _scene()) == says
+    assert "\n" not in says
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        ("I would carry 3.5 kilos of brass.",),
+        ("At 7.30 we eat.", "Read it at example.com today."),
+        ("The U.S. navy is late.", "So is J. S. Bach, e.g. tonight."),
+        ("Well (so they say.)", "I go."),
+        ("Is Dr. Vane in?", "No.", "It was I."),
+        ("No. 7 is late, vs. No. 8 at 5 p.m. sharp.", "Come at 5 p.m.", "Bring bread, cups, etc.", "Eat!"),
+        ("... I wait.", "“Do you?”", "I do ..."),
+        ("Stop!now, or go.",),
+    ],
+)
+def test_sentences_end_where_a_reader_ends_them(whole: tuple[str, ...]) -> None:
+    assert sentences(" ".join(whole)) == whole
+    assert sentences(" ".join(whole) + " And then") == whole
+
+
+def test_a_title_at_the_very_end_ends_a_sentence() -> None:
+    assert sentences("I met the Dr.") == ("I met the Dr.",)
+    assert sentences("I met the Dr. Va") == ()
+
+
+_PROSE = st.lists(
+    st.sampled_from(["3.5", "U.S.", "Dr.", "No.", "I.", "moon", "Moon.", "(so)", "x.)", "!?", "...", "“a.”", "p.m."])
+    | st.text(max_size=6),
+    max_size=20,
+).map(" ".join)
+
+
+@given(_PROSE)
+@settings(max_examples=500, deadline=None)
+def test_sentences_are_the_beginning_of_the_text_and_the_rest_is_unfinished(text: str) -> None:
+    whole, joined = " ".join(text.split()), " ".join(sentences(text))
+    assert whole.startswith(joined)
+    rest = whole[len(joined) :].strip()
+    assert not (re.search(r"\w", rest) and rest[-1] in ".!?…")
 
 
 @pytest.mark.parametrize(
@@ -242,6 +320,10 @@ def test_a_large_request_only_grows_so_that_a_prompt_cache_holds() -> None:
     assert [message.role for message in second.messages] == ["user", "assistant", "user"]
     assert "privately want" in second.system
     assert "find money" in second.system
+
+
+def test_a_seed_is_for_every_model() -> None:
+    assert large_request(_scene(), 3).sampling.seed == thought_request(_scene(), 3).sampling.seed == 3
 
 
 def test_a_large_model_is_asked_for_a_thought_about_the_same_conversation() -> None:

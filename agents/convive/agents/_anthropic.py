@@ -1,8 +1,10 @@
 """`anthropic/...`: a model behind any endpoint of the Anthropic Messages API, through the official SDK."""
 
 import importlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from anthropic.types import MessageParam
 
 _CONNECT_TIMEOUT_S = 10.0
-# The SDK sleeps as long as `retry-after` says, without a bound. Beyond this the caller should decide.
+# The SDK sleeps as long as the provider says, for weeks if need be. Beyond this the caller should decide.
 _LONGEST_RETRY_AFTER_S = 60.0
 # How long the end of the body may follow the end of the answer. A body read to its end frees the connection
 # for the next trip.
@@ -276,10 +278,24 @@ async def _give_up_on_long_waits(
     request: "anthropic.APIRequest", call_next: "AsyncCallNext"
 ) -> "anthropic.AsyncAPIResponse[Any]":
     response = await call_next(request)
-    try:
-        wait_s = float(response.headers.get("retry-after", "0"))
-    except ValueError:
-        return response  # a date; the SDK reads it
-    if wait_s > _LONGEST_RETRY_AFTER_S:
+    if _named_wait_s(response.headers, time.time()) > _LONGEST_RETRY_AFTER_S:
         response.http_response.headers["x-should-retry"] = "false"
     return response
+
+
+def _named_wait_s(headers: Mapping[str, str], now: float) -> float:
+    """How long the SDK would sleep because of these headers, found as it finds it; 0 when they name no wait.
+
+    `retry-after-ms` goes before `retry-after`, which is a number of seconds or a date.
+    """
+    named = headers.get("retry-after", "")
+    for text, unit_s in ((headers.get("retry-after-ms", ""), 0.001), (named, 1.0)):
+        with suppress(ValueError):
+            return float(text) * unit_s
+    date = parsedate_tz(named)
+    if date is None:
+        return 0.0
+    try:
+        return mktime_tz(date) - now
+    except (ValueError, OverflowError):
+        return float("inf")  # no calendar goes that far, and the SDK would fail over it

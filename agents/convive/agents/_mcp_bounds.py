@@ -113,6 +113,7 @@ def root_of(error: Exception) -> Exception:
 
 
 def public_url(url: str) -> str:
-    """A URL without what may be secret in it: user, password, query."""
+    """A URL without what may be secret in it: user, password, query. Raises ValueError when it does not parse."""
     parts = urlsplit(url)
+    _ = parts.port  # raises for what is none: the rest of it may be a password that was cut by a slash
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

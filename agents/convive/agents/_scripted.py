@@ -20,7 +20,7 @@ class UnexpectedRequest(AssertionError):
 
 
 class ScriptedModel:
-    """Answers from a script, word by word, without I/O; `requests` holds what it was asked.
+    """Answers from a script, word by word, without I/O; `requests` holds what it was asked, or the last `keep` of it.
 
     `script` is a list of answers, one to a request (a text, an Answer, a function of the request, or an
     exception that is raised on entering the stream), or one function that answers any number of requests.
@@ -32,9 +32,12 @@ class ScriptedModel:
         script: Sequence[Scripted] | Callable[[Request], Line],
         *,
         name: str = "scripted/test",
+        keep: int | None = None,
         pause: Callable[[], Awaitable[object]] = anyio.lowlevel.checkpoint_if_cancelled,
     ) -> None:
         self.requests: list[Request] = []
+        self._asked = 0
+        self._keep = keep
         self._script = script
         self._name = name
         self._pause = pause
@@ -46,14 +49,17 @@ class ScriptedModel:
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncGenerator[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
         """Answer, as `Model.stream` says. Raises UnexpectedRequest when a list of answers is used up."""
+        self._asked += 1
+        number = self._asked
         self.requests.append(request)
+        if self._keep is not None:
+            del self.requests[: max(0, len(self.requests) - self._keep)]
         await anyio.lowlevel.checkpoint()
-        answer = self._next_answer(request)
+        answer = self._answer(number, request)
         async with aclosing(self._items(answer)) as items:
             yield items
 
-    def _next_answer(self, request: Request) -> Answer:
-        number = len(self.requests)
+    def _answer(self, number: int, request: Request) -> Answer:
         if callable(self._script):
             line = self._script(request)
         elif number > len(self._script):
@@ -84,10 +90,10 @@ class ScriptedModel:
 
 
 def scripted_model(script: str) -> ScriptedModel:
-    """The shipped script of that name: "party". Raises UnknownModel for any other."""
+    """The shipped script of that name: "party", which keeps no requests. Raises UnknownModel for any other."""
     if script != "party":
         raise UnknownModel(f'there is no script {script!r}. Nothing was asked. Use "scripted/party".')
-    return ScriptedModel(party_line, name="scripted/party")
+    return ScriptedModel(party_line, name="scripted/party", keep=0)
 
 
 def party_line(request: Request) -> str:

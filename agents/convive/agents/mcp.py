@@ -105,7 +105,14 @@ async def mcp_tools(
     if sum(each is not None for each in (command, url, session)) != 1 or (command is not None and not command):
         raise TypeError("mcp_tools takes exactly one of command=[...], url=... and session=...")
     where = "the MCP session" if command is None else f"MCP server {command[0]}"
-    where = where if url is None else f"MCP server {public_url(url)}"
+    if url is not None:
+        try:
+            where = f"MCP server {public_url(url)}"
+        except ValueError:  # whose text may quote a password
+            raise McpUnavailable(
+                "the URL of the MCP server cannot be read as one, and is not shown: it may hold a password. "
+                "Nothing was tried; correct it, as in http://127.0.0.1:8000/mcp."
+            ) from None
     failure: Exception | None = None
     # The deadline is for connecting: once that is done it is lifted, and the scope only frames the block.
     scope = anyio.CancelScope(deadline=anyio.current_time() + limits.connect_s)

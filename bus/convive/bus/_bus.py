@@ -25,6 +25,7 @@ class Bus:
     def __init__(
         self,
         partition: Callable[[int], Awaitable[Log]],
+        found: Callable[[int], Awaitable[Log | None]],
         existing: Callable[[], Awaitable[Mapping[int, Log]]],
         queue: Callable[[str, float], Awaitable[WorkQueue]],
         *,
@@ -34,6 +35,7 @@ class Bus:
         sync: Sync = "unknown",
     ) -> None:
         self._partition = partition
+        self._found = found
         self._existing = existing
         self._queue = queue
         self._prefix = prefix
@@ -55,7 +57,7 @@ class Bus:
         """A conversation that was opened. Raises BadName or UnknownConversation; creates nothing."""
         conversation = conversation_id(name)
         number = partition_of(conversation, self._partitions)
-        log = (await self._existing()).get(number)
+        log = await self._found(number)
         subjects = Subjects.of(self._prefix, number, conversation)
         if log is None or await log.last(subjects.floor) is None:
             raise UnknownConversation(conversation)
@@ -94,6 +96,10 @@ async def memory_bus(*, partitions: int = 16) -> AsyncGenerator[Bus]:
         await anyio.lowlevel.checkpoint()
         return logs.setdefault(number, MemoryLog())
 
+    async def found(number: int) -> Log | None:
+        await anyio.lowlevel.checkpoint()
+        return logs.get(number)
+
     async def existing() -> Mapping[int, Log]:
         await anyio.lowlevel.checkpoint()
         return logs
@@ -104,4 +110,4 @@ async def memory_bus(*, partitions: int = 16) -> AsyncGenerator[Bus]:
         await anyio.lowlevel.checkpoint()
         return queues.setdefault(name, MemoryWorkQueue(name, lease_s))
 
-    yield Bus(partition, existing, queue, prefix="cv", partitions=partitions, where="memory", sync="lazy")
+    yield Bus(partition, found, existing, queue, prefix="cv", partitions=partitions, where="memory", sync="lazy")

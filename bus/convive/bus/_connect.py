@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import anyio
 import anyio.abc
@@ -26,6 +27,7 @@ API_PATIENCE_S = 10.0
 API_ATTEMPT_S = 2.0
 LEAVING_S = 1
 RETRY_S = 0.1
+_SCHEME = r"(?:nats|tls|wss?)://"
 _NO_LEADER = 10008
 RECONNECT_WAIT_S: Any = 0.05  # nats-py says int, and sleeps for what it gets
 
@@ -190,8 +192,8 @@ async def connect(url: str, patience_s: float = API_PATIENCE_S) -> AsyncGenerato
     servers = [one.strip() for one in url.split(",")]
     if not all(_is_server(one) for one in servers):
         raise BusUnavailable(
-            f"{shown} is not the URL of a NATS server, such as nats://127.0.0.1:4222. Nothing was tried; correct it, "
-            "or leave out the URL (and CONVIVE_NATS_URL) to use the embedded server."
+            f"{shown or 'what was given'} is not the URL of a NATS server, such as nats://127.0.0.1:4222. Nothing was "
+            "tried; correct it, or leave out the URL (and CONVIVE_NATS_URL) to use the embedded server."
         )
     held: list[Connection] = []
 
@@ -262,17 +264,38 @@ def _reason(error: Exception) -> str:
 
 
 def _without_secrets(url: str) -> str:
-    """The URL as it may be shown: credentials stay out of messages and logs."""
-    shown: list[str] = []
-    for one in url.split(","):
-        scheme, there, rest = one.strip().rpartition("://")
-        shown.append(scheme + there + rest.rpartition("@")[2].partition("/")[0])
-    return ",".join(shown)
+    """The URL as it may be shown: credentials stay out of messages and logs. Nothing of one that does not parse.
+
+    A password may hold what separates the parts of a URL. So only what follows an `@` is known to be no part of one,
+    and where an `@` is still to come, a comma ends a server only in front of a scheme.
+    """
+    if not all(_parsed(one.strip()) for one in url.split(",")):
+        return ""
+    hidden, at, last = url.rpartition("@")
+    *whole, begun = re.split(rf",(?=\s*{_SCHEME})", hidden)
+    shown = [f"{_scheme(one)}{_places(one.rpartition('@')[2])}" if "@" in one else "..." for one in whole]
+    return ",".join([*shown, (_scheme(begun) if at else "") + _places(last)])
+
+
+def _scheme(server: str) -> str:
+    found = re.match(_SCHEME, server.strip())
+    return found[0] if found else ""
+
+
+def _places(servers: str) -> str:
+    """Schemes, hosts and ports of servers without credentials."""
+    return ",".join(re.sub(r"^((?:[a-z]+://)?[^/?#]*).*", r"\1", one.strip(), flags=re.S) for one in servers.split(","))
 
 
 def _is_server(url: str) -> bool:
+    parts = _parsed(url)
+    return parts is not None and parts.scheme in ("nats", "tls", "ws", "wss")
+
+
+def _parsed(url: str) -> SplitResult | None:
+    """The parts of a URL that names a host; None when it does not."""
     try:
         parts = urlsplit(url if "://" in url else f"nats://{url}")
-        return bool(parts.hostname) and parts.port != 0 and parts.scheme in ("nats", "tls", "ws", "wss")
+        return parts if parts.hostname and parts.port != 0 else None
     except ValueError:
-        return False
+        return None

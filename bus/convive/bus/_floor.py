@@ -76,6 +76,8 @@ class Floor:
     closed: Ended | None = None
     damage: tuple[BadRecord, ...] = ()
     """Records on the bus that are not ours or break the protocol; at most the first ten."""
+    damaged: int = 0
+    """How many of those there are in all."""
 
     def __hash__(self) -> int:
         return hash((self.seq, self.links))
@@ -88,7 +90,7 @@ class Floor:
 # The supervisor and the seats of one process fold the same records from the same states.
 @lru_cache(maxsize=64)
 def fold_floor(floor: Floor, record: Record) -> Floor:
-    """The floor after one more record of the bus. Pure, total: what it cannot use ends up in `damage`."""
+    """The floor after one more record of the bus. Pure, total: what it cannot use is counted in `damaged`."""
     address = address_of(record.subject)
     if address.kind not in ("floor", "aside"):
         return floor
@@ -100,7 +102,7 @@ def fold_floor(floor: Floor, record: Record) -> Floor:
         return _link(floor, author, event, record)
     except BadRecord as bad:
         moved = replace(floor, seq=record.seq, at_s=record.time_s) if address.kind == "floor" else floor
-        return replace(moved, damage=(*moved.damage, bad)[:10])
+        return replace(moved, damage=(*moved.damage, bad)[:10], damaged=moved.damaged + 1)
 
 
 def _aside(floor: Floor, author: SeatName, event: object, record: Record) -> Floor:

@@ -191,15 +191,14 @@ async def open_log(connection: Connection, publisher: Publisher, plan: StreamPla
 
     Raises WrongStream when a stream of that name has settings that would break a promise of the bus.
     """
-    try:
-        found = await connection.api(f"STREAM.INFO.{plan.name}")
-    except ApiError as error:
-        if error.code != _STREAM_NOT_FOUND:
-            raise
-        found = await _create(connection, plan)
-    _check(plan, found["config"])
-    replicated = int(found["config"].get("num_replicas", 1)) > 1
-    return JetStreamLog(connection, publisher, plan.name, replicated=replicated)
+    found = await _info(connection, plan) or await _create(connection, plan)
+    return _opened(connection, publisher, plan, found["config"])
+
+
+async def find_log(connection: Connection, publisher: Publisher, plan: StreamPlan) -> JetStreamLog | None:
+    """The log of a stream that exists, or None. Raises WrongStream, as `open_log` does; creates nothing."""
+    found = await _info(connection, plan)
+    return None if found is None else _opened(connection, publisher, plan, found["config"])
 
 
 async def stream_names(connection: Connection, pattern: str) -> list[str]:
@@ -211,6 +210,21 @@ async def stream_names(connection: Connection, pattern: str) -> list[str]:
         names += page
         if not page or len(names) >= int(answer.get("total", 0)):
             return sorted(names)
+
+
+async def _info(connection: Connection, plan: StreamPlan) -> dict[str, Any] | None:
+    try:
+        return await connection.api(f"STREAM.INFO.{plan.name}")
+    except ApiError as error:
+        if error.code == _STREAM_NOT_FOUND:
+            return None
+        raise
+
+
+def _opened(connection: Connection, publisher: Publisher, plan: StreamPlan, config: dict[str, Any]) -> JetStreamLog:
+    _check(plan, config)
+    replicated = int(config.get("num_replicas", 1)) > 1
+    return JetStreamLog(connection, publisher, plan.name, replicated=replicated)
 
 
 async def _create(connection: Connection, plan: StreamPlan) -> dict[str, Any]:

@@ -58,12 +58,3 @@ class MemoryFold:
         places = None if event.run_id is None else self._decided[event.run_id]
         if places is None or record.seq in places:
             self.held.append(memory)
-
-    @property
-    def undecided(self) -> list[Memory]:
-        """What was written down in a turn that is neither committed nor revoked yet."""
-        return [memory for memories in self._waiting.values() for memory in memories]
-
-    def of_run(self, run: RunId) -> list[Memory]:
-        """What was written down in the turn of `run` that is still open."""
-        return self._waiting.get(run, [])

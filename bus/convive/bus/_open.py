@@ -10,7 +10,7 @@ import anyio
 from convive.bus._bus import Bus, Sync
 from convive.bus._connect import API_PATIENCE_S, RETRY_S, Connection, connect
 from convive.bus._errors import BadName, BusUnavailable
-from convive.bus._jetstream import StreamPlan, open_log, stream_names
+from convive.bus._jetstream import StreamPlan, find_log, open_log, stream_names
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._jetstream_queue import open_queue
 from convive.bus._log import Log
@@ -65,6 +65,7 @@ async def open_bus(
         where = connection.url
         yield Bus(
             store.partition,
+            store.found,
             store.existing,
             store.queue,
             prefix=prefix,
@@ -115,19 +116,22 @@ class _Store:
                     f"the stream {name} on {self._connection.url} takes the subjects {self._prefix}.>, which the bus "
                     "needs. Nothing was changed. Use another prefix or server."
                 )
-            await self.partition(int(number))
+            await self.found(int(number))
 
     async def partition(self, number: int) -> Log:
+        """The log of a partition, created when it does not exist."""
         async with self._opening:  # one log a stream, so that its readers share their consumers
             log = self._logs.get(number)
             if log is None:
-                plan = StreamPlan(
-                    f"{self._head}_{number:02d}",
-                    f"{self._prefix}.{number:02d}.>",
-                    self._replicas,
-                    {"convive.partitions": str(self._partitions)},
-                )
-                log = self._logs[number] = await open_log(self._connection, self._publisher, plan)
+                log = self._logs[number] = await open_log(self._connection, self._publisher, self._plan(number))
+            return log
+
+    async def found(self, number: int) -> Log | None:
+        """The log of a partition that exists; creates nothing."""
+        async with self._opening:
+            log = self._logs.get(number) or await find_log(self._connection, self._publisher, self._plan(number))
+            if log is not None:
+                self._logs[number] = log
             return log
 
     async def queue(self, name: str, lease_s: float) -> WorkQueue:
@@ -140,11 +144,20 @@ class _Store:
             return found
 
     async def existing(self) -> Mapping[int, Log]:
+        """The logs of all partitions that exist; creates nothing."""
         for name in await stream_names(self._connection, f"{self._prefix}.>"):
             number = name.rpartition("_")[2]
             if number.isdigit():
-                await self.partition(int(number))
+                await self.found(int(number))
         return self._logs
+
+    def _plan(self, number: int) -> StreamPlan:
+        return StreamPlan(
+            f"{self._head}_{number:02d}",
+            f"{self._prefix}.{number:02d}.>",
+            self._replicas,
+            {"convive.partitions": str(self._partitions)},
+        )
 
     @property
     def _head(self) -> str:

@@ -47,7 +47,7 @@ _SPOKEN = re.compile(r"^[\"“](.+?[.!?…,])[\"”](?:\s|$)")
 
 
 def clean(text: str, scene: Scene, limit: int = MAX_SENTENCES) -> str:
-    """What of a small model's text its persona may say: one to `limit` finished sentences, or "" when nothing usable remains.
+    """What of a small model's text its persona may say: one to `limit` finished sentences; "" when nothing is usable.
 
     No markdown, no stage directions, no quotation marks around it, no own name in front, nothing said for others,
     no sentence that was said before. Cleaning what is clean changes nothing.
@@ -80,9 +80,13 @@ def unframed(text: str, scene: Scene) -> str:
     the model's own.
     """
     whole = _joined(text)
-    while (stripped := _unframed_once(text, scene)) != text:
-        text = stripped
-    return text or whole
+    return _stripped(text, scene) or _stripped(whole, scene) or whole
+
+
+def _stripped(text: str, scene: Scene) -> str:
+    while (once := _unframed_once(text, scene)) != text:
+        text = once
+    return text
 
 
 def _unframed_once(text: str, scene: Scene) -> str:

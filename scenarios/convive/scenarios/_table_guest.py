@@ -90,7 +90,7 @@ class TableGuest:
         Any other model is taken at its word, and asked again only when there is none.
         """
         if not self._small:
-            return lambda text: unframed(text, scene) or Retry("nothing was said")
+            return lambda text: unframed(text, scene) or Retry("nothing was said", fallback="")
         request = self._speech(scene, seed)
         start = opening(request)
         limit = small_limit(request)

@@ -42,9 +42,9 @@ wonderful works worse worth writes wrong yellow yesterday young
 _NOT_NOUNS = frozenset(_NOT_NOUNS_LIST.split())
 _NP = re.compile(r"\b(my|your|the|a|an|our|his|her)\s+((?:[a-z][a-z'-]*\s+){0,2}[a-z][a-z'-]*)", re.IGNORECASE)
 _VERBISH = re.compile(r"(?:ed|ing|ly|est)$")
-_END = re.compile(r"[.!?…]+[\"”’»')\]*_]*(?=\s|$)")
+_END = re.compile(r"[.!?…]+[\"”\u2019»')\]*_]*(?=\s|$)")
 _TITLE = re.compile(r"\b(?:Mrs?|Ms|Dr|St|Prof|Mme|Mlle|Capt|Col|Gen|Lt|Sgt|Rev|Hon|vs|cf|e\.g|i\.e)\.$")
-_INITIALS = re.compile(r"(?:\b[A-Z]\.)+[A-Z]\.$|(?<![\w'’.-])[A-HJ-Z]\.$")
+_INITIALS = re.compile(r"(?:\b[A-Z]\.)+[A-Z]\.$|(?<![\w'\u2019.-])[A-HJ-Z]\.$")
 _SHORTENED = re.compile(r"\b(?:etc|[ap]\.m)\.$")  # may end a sentence; what follows tells
 _NUMBER = re.compile(r"\b[Nn]o\.$")
 _CACHED = 1024  # every line at a table is looked at in every turn, and for every candidate
