@@ -63,17 +63,19 @@ class Transcript:
         """The lines that one more record of the bus adds: none, or one."""
         before = self.floor
         self.floor = fold_floor(before, record)
-        if len(self.floor.damage) > len(before.damage):
-            yield TranscriptLine("stage", "", "", f"unreadable record at {record.seq}: {self.floor.damage[-1].why}")
+        if self.floor.damaged > before.damaged:
+            known = len(self.floor.damage) > len(before.damage)
+            why = self.floor.damage[-1].why if known else "not an event of ours, or against the floor protocol"
+            yield TranscriptLine("stage", "", "", f"unreadable record at {record.seq}: {why}")
             return
         try:
             event = event_of(record)
         except BadRecord:
-            return  # damage beyond the first ten
+            return  # on a subject that is not of the bus
         address = address_of(record.subject)
         added = self.floor.links > before.links
         if not added and not (address.kind == "aside" and isinstance(event, AsideEvent)):
-            return  # the same, or a subject that is not of the bus
+            return  # the same
         if isinstance(event, Opened):
             self.names = {chair.seat: chair.shown for chair in event.chairs}
         yield from self._line(event, address.name)
