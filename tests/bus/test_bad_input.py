@@ -80,11 +80,11 @@ CREDENTIALS = [
 
 
 @pytest.mark.parametrize("credentials", CREDENTIALS)
-@pytest.mark.parametrize("before", ["", "nats://", "tls://h:1,nats://", "nats://a:QQ@h:1, nats://", "soup://"])
-@pytest.mark.parametrize("after", ["", ",h:2", "/88?XX"])
-def test_no_part_of_a_password_is_shown_whatever_is_in_it(before: str, credentials: str, after: str) -> None:
-    shown = _without_secrets(f"{before}{credentials}@127.0.0.1:1{after}")
-    assert not [part for part in ("ZED", "QQ", "XX", "77", "88") if part in shown]
+def test_no_part_of_a_password_is_shown_whatever_is_in_it(credentials: str) -> None:
+    for before in ("", "nats://", "tls://h:1,nats://", "nats://a:QQ@h:1, nats://", "soup://"):
+        for after in ("", ",h:2", "/88?XX"):
+            shown = _without_secrets(f"{before}{credentials}@127.0.0.1:1{after}")
+            assert not [part for part in ("ZED", "QQ", "XX", "77", "88") if part in shown]
 
 
 @pytest.mark.parametrize("credentials", ["bob:ses,ame", "bob:ses://ame", "bob:ses/ame"])
@@ -316,7 +316,8 @@ async def test_looking_for_one_conversation_asks_for_its_partition_only() -> Non
         asked: list[str] = []
 
         async def note(message: Msg) -> None:
-            asked.append(message.subject.removeprefix("$JS.API."))
+            if ".STREAM." in message.subject:
+                asked.append(message.subject.removeprefix("$JS.API.STREAM."))
 
         wanted = next(name for name in names if partition_of(conversation_id(name), 4) == 3)
         await admin.subscribe("$JS.API.>", note)
@@ -324,10 +325,10 @@ async def test_looking_for_one_conversation_asks_for_its_partition_only() -> Non
         async with open_bus(own.url, partitions=4) as bus:
             found = await bus.existing(wanted)
             with anyio.fail_after(10):
-                while asked[-1:] != ["STREAM.MSG.GET.CONVIVE_03"]:  # noqa: ASYNC110 - nats-py sets no event
+                while asked[-1:] != ["MSG.GET.CONVIVE_03"]:  # noqa: ASYNC110 - nats-py sets no event
                     await anyio.sleep(0.005)
-            opening = ["INFO", "STREAM.NAMES", "STREAM.INFO.CONVIVE_00"]
-            assert asked == [*opening, "STREAM.INFO.CONVIVE_03", "STREAM.MSG.GET.CONVIVE_03"]
+            opening = ["NAMES", "INFO.CONVIVE_00"]
+            assert asked == [*opening, "INFO.CONVIVE_03", "MSG.GET.CONVIVE_03"]
             assert (await found.floor()).is_open
             assert sorted(await bus.conversations()) == sorted(names)
 
