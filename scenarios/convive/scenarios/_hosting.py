@@ -239,6 +239,14 @@ def load_participant(reference: str) -> Participant:
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
         raise BadAgent(f"{reference!r}: expected module:attribute, for example my_agents:ada")
+    return as_participant(looked_up(reference, module_name, attribute), reference)
+
+
+def looked_up(reference: str, module_name: str, attribute: str) -> object:
+    """What a module of the user's has by that name; without a name, the module. Raises BadAgent.
+
+    The current directory is on the path, now and for what the module imports later.
+    """
     on_path(Path.cwd())
     try:
         module = importlib.import_module(module_name)
@@ -246,10 +254,12 @@ def load_participant(reference: str) -> Participant:
         raise BadAgent(f"{reference}: no module {error.name!r} is here or among the installed packages.") from error
     except Exception as error:
         raise BadAgent(f"{reference}: importing it failed with {type(error).__name__}: {error}.") from error
+    if not attribute:
+        return module
     if not hasattr(module, attribute):
         raise BadAgent(f"{reference}: the module {module_name} has no {attribute!r}.")
-    found = getattr(module, attribute)
-    return as_participant(found, reference)
+    found: object = getattr(module, attribute)
+    return found
 
 
 def as_participant(found: object, reference: str) -> Participant:

@@ -1,10 +1,7 @@
 """What `convive worker` does: finds agents in a module and carries out the runs that are queued for them."""
 
-import importlib
-import sys
 from collections.abc import Iterable
-from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from convive.agents import Agent, work
 from convive.bus import queue_name
@@ -22,7 +19,7 @@ async def keep_working(reference: str, queue: str, concurrency: int, where: Wher
         await work(bus, agents, queue=queue, concurrency=concurrency)
 
 
-def load_agents(reference: str) -> dict[str, Agent]:
+def load_agents(reference: str) -> dict[str, Agent[Any]]:
     """The agents of a module, or of `module:attribute` (an agent, a list or a mapping of agents), by their names.
 
     Imports the module, with the current directory on the path. Raises BadAgent.
@@ -30,21 +27,10 @@ def load_agents(reference: str) -> dict[str, Agent]:
     module_name, colon, attribute = reference.partition(":")
     if not module_name or (colon and not attribute):
         raise BadAgent(f"{reference!r}: expected a module, or module:attribute, for example my_agents:support")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-        found: object = getattr(module, attribute) if attribute else list(vars(module).values())
-    except ModuleNotFoundError as error:
-        raise BadAgent(f"{reference}: no module {error.name!r} is here or among the installed packages.") from None
-    except AttributeError:
-        if attribute and module_name in sys.modules:
-            raise BadAgent(f"{reference}: the module {module_name} has no {attribute!r}.") from None
-        raise
-    finally:
-        sys.path.pop(0)
-    agents: dict[str, Agent] = {}
-    for one in _each(found):
-        if isinstance(one, Agent) and agents.setdefault(one.name, one) is not one:
+    found = looked_up(reference, module_name, attribute)
+    agents: dict[str, Agent[Any]] = {}
+    for one in _each(found if attribute else list(vars(found).values())):
+        if isinstance(one, Agent) and agents.setdefault(one.name, cast("Agent[Any]", one)) is not one:
             raise BadAgent(f"{reference}: two agents are called {one.name!r}; an order could mean either.")
     if not agents:
         raise BadAgent(f"{reference}: no agent is there, such as `support = Agent('support', ...)`.")
