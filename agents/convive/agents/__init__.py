@@ -14,6 +14,7 @@ from convive.agents._errors import (
     UnknownModel,
 )
 from convive.agents._events import AnyRunEvent, EventName
+from convive.agents._handoff import handoff
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result
 from convive.agents._journal import ChildRun, Place
 from convive.agents._limits import Limits
@@ -146,6 +147,7 @@ __all__ = [
     "decide",
     "default_models",
     "first_seen",
+    "handoff",
     "has_tool_call",
     "host_seats",
     "local_available",
