@@ -555,3 +555,31 @@ async def test_several_runs_are_resumed_at_once_and_each_outcome_names_its_reque
         await resume_many(where, [wanted[0], wanted[0]])
     with pytest.raises(AlreadyResumed):
         await resume_many(where, [wanted[0]], on_error="raise")
+
+
+async def test_answers_for_an_agent_below_are_checked_against_its_own_tools() -> None:
+    """G31, conformance tests 2 and 27"""
+    where, shop = place(), Shop()
+    writer, _ = shop.agent(use(("refund", {"amount": 5})), "Done.")
+
+    def chief(below: Agent) -> Agent:
+        def answer(request: Request) -> Answer | str:
+            return "end" if told(request) else use(("ask", {"prompt": "x"}))
+
+        return Agent("chief", model=ScriptedModel(answer), tools=[below.as_tool("ask", "Ask.")])
+
+    result = await chief(writer).prompt("x", place=where)
+    (waiting,) = result.interrupts
+    with pytest.raises(BadAnswers, match="amount: Input should be a valid number"):
+        await resume(where, result.run_id, {waiting.id: Edit({"amount": "much"})}, agent=chief(writer))
+
+    @tool(name="refund", needs_approval=True)
+    async def other(amount: float, currency: str) -> str:
+        return f"{amount} {currency}"
+
+    changed = Agent("shop", model=ScriptedModel(["Done."]), tools=[other])
+    with pytest.raises(AgentChanged, match="refund takes other arguments"):
+        await resume(where, result.run_id, {waiting.id: Approve()}, agent=chief(changed))
+    assert (await types(where, result.run_id))[-1] == "suspended"
+    after = await resume(where, result.run_id, {waiting.id: Edit({"amount": 7})}, agent=chief(writer))
+    assert (after.text, shop.done) == ("end", [7.0])

@@ -56,4 +56,4 @@ def handoff(
     chosen = name or f"handoff_to_{agent.name}"
     parameters = model_parameters(HandoffInput, chosen, "input", context="context")
     spec = ToolSpec(chosen, f"Hand the conversation over to {agent.name}. {when}".strip(), parameters.schema)
-    return Tool(spec, call, parameters, sequential=True, handoff=True)
+    return Tool(spec, call, parameters, sequential=True, handoff=True, below=agent)

@@ -124,6 +124,8 @@ class Tool:
     """What the answer to a client tool must be."""
     defer: bool = False
     handoff: bool = False
+    below: Any = None
+    """The agent that a call runs, where it runs one."""
 
     @property
     def name(self) -> str:
