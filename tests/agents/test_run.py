@@ -168,7 +168,7 @@ async def test_a_tool_sees_its_run_its_key_and_what_the_caller_handed_in() -> No
 
 
 async def test_the_limit_of_trips_returns_the_latest_text_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """W3, W6"""
+    """G11, W3, W6"""
 
     @tool
     async def look() -> str:

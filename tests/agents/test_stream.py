@@ -38,7 +38,7 @@ def names(events: list[AnyRunEvent]) -> list[str]:
 
 
 async def test_events_come_in_order_and_each_names_its_run() -> None:
-    """W22, W23, W24, W30"""
+    """G3, W22, W23, W24, W30"""
     run_ids = RunContext.root().child()
     ada = Agent("ada", model=ScriptedModel([USE, "It is gone."]), tools=[look])
     async with ada.stream("x", run=run_ids) as run:

@@ -88,7 +88,7 @@ class Shop:
 
 
 async def test_an_approval_suspends_the_run_and_the_answer_goes_on_with_it() -> None:
-    """G24, G30, G32, G40, G82"""
+    """G24, G30, G32, G40, G47, G82"""
     shop, where = Shop(), place()
     agent, model = shop.agent(use(("refund", {"amount": 5})), "There you are.")
     result = await agent.prompt("money back", place=where)
@@ -171,7 +171,7 @@ PICK = client_tool("pick_file", "Have the user choose a file.", Pick, output=lis
 
 
 async def test_a_client_tool_waits_for_its_result() -> None:
-    """G24, G29, G31, G41, G67"""
+    """G24, G29, G31, G41, G67, G80"""
     where, model = place(), ScriptedModel([use(("pick_file", {"pattern": "*.txt"})), "Thanks."])
     agent = Agent("files", model=model, tools=[PICK])
     assert model.requests == []
@@ -212,7 +212,7 @@ async def test_a_client_tool_that_needs_approval_waits_twice() -> None:
 
 
 async def test_all_gates_of_a_trip_are_collected_and_partial_answers_are_legal() -> None:
-    """G30, G81, D7, conformance test 6"""
+    """G30, G81, G83, D7, conformance test 6"""
     shop, where = Shop(), place()
     ran: list[str] = []
 
@@ -344,6 +344,14 @@ async def test_looking_changes_nothing_and_all_that_waits_can_be_listed() -> Non
         await peek(where, done.run_id)
 
 
+async def test_each_suspension_has_a_token_of_its_own_that_nobody_can_guess() -> None:
+    """G45"""
+    agent, _ = Shop().agent(*[use(("refund", {"amount": 5}))] * 20)
+    tokens = {(await agent.prompt("x")).resume_token for _ in range(20)}
+    assert len(tokens) == 20
+    assert all(token and len(token) >= 32 for token in tokens)
+
+
 async def test_executing_a_suspended_run_again_gives_the_same_suspension() -> None:
     """G34"""
     shop, where, run = Shop(), place(), RunContext.root()
@@ -451,7 +459,7 @@ def three_levels(done: list[str], scripts: Sequence[Sequence[Answer | str]]) -> 
 
 
 async def test_an_approval_three_levels_down_is_answered_at_the_root() -> None:
-    """G17, G25, G28, G31, D10, conformance test 4"""
+    """G17, G25, G27 (nothing needs to be streamed for it), G28, G31, D10, conformance test 4"""
     where, done = place(), list[str]()
     asks = [[use(("edit", {}))], [use(("write", {}))], [use(("publish", {"what": "news"}))]]
     result = await three_levels(done, asks).prompt("go", place=where)
@@ -555,3 +563,31 @@ async def test_several_runs_are_resumed_at_once_and_each_outcome_names_its_reque
         await resume_many(where, [wanted[0], wanted[0]])
     with pytest.raises(AlreadyResumed):
         await resume_many(where, [wanted[0]], on_error="raise")
+
+
+async def test_answers_for_an_agent_below_are_checked_against_its_own_tools() -> None:
+    """G31, conformance tests 2 and 27"""
+    where, shop = place(), Shop()
+    writer, _ = shop.agent(use(("refund", {"amount": 5})), "Done.")
+
+    def chief(below: Agent) -> Agent:
+        def answer(request: Request) -> Answer | str:
+            return "end" if told(request) else use(("ask", {"prompt": "x"}))
+
+        return Agent("chief", model=ScriptedModel(answer), tools=[below.as_tool("ask", "Ask.")])
+
+    result = await chief(writer).prompt("x", place=where)
+    (waiting,) = result.interrupts
+    with pytest.raises(BadAnswers, match="amount: Input should be a valid number"):
+        await resume(where, result.run_id, {waiting.id: Edit({"amount": "much"})}, agent=chief(writer))
+
+    @tool(name="refund", needs_approval=True)
+    async def other(amount: float, currency: str) -> str:
+        return f"{amount} {currency}"
+
+    changed = Agent("shop", model=ScriptedModel(["Done."]), tools=[other])
+    with pytest.raises(AgentChanged, match="refund takes other arguments"):
+        await resume(where, result.run_id, {waiting.id: Approve()}, agent=chief(changed))
+    assert (await types(where, result.run_id))[-1] == "suspended"
+    after = await resume(where, result.run_id, {waiting.id: Edit({"amount": 7})}, agent=chief(writer))
+    assert (after.text, shop.done) == ("end", [7.0])

@@ -15,6 +15,7 @@ from convive.agents._errors import (
 )
 from convive.agents._events import AnyRunEvent, EventName
 from convive.agents._failover import FailoverModel, NoModelAnswered
+from convive.agents._handoff import handoff
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result
 from convive.agents._journal import ChildRun, Place
 from convive.agents._limits import Limits
@@ -179,6 +180,7 @@ __all__ = [
     "default_models",
     "find_queued",
     "first_seen",
+    "handoff",
     "has_tool_call",
     "host_seats",
     "local_available",

@@ -89,6 +89,11 @@ class Agent(Generic[Data]):
         """
         return self._listeners.add(name, handler)
 
+    @property
+    def outline(self) -> Settings:
+        """The agent's configuration, with a model that may not have been looked up."""
+        return self._unresolved
+
     def settings(self, **options: Unpack[AgentOptions]) -> Settings:
         """The agent's configuration with its model found, and with what `options` override. Raises UnknownModel."""
         if not options and self._own is not None and not stood_in():

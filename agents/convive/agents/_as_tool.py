@@ -61,7 +61,7 @@ def agent_tool(
 
     parameters = model_parameters(input, name, "input", context="context")
     spec = ToolSpec(name, description, parameters.schema)
-    return Tool(spec, call, parameters, timeout_s, sequential, needs_approval=needs_approval)
+    return Tool(spec, call, parameters, timeout_s, sequential, needs_approval=needs_approval, below=agent)
 
 
 async def _prompt(prompt: PromptOf | None, input: BaseModel) -> str:

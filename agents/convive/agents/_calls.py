@@ -4,7 +4,7 @@ import inspect
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 from pydantic import JsonValue
@@ -28,6 +28,7 @@ class Outcome:
     artifacts: tuple[Artifact, ...] = ()
     took_s: float = 0.0
     children: tuple[ChildRun, ...] = ()
+    handed_to: tuple[str, ...] = ()
 
     def event(self, trip: int, call: Call) -> ToolReturned:
         """The journal event of this outcome."""
@@ -42,6 +43,7 @@ class Outcome:
             artifacts=self.artifacts,
             took_s=self.took_s,
             children=self.children,
+            handed_to=self.handed_to,
         )
 
 
@@ -69,13 +71,7 @@ async def carry_out(ready: Ready, context: ToolContext) -> Outcome:
     """Run the handler. Never raises for what the tool does wrong; cancellation goes through."""
     started = time.perf_counter()
     outcome = await _outcome(ready, context)
-    return Outcome(
-        outcome.content,
-        outcome.is_error,
-        outcome.value,
-        context.artifacts.all(),
-        round(time.perf_counter() - started, 6),
-    )
+    return replace(outcome, artifacts=context.artifacts.all(), took_s=round(time.perf_counter() - started, 6))
 
 
 async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
@@ -96,7 +92,7 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
 
 async def _result(tool: Tool, value: object) -> Outcome:
     if isinstance(value, ToolReturn):
-        return Outcome(content_of(value.model_output), value=jsonable(value.value))
+        return Outcome(content_of(value.model_output), value=jsonable(value.value), handed_to=value.handed_to)
     if tool.model_output is None:
         return Outcome(content_of(value))
     try:

@@ -117,6 +117,12 @@ class RunState:
         return tuple(child for each in returned if each is not None for child in each.children)
 
     @property
+    def handoffs(self) -> tuple[str, ...]:
+        """The agents that the conversation was handed to, if it was."""
+        returned = (call.returned for trip in self.trips[-1:] for call in trip.calls)
+        return next((each.handed_to for each in returned if each is not None and each.handed_to), ())
+
+    @property
     def known_cost(self) -> float:
         """What the answers cost, here and below, as far as that is known."""
         return sum(cost for cost in self._costs() if cost is not None)
@@ -253,7 +259,7 @@ def _resumed(state: RunState, event: Resumed) -> RunState:
 
 
 def _finished(state: RunState, event: RunFinished) -> RunState:
-    stands_in = (assistant(event.text),) if event.reason == "fallback" and event.text else ()
+    stands_in = (assistant(event.text),) if event.reason in ("fallback", "handoff") and event.text else ()
     return replace(state, ended=event, messages=state.messages + stands_in)
 
 

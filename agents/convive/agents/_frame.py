@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from typing import Literal, cast
 from convive.agents._audience import Observers
 from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._journal import ChildRun, Place
+from convive.agents._messages import Message
 from convive.agents._meter import Meter
 from convive.agents._stopping import Stopping
 from convive.bus import RunContext, RunId, derive_run_id
@@ -46,6 +47,9 @@ class Frame:
     """The runs below that are over."""
     meter: Meter | None = None
     stopping: Stopping | None = None
+    hops: int = 0
+    history: Callable[[], tuple[Message, ...]] = tuple
+    """The conversation of the run so far."""
 
     def child(self, agent: str, input: str) -> RunContext:
         """The run of an agent that is called here.

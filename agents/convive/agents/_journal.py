@@ -10,9 +10,10 @@ from convive.agents._messages import Message, Part
 from convive.agents._model import StopReason, Usage
 from convive.bus import BadRecord, Event, Log, MemoryLog, Record, RunContext, RunId
 
-FinishReason = Literal["answered", "silent", "stop_condition", "limit", "length", "refusal", "fallback"]
+FinishReason = Literal["answered", "silent", "stop_condition", "limit", "length", "refusal", "fallback", "handoff"]
 """Why a run finished: the model had its say; every tool call was silent; a stop condition held; a limit was
-reached; the answer was cut, or refused; no usable answer came and the refiner's fallback stands in."""
+reached; the answer was cut, or refused; no usable answer came and the refiner's fallback stands in; another agent
+answered in place of this one."""
 
 
 class Artifact(BaseModel):
@@ -122,6 +123,7 @@ class ToolReturned(Event):
     artifacts: tuple[Artifact, ...] = ()
     took_s: float = 0.0
     children: tuple[ChildRun, ...] = ()
+    handed_to: tuple[str, ...] = ()
 
 
 class RunFinished(Event):

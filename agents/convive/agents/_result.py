@@ -42,6 +42,8 @@ class Report:
     """The runs below; their usage is part of `usage`."""
     cost: float | None = None
     """What the answers cost, runs below included, by the `cost` function; None when it did not know."""
+    handoffs: tuple[str, ...] = ()
+    """The agents that the conversation was handed to; the last one gave the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,16 @@ def result_of(
         except ValidationError:
             warnings = (*warnings, "the text does not fit `output`, so that there is no data")
     report = Report(
-        started.agent, run, started.session_id, status, state.trips, state.usage, warnings, state.children, state.cost
+        started.agent,
+        run,
+        started.session_id,
+        status,
+        state.trips,
+        state.usage,
+        warnings,
+        state.children,
+        state.cost,
+        state.handoffs,
     )
     messages = joined((*opening, *replayable(state)))
     return AgentResult(status, text, reason, messages, report, state.artifacts, error, data, *_waiting(waiting))

@@ -145,6 +145,7 @@ async def accept_answers(
     settings = agent.settings()
     if not force:
         _check_agent(run, started, suspended, settings)
+        await _check_below(place, run, suspended, settings)
     checked = _checked(suspended, answers, settings)
     try:
         await chain.append(Resumed(answers=checked))
@@ -232,6 +233,28 @@ def _check_agent(run: RunContext, started: RunStarted, suspended: Suspended, set
         )
 
 
+async def _check_below(place: Place, run: RunContext, suspended: Suspended, settings: Settings) -> None:
+    """The same for the runs below whose agents can be found: those behind `as_tool` and `handoff`."""
+    for run_id in {interrupt.run_id for interrupt in suspended.below}:
+        below = RunContext(run_id, run.root_run_id, run.run_id)
+        chain = Chain(place, below)
+        await chain.read()
+        started, waiting = chain.state.started, chain.state.suspended
+        found = _settings_below(started.agent, settings) if started else None
+        if started is not None and waiting is not None and found is not None:
+            _check_agent(below, started, waiting, found)
+
+
+def _settings_below(agent: str, settings: Settings) -> Settings | None:
+    if settings.name == agent:
+        return settings
+    for tool in settings.tools.values():
+        found = None if tool.below is None else _settings_below(agent, tool.below.outline)
+        if found is not None:
+            return found
+    return None
+
+
 def _checked(suspended: Suspended, answers: Mapping[str, Resolution], settings: Settings) -> dict[str, Resolution]:
     waiting = {interrupt.id: interrupt for interrupt in suspended.everything}
     if not answers:
@@ -252,7 +275,8 @@ def _fit(interrupt: Interrupt, answer: Resolution, settings: Settings) -> Resolu
         raise BadAnswers(f"{what} waits for {names}, not for {type(answer).__name__}.")
     if interrupt.args_hash != args_hash(interrupt.arguments):
         raise BadAnswers(f"{what}: the journal's arguments are not those that were shown for approval.")
-    tool = settings.tools.get(interrupt.tool) if interrupt.agent == settings.name else None
+    owner = _settings_below(interrupt.agent, settings)
+    tool = owner.tools.get(interrupt.tool) if owner else None
     try:
         answer = plain(answer)
         if isinstance(answer, Edit) and tool is not None:

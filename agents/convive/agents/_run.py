@@ -56,7 +56,7 @@ class Performer:
         self._chain, self._live = execution.chain, execution.live
         self._audience, self._stopping = execution.audience, execution.stopping
         self._asking = Asking(execution)
-        self._tools = ToolPhase(execution)
+        self._tools = ToolPhase(execution, lambda: (*self._asking.opening, *self._chain.state.messages))
         self._cause: Exception | None = None
 
     def call_off(self, reason: str, mode: CancelMode) -> bool:

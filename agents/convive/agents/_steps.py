@@ -99,6 +99,9 @@ def _dropped_calls(answer: ModelAnswered) -> str | None:
 
 def _after_tools(state: RunState, limits: Limits, stop: Callable[[RunState], bool], reached: str | None) -> Step:
     calls = state.trips[-1].calls
+    answered = [call.returned.content for call in calls if call.returned is not None and call.returned.handed_to]
+    if answered:
+        return Finish(answered[0], "handoff")
     if all(call.silent and call.returned is not None and not call.returned.is_error for call in calls):
         return Finish(state.latest_text, "silent")
     if stop(state):

@@ -10,10 +10,11 @@ from convive.agents import _events as shown
 from convive.agents._calls import Outcome, Ready, carry_out, content_of, prepare, too_large
 from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
-from convive.agents._frame import Frame, inside, only_waits
+from convive.agents._frame import Frame, frame_above, inside, only_waits
 from convive.agents._gates import gate
 from convive.agents._interrupts import Interrupt
 from convive.agents._journal import ToolCalled
+from convive.agents._messages import Message
 from convive.agents._middleware import Abort, HookedCall, ReplaceArgs, Skip
 from convive.agents._schema import jsonable
 from convive.agents._steps import UseTools
@@ -26,7 +27,8 @@ Job = Callable[[], Awaitable[None]]
 class ToolPhase:
     """Carries out the open calls of a trip and journals each outcome as it comes; the fold puts them in order."""
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: Execution, history: Callable[[], tuple[Message, ...]]) -> None:
+        self._history = history
         self._execution = execution
         self._settings = execution.settings
         self._task = execution.task
@@ -56,6 +58,8 @@ class ToolPhase:
 
     async def _passed(self, trip: int, call: Call) -> tuple[Call, Ready | Outcome | Interrupt]:
         """Rewrite, validate, approve: in that order. Raises Aborted."""
+        if any(self._hands_over(each) for each in self._chain.state.trips[-1].calls[: call.index]):
+            return call, Outcome("Skipped: the conversation was handed over.", is_error=True)
         if call.interrupt is None and self._settings.middleware:
             answer = await self._execution.hooks.before_tool(HookedCall(call.id, call.name, call.arguments, trip))
             match answer:
@@ -71,6 +75,10 @@ class ToolPhase:
         if not isinstance(prepared, Ready):
             return call, prepared
         return call, await gate(call, prepared, self._context(trip, call), self._settings.name)
+
+    def _hands_over(self, call: Call) -> bool:
+        tool = self._settings.tools.get(call.name)
+        return tool is not None and tool.handoff
 
     def _batches(self, calls: Sequence[Call]) -> list[list[Call]]:
         """Calls that may run side by side, in order; a sequential one stands alone."""
@@ -124,6 +132,7 @@ class ToolPhase:
     async def _outcome(self, trip: int, call: Call, ready: Ready, waiting: list[Interrupt]) -> Outcome | None:
         """What the call came to; None when a run below it is suspended, which leaves the call open."""
         task, context = self._task, self._context(trip, call)
+        above = frame_above(task.run)
         frame = Frame(
             task.run,
             task.place,
@@ -135,6 +144,8 @@ class ToolPhase:
             observers=self._settings.observers if task.observers is None else task.observers,
             meter=self._execution.meter,
             stopping=self._execution.stopping,
+            hops=0 if above is None else above.hops,
+            history=self._history,
         )
         try:
             with inside(frame):

@@ -38,6 +38,8 @@ class ToolReturn:
 
     value: object
     model_output: object
+    handed_to: tuple[str, ...] = ()
+    """For a handoff: the agents that the conversation went to, the last of which answered it."""
 
 
 class ModelRetry(Exception):
@@ -121,6 +123,9 @@ class Tool:
     result: TypeAdapter[Any] | None = None
     """What the answer to a client tool must be."""
     defer: bool = False
+    handoff: bool = False
+    below: Any = None
+    """The agent that a call runs, where it runs one."""
 
     @property
     def name(self) -> str:

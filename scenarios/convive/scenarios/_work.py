@@ -1,12 +1,12 @@
 """What `convive worker` does: finds agents in a module and carries out the runs that are queued for them."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from convive.agents import Agent, work
 from convive.bus import queue_name
 from convive.scenarios._commands import Where, tell
-from convive.scenarios._hosting import BadAgent
+from convive.scenarios._hosting import BadAgent, looked_up
 
 
 async def keep_working(reference: str, queue: str, concurrency: int, where: Where) -> None:
@@ -30,7 +30,7 @@ def load_agents(reference: str) -> dict[str, Agent[Any]]:
     found = looked_up(reference, module_name, attribute)
     agents: dict[str, Agent[Any]] = {}
     for one in _each(found if attribute else list(vars(found).values())):
-        if isinstance(one, Agent) and agents.setdefault(one.name, cast("Agent[Any]", one)) is not one:
+        if _is_agent(one) and agents.setdefault(one.name, one) is not one:
             raise BadAgent(f"{reference}: two agents are called {one.name!r}; an order could mean either.")
     if not agents:
         raise BadAgent(f"{reference}: no agent is there, such as `support = Agent('support', ...)`.")
@@ -41,3 +41,7 @@ def _each(found: object) -> Iterable[object]:
     if isinstance(found, dict):
         return cast("dict[object, object]", found).values()
     return cast("Iterable[object]", found) if isinstance(found, list | tuple) else (found,)
+
+
+def _is_agent(found: object) -> TypeGuard[Agent[Any]]:
+    return isinstance(found, Agent)
