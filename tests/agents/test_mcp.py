@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
@@ -728,19 +728,33 @@ async def test_agent_and_tools_are_served_together_unless_their_names_clash() ->
         mcp_server(Agent("ada", model=model), "tools")
 
 
-@dataclass(frozen=True)
-class Guarded(Tool):
-    needs_approval: bool = True
-
-
-async def test_a_tool_that_waits_for_a_person_is_not_served() -> None:
+async def test_a_tool_that_waits_for_a_person_or_for_the_application_is_not_served() -> None:
     """G82, G99"""
-    guarded = Guarded(refund.spec, refund.function, refund.parameters)
-    agent = Agent("ada", model=ScriptedModel([]), tools=[guarded])
-    async with mcp_server(agent, "both").connect() as client:
-        assert [each.name for each in (await client.list_tools()).tools] == ["ada"]
-        with pytest.raises(MCPError, match="Unknown tool"):
-            await client.call_tool("refund", {"order": "7"})
+    guarded = replace(refund, needs_approval=True)
+    elsewhere = replace(refund, client=True)
+    for waiting in (guarded, elsewhere):
+        agent = Agent("ada", model=ScriptedModel([]), tools=[waiting])
+        async with mcp_server(agent, "both").connect() as client:
+            assert [each.name for each in (await client.list_tools()).tools] == ["ada"]
+            with pytest.raises(MCPError, match="Unknown tool"):
+                await client.call_tool("refund", {"order": "7"})
+
+
+async def test_a_served_tool_whose_agent_inside_waits_for_a_person_says_so() -> None:
+    """G99"""
+    clerk = Agent(
+        "clerk", model=ScriptedModel([calls("refund", {"order": "7"})]), tools=[replace(refund, needs_approval=True)]
+    )
+
+    @tool
+    async def desk(order: str) -> str:
+        """Ask the clerk."""
+        return (await clerk.prompt(order)).text
+
+    async with mcp_server(Agent("ada", model=ScriptedModel([]), tools=[desk]), "tools").connect() as client:
+        answer = await client.call_tool("desk", {"order": "7"})
+        assert answer.is_error
+        assert "whoever called cannot be asked" in str(answer.content)
 
 
 async def test_an_agent_behind_mcp_is_a_run_of_its_own_even_in_the_same_process() -> None:

@@ -9,7 +9,7 @@ from convive.agents import _events as shown
 from convive.agents._agent import Agent
 from convive.agents._calls import Outcome, Ready, carry_out, prepare
 from convive.agents._fold import Call
-from convive.agents._frame import Frame, inside
+from convive.agents._frame import ChildWaits, Frame, inside
 from convive.agents._journal import Place
 from convive.agents._schema import BadTool, json_of
 from convive.agents._schema_tool import provider_names
@@ -64,6 +64,9 @@ async def call_served(
     except ConviveError as error:  # of the bus, or of an agent inside: no caller can do more than try again
         content = json_of({"error": "unavailable", "type": type(error).__name__, "message": str(error)})
         return Outcome(content, is_error=True)
+    except ChildWaits:
+        message = "an agent inside of this tool waits for somebody's answer, and whoever called cannot be asked"
+        return Outcome(json_of({"error": "unavailable", "type": "ChildWaits", "message": message}), is_error=True)
 
 
 def _agent_tool(agent: Agent, name: str, description: str | None) -> Tool:
@@ -112,4 +115,4 @@ def _told(event: shown.AnyRunEvent) -> str | None:
 
 def _needs_somebody(served: Tool) -> bool:
     """Whether a call may have to wait for a person or for the application: here is nobody to ask."""
-    return bool(getattr(served, "needs_approval", False)) or getattr(served, "function", None) is None
+    return served.needs_approval is not False or served.client
