@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from convive.bus import BusUnavailable, Draft, Guard, RunContext, mint_run_id, open_bus
+from convive.bus import BusUnavailable, Draft, Guard, NotAppended, RunContext, mint_run_id, open_bus
 from convive.bus._connect import Connection, _Client, connect
 from convive.bus._jetstream import JetStreamLog, StreamPlan, open_log
 from convive.bus._jetstream_publisher import Publisher
@@ -303,3 +303,16 @@ def test_headers_are_parsed_as_nats_py_does(lines: list[bytes]) -> None:
     mine: Any = _Client()
     theirs: Any = Client()
     assert mine._parse_header_lines(raw) == theirs._parse_header_lines(raw)
+
+
+async def test_a_stream_of_an_earlier_version_learns_to_take_batches(url: str) -> None:
+    async with store(url) as own:
+        config = (await own.connection.api(f"STREAM.INFO.{own.stream}"))["config"]
+        await own.connection.api(f"STREAM.UPDATE.{own.stream}", {**config, "allow_atomic": False})
+        with pytest.raises(NotAppended, match="disabled"):
+            await own.log.append_batch(drafts(f"{own.base}.a", 2))
+        publisher = Publisher(own.connection, 10)
+        await publisher.start()
+        log = await open_log(own.connection, publisher, StreamPlan(own.stream, f"{own.base}.>", 1, {}))
+        assert len(await log.append_batch(drafts(f"{own.base}.a", 2))) == 2
+        assert (await own.connection.api(f"STREAM.INFO.{own.stream}"))["config"] == config
