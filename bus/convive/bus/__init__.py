@@ -5,12 +5,16 @@ from convive.bus._conversation import Conversation
 from convive.bus._errors import (
     BadName,
     BadRecord,
+    BeyondTail,
     BusUnavailable,
     Closed,
     Conflict,
     ConviveError,
+    Fenced,
     MaybeAppended,
     NotAppended,
+    ProducerReplaced,
+    Trimmed,
     UnknownConversation,
     WrongStream,
 )
@@ -54,10 +58,13 @@ from convive.bus._memory import Memory, MemoryFold
 from convive.bus._memory_log import MemoryLog
 from convive.bus._memory_queue import MemoryWorkQueue
 from convive.bus._open import DEFAULT_DATA, URL_VARIABLE, open_bus
+from convive.bus._producer import Producer, Ticket
 from convive.bus._queue import DeadJob, Job, Lease, WorkQueue, queue_name
 from convive.bus._runs import RunContext, run_of
 from convive.bus._server import EmbeddedServer, embedded_server
 from convive.bus._server_process import server_binary, server_version
+from convive.bus._stream import Stream
+from convive.bus._stream_records import Entry, Snapshot, StreamReader, StreamRecord, StreamTail, stream_name
 from convive.bus._subjects import Address, Subjects, address_of
 from convive.bus._world import Private, World
 
@@ -69,6 +76,7 @@ __all__ = [
     "AsideEvent",
     "BadName",
     "BadRecord",
+    "BeyondTail",
     "Bus",
     "BusEvent",
     "BusUnavailable",
@@ -82,7 +90,9 @@ __all__ = [
     "Draft",
     "EmbeddedServer",
     "Ended",
+    "Entry",
     "Event",
+    "Fenced",
     "Floor",
     "FloorEvent",
     "Granted",
@@ -104,6 +114,8 @@ __all__ = [
     "Opened",
     "Passed",
     "Private",
+    "Producer",
+    "ProducerReplaced",
     "Record",
     "Remembered",
     "Revoked",
@@ -111,9 +123,16 @@ __all__ = [
     "RunId",
     "Said",
     "SeatName",
+    "Snapshot",
+    "Stream",
+    "StreamReader",
+    "StreamRecord",
+    "StreamTail",
     "Subjects",
     "Sync",
     "Tail",
+    "Ticket",
+    "Trimmed",
     "UnknownConversation",
     "Utterance",
     "Whispered",
@@ -139,4 +158,5 @@ __all__ = [
     "server_binary",
     "server_version",
     "slugify",
+    "stream_name",
 ]
