@@ -1,5 +1,6 @@
 """What the log on JetStream promises beyond the contract: few requests, nothing left behind, plain NATS."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from convive.bus import BusUnavailable, Draft, Guard, NotAppended, RunContext, mint_run_id, open_bus
 from convive.bus._connect import Connection, _Client, connect
 from convive.bus._jetstream import JetStreamLog, StreamPlan, open_log
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._jetstream_tail import BoundedReader
+from convive.bus._log import MESSAGE_ID
 from convive.bus.testing import drafts, read_all, server, take
 
 pytestmark = pytest.mark.anyio
@@ -316,3 +319,25 @@ async def test_a_stream_of_an_earlier_version_learns_to_take_batches(url: str) -
         log = await open_log(own.connection, publisher, StreamPlan(own.stream, f"{own.base}.>", 1, {}))
         assert len(await log.append_batch(drafts(f"{own.base}.a", 2))) == 2
         assert (await own.connection.api(f"STREAM.INFO.{own.stream}"))["config"] == config
+
+
+def test_an_append_without_an_answer_is_sent_again_under_any_way_to_run_a_loop(nats_url: str) -> None:
+    """Under `asyncio.run` nothing but a task may start another one: what looks after appends in flight is one."""
+    heard: list[str] = []
+
+    async def answer_the_second(message: Msg) -> None:
+        heard.append(message.headers[MESSAGE_ID] if message.headers else "")
+        if len(heard) == 2:
+            await message.respond(b'{"stream": "HOLE", "seq": 7}')
+
+    async def main() -> int:
+        async with connect(nats_url) as connection:
+            await connection.subscribe("hole", answer_the_second)
+            publisher = Publisher(connection, 10)
+            await publisher.start()
+            with anyio.fail_after(8):
+                return await publisher.append("HOLE", Draft("hole", b""))
+
+    assert asyncio.run(main()) == 7
+    assert len(heard) == 2
+    assert len(set(heard)) == 1

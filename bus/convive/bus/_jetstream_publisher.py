@@ -82,7 +82,7 @@ class Publisher:
         self._count = 0
         self._newest: dict[str, int] = {}
         self._in_flight: dict[str, _InFlight] = {}
-        self._sweep: asyncio.TimerHandle | None = None
+        self._looked_after = False
 
     async def start(self) -> None:
         """Listen for acknowledgements. Once, before the first append. Raises BusUnavailable."""
@@ -155,8 +155,9 @@ class Publisher:
         headers = tuple({**_headers(draft), **(schedule or {})} for draft in every)
         flight = _InFlight(every, headers, reply, loop.create_future(), now_s, now_s, behind, new)
         self._in_flight[reply] = flight
-        if self._sweep is None:
-            self._sweep = loop.call_later(SWEEP_S, self._look_after)
+        if not self._looked_after:
+            self._looked_after = True
+            self._connection.tasks.start_soon(self._look_after)
         try:
             await self._launch(flight)
         except BaseException:
@@ -210,25 +211,26 @@ class Publisher:
         finally:
             self._in_flight.pop(flight.reply, None)
 
-    def _look_after(self) -> None:
+    async def _look_after(self) -> None:
         """Send again what should have been acknowledged by now, and give up what is out of patience.
 
-        One timer for all appends in flight: a deadline of its own for each would cost as much as the append.
+        One task for all appends in flight: a deadline of its own for each would cost as much as the append.
         """
         loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        late: list[_InFlight] = []
-        for flight in self._in_flight.values():
-            if flight.answer.done():
-                continue
-            waited_s = now_s - flight.began_s
-            if waited_s > self._patience_s or self._connection.client.is_closed:
-                flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, round(waited_s, 1)))
-            elif now_s - flight.sent_s > ATTEMPT_S:
-                late.append(flight)
-        if late:
-            self._connection.tasks.start_soon(self._resend, late)
-        self._sweep = loop.call_later(SWEEP_S, self._look_after) if self._in_flight else None
+        while self._in_flight:
+            await asyncio.sleep(SWEEP_S)
+            now_s = loop.time()
+            late: list[_InFlight] = []
+            for flight in self._in_flight.values():
+                if flight.answer.done():
+                    continue
+                waited_s = now_s - flight.began_s
+                if waited_s > self._patience_s or self._connection.client.is_closed:
+                    flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, round(waited_s, 1)))
+                elif now_s - flight.sent_s > ATTEMPT_S:
+                    late.append(flight)
+            await self._resend(late)
+        self._looked_after = False
 
     async def _own_or_conflict(self, stream: str, flight: _InFlight, description: str) -> int:
         """A refusal may mean that our own earlier copy is what came first: one node checks guards before duplicates,

@@ -244,19 +244,27 @@ class Stream:
         A stream of which all was trimmed is empty: the next record is `expected` behind 0. Raises BeyondTail.
         """
         await self._check(position)
+        try:
+            # First the note, then the removal: whoever begins to read in between is told.
+            await self._note_trim(position)
+        except NotAppended:  # no room for the note, which a trim is often meant to make
+            removed = await self.log.purge(self.subject, position)
+            await self._note_trim(position)
+            return removed
+        return await self.log.purge(self.subject, position)
+
+    async def _note_trim(self, position: int) -> None:
         draft = Draft(self._beside("trimmed"), b"", {_POSITION: str(position)}, replaces=True)
         while True:
             last = await self.log.last(draft.subject)
             if last is not None and _position(last.headers) >= position:
-                break
-            # First the note, then the removal: whoever begins to read in between is told.
+                return
             guard = Guard(draft.subject, last.seq if last else 0)
             try:
                 await self.log.append(replace(draft, id=secrets.token_hex(8), guard=guard))
             except Conflict:
                 continue
-            break
-        return await self.log.purge(self.subject, position)
+            return
 
     async def trimmed(self) -> int:
         """The position up to which the stream was trimmed; 0 when it never was."""
