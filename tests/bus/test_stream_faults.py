@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from convive.bus import NotAppended, ProducerReplaced, Stream, StreamRecord, open_bus
+from convive.bus import NotAppended, ProducerReplaced, Stream, StreamRecord, Ticket, open_bus
 from convive.bus._data_dir import CONFIG, write
 from convive.bus.testing import Server, server
 
@@ -31,7 +31,7 @@ async def test_a_producer_stores_every_record_once_in_order_while_the_server_is_
     async with server(fast=fast) as own, stream_on(own) as stream:
         with anyio.fail_after(60):
             async with stream.follow() as tail, stream.producer("lines", max_records=3_000) as producer:
-                tickets = []
+                tickets: list[Ticket] = []
                 for number in range(count):
                     tickets.append(await producer.submit(number))
                     if number % 3_100 == 3_000:  # something is under way
