@@ -115,12 +115,20 @@ class Producer:
         """How many records were submitted and are not yet known to be stored."""
         return self._next - self._mark.stored
 
-    async def submit(self, body: object, headers: Mapping[str, str] | None = None) -> Ticket:
-        """Hand over a record. Waits only while the producer is full. When it is cancelled, nothing was handed over.
+    @property
+    def failed(self) -> bool:
+        """Whether it takes no more records."""
+        return self._failed is not None
+
+    async def submit(
+        self, body: object, headers: Mapping[str, str] | None = None, *, ttl_s: int | None = None
+    ) -> Ticket:
+        """Hand over a record, as in `Stream.append`. Waits only while the producer is full. Cancelled, it hands over
+        nothing.
 
         Raises NotAppended for a record that cannot be one, which changes nothing, or what the producer failed with.
         """
-        draft = draft_of(self._place.name, self._place.subject, Entry(body, headers or {}))
+        draft = draft_of(self._place.name, self._place.subject, Entry(body, headers or {}, ttl_s))
         self._place.log.check(draft)
         size = len(draft.body)
         if self._batches and len(self._batches[-1].drafts) == BATCH_RECORDS:
