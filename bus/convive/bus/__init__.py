@@ -39,6 +39,7 @@ from convive.bus._events import (
     event_of,
 )
 from convive.bus._floor import Floor, OpenGrant, Utterance, fold_floor
+from convive.bus._folds import Fold, Folded, fold_records
 from convive.bus._ids import (
     HOST,
     ConversationId,
@@ -61,6 +62,7 @@ from convive.bus._open import DEFAULT_DATA, URL_VARIABLE, open_bus
 from convive.bus._producer import Producer, Ticket
 from convive.bus._queue import DeadJob, Job, Lease, WorkQueue, queue_name
 from convive.bus._runs import RunContext, run_of
+from convive.bus._seat_memory import FLOOR, SeatMemory, memory_fold
 from convive.bus._server import EmbeddedServer, embedded_server
 from convive.bus._server_process import server_binary, server_version
 from convive.bus._stream import Stream
@@ -70,6 +72,7 @@ from convive.bus._world import Private, World
 
 __all__ = [
     "DEFAULT_DATA",
+    "FLOOR",
     "HOST",
     "URL_VARIABLE",
     "Address",
@@ -95,6 +98,8 @@ __all__ = [
     "Fenced",
     "Floor",
     "FloorEvent",
+    "Fold",
+    "Folded",
     "Granted",
     "Guard",
     "Interjected",
@@ -122,6 +127,7 @@ __all__ = [
     "RunContext",
     "RunId",
     "Said",
+    "SeatMemory",
     "SeatName",
     "Snapshot",
     "Stream",
@@ -146,9 +152,11 @@ __all__ = [
     "embedded_server",
     "event_of",
     "fold_floor",
+    "fold_records",
     "is_slug",
     "matches",
     "memory_bus",
+    "memory_fold",
     "mint_run_id",
     "open_bus",
     "queue_name",

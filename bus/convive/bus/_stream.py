@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from convive.bus._errors import BeyondTail, Conflict, NotAppended, Trimmed
+from convive.bus._folds import Fold, Folded, State, fold_records
 from convive.bus._log import Draft, Guard, Log
 from convive.bus._producer import Place, Producer, open_producer
 from convive.bus._stream_fence import Fence
@@ -235,6 +236,11 @@ class Stream:
                 return 0
             span *= 4
         return newest
+
+    async def fold(self, fold: Fold[State], *, until: int | None = None, keep: bool = True) -> Folded[State]:
+        """A state of your own from the records of this stream, as it is now or was at a position. It is kept beside
+        them, so that the next fold begins there: see `Fold`, and `fold_records`."""
+        return await fold_records(self.log, [self.subject], fold, self._beside("fold"), until=until, keep=keep)
 
     # Forgetting
 

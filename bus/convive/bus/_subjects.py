@@ -56,6 +56,11 @@ class Subjects:
         """The records of a plain stream; what goes with them (fence, snapshots, producers) is one token deeper."""
         return f"{self.base}.stream.{name}"
 
+    @property
+    def folds(self) -> str:
+        """Where folds are kept, each below its name. They follow from the rest."""
+        return f"{self.base}.fold"
+
     def journal(self, root: RunId, run: RunId) -> str:
         return f"{self.base}.run.{root}.{run}"
 
