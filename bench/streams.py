@@ -12,7 +12,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 
 import nats
@@ -69,10 +69,10 @@ async def deliver(url: str, subject: str, count: int) -> None:
     await client.close()
 
 
-async def rate(count: int, work: Callable[[], Awaitable[None]]) -> float:
+async def rate(count: int, work: Awaitable[None]) -> float:
     """Records a second."""
     began = time.perf_counter()
-    await work()
+    await work
     return count / (time.perf_counter() - began)
 
 
@@ -84,12 +84,13 @@ async def measure(count: int, rounds: int, *, fast: bool) -> dict[str, float | s
             for number in range(rounds):
                 ours, bare = f"ours-{number}", f"bare-{number}"
                 subjects = {name: (await bus.stream(name)).subject for name in (ours, bare)}
-                sides["produce"].append(await rate(count, lambda name=ours: produce(bus, name, count)))
-                subject = subjects[bare]
-                sides["publish_async"].append(await rate(count, lambda s=subject: publish(server.url, s, count)))
-                sides["read"].append(await rate(count, lambda name=ours: read(bus, name, count)))
-                subject = subjects[ours]
-                sides["callback"].append(await rate(count, lambda s=subject: deliver(server.url, s, count)))
+                for side, work in {
+                    "produce": produce(bus, ours, count),
+                    "publish_async": publish(server.url, subjects[bare], count),
+                    "read": read(bus, ours, count),
+                    "callback": deliver(server.url, subjects[ours], count),
+                }.items():
+                    sides[side].append(await rate(count, work))
     middle = {name: statistics.median(values) for name, values in sides.items()}
     return {
         "sync": "default" if fast else "always",

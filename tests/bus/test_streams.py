@@ -142,11 +142,15 @@ async def test_of_rivals_who_expect_the_same_position_one_is_let_in(stream: Stre
     assert len(won) == len(set(won))
 
 
-async def test_the_same_id_is_the_same_record(stream: Stream) -> None:
-    place = await stream.append(1, id=f"{stream.name}/1")
+async def test_the_same_id_is_the_same_record(bus: Bus, stream: Stream) -> None:
+    beside = await bus.stream(f"{stream.name}/beside")
+    place = await stream.append(1, id="1")
     await stream.append(2)
-    assert await stream.append(1, id=f"{stream.name}/1") == place
+    assert await stream.append(1, id="1") == place
     assert values(await every(stream)) == [1, 2]
+    # An id is one of its stream.
+    await beside.append(1, id="1")
+    assert values(await every(beside)) == [1]
 
 
 async def test_who_lost_the_fence_is_refused_by_the_server(bus: Bus, stream: Stream) -> None:

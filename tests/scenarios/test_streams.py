@@ -99,6 +99,7 @@ async def test_a_line_that_cannot_be_a_record_is_named_and_those_before_it_are_s
         ("echo x | convive append notes --header Nats-Msg-Id=1", "not a name for a header of your own"),
         ("echo x | convive append notes --token ada", "it is not fenced"),
         ("echo x | convive append notes --producer 'a b'", "is not the id of a producer"),
+        ("convive append notes <&-", "standard input is closed"),
         ("convive read notes", "nothing is kept in"),
         ("echo x | convive append notes 2>&-; convive read notes -s 5000", "beyond the end of its log"),
         ("echo x | convive append notes 2>&-; convive trim notes 5000", "beyond the end of its log"),
@@ -143,6 +144,25 @@ async def test_a_follower_says_when_it_is_up_to_date_and_where_to_go_on(person: 
     await pipes(person, "echo later | convive append notes")
     async with person.starts(*command.split()[1:]) as running:
         assert await running.out.until("later\n") == "later\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_who_is_interrupted_while_typing_has_appended_what_was_typed(
+    person: "Person", number: signal.Signals, code: int
+) -> None:
+    async with person.starts("read", "notes", "--follow") as reader:
+        await reader.err.until("Up to date")
+        command = [str(person.program), "append", "notes"]
+        with anyio.fail_after(60):
+            async with await anyio.open_process(
+                command, cwd=person.folder, env=person.env(), stdin=PIPE, stdout=PIPE, stderr=PIPE
+            ) as process:
+                assert process.stdin is not None
+                await process.stdin.send(b"one\ntwo\nhalf a li")
+                await reader.out.until("two\n")
+                process.send_signal(number)
+                assert await process.wait() == code
+        assert reader.out.text == "one\ntwo\n"
 
 
 async def test_lines_of_a_named_producer_are_stored_once_although_it_is_killed_over_and_over(person: "Person") -> None:

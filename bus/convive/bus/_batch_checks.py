@@ -31,6 +31,7 @@ async def a_batch_is_stored_in_one_piece(log: Log, base: str) -> None:
 async def a_batch_that_is_no_batch_is_refused(log: Log, base: str) -> None:
     wrong: list[Sequence[Draft]] = [
         drafts(f"{base}.a", BATCH + 1),
+        [Draft(f"{base}.a", b"x" * 1_000_000)] * 17,
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.a", b"2", id=f"{base}/2")],
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.b", b"2", guard=Guard(f"{base}.a", 0))],
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.b", b"2", guard=Guard(f"{base}.*", 0))],

@@ -88,7 +88,8 @@ class Bus:
         for number, log in (await self._existing()).items():
             for subject, count in (await log.subjects(f"{self._prefix}.{number:02d}.*.stream.*")).items():
                 address = address_of(subject)
-                if partition_of(address.conversation, self._partitions) == number:
+                ours = is_slug(address.conversation) and is_slug(address.name)
+                if ours and partition_of(address.conversation, self._partitions) == number:
                     found[shown_name(address.conversation, address.name)] = count
         return dict(sorted(found.items()))
 

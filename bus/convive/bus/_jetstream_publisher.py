@@ -229,7 +229,8 @@ class Publisher:
                     flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, round(waited_s, 1)))
                 elif now_s - flight.sent_s > ATTEMPT_S:
                     late.append(flight)
-            await self._resend(late)
+            if late:
+                self._connection.tasks.start_soon(self._resend, late)
         self._looked_after = False
 
     async def _own_or_conflict(self, stream: str, flight: _InFlight, description: str) -> int:

@@ -18,6 +18,9 @@ MESSAGE_ID = "Nats-Msg-Id"
 BATCH = 1_000
 """The most records of one batch: what a NATS server takes."""
 
+BATCH_BYTES = 16_777_216
+"""The most bytes of all bodies of a batch, which a server holds until it is complete."""
+
 _SUBJECT = re.compile(r"[^\s.*>\x00]+(\.[^\s.*>\x00]+)*")
 _SUBJECT_BYTES = 1_024  # a NATS server closes a connection over a line of 4 KB
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
@@ -120,12 +123,12 @@ class Log(Protocol):
         ...
 
     async def append_batch(self, drafts: Sequence[Draft]) -> list[int]:
-        """Append up to `BATCH` records, all or none, and return their sequence numbers: they follow one another.
+        """Append up to `BATCH` records of `BATCH_BYTES`, all or none, and return their sequence numbers.
 
-        Guards see the log as it was before the batch. The first draft stands for the whole: by its id, or by its guard
-        when that watches its own subject, a batch that is appended again is answered with the places of the first time.
-        Without either, the log makes an id up for its own retries. Costs about as much as twenty appends, whatever its
-        length.
+        They follow one another. Guards see the log as it was before the batch. The first draft stands for the whole: by
+        its id, or by its guard when that watches its own subject, a batch that is appended again is answered with the
+        places of the first time. Without either, the log makes an id up for its own retries. Costs about as much as
+        twenty appends, whatever its length.
 
         Raises Conflict, MaybeAppended, or NotAppended: also for a batch that is too long, that has an id on another
         draft than the first, or a guard on a subject that an earlier draft of it writes to.
@@ -202,8 +205,12 @@ def check_draft(draft: Draft) -> None:
 
 def check_batch(drafts: Sequence[Draft]) -> None:
     """Refuse what no log could append as one. Raises NotAppended; the drafts themselves are checked elsewhere."""
-    if len(drafts) > BATCH:
-        raise NotAppended(f"{len(drafts)} records are too many for one batch: {BATCH} at most. Nothing was appended.")
+    size = sum(len(draft.body) for draft in drafts)
+    if len(drafts) > BATCH or size > BATCH_BYTES:
+        raise NotAppended(
+            f"{len(drafts)} records of {size} bytes are too much for one batch: {BATCH} of {BATCH_BYTES} bytes at most."
+            " Nothing was appended."
+        )
     written: set[str] = set()
     for place, draft in enumerate(drafts):
         if place and draft.id is not None:

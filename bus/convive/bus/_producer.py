@@ -22,7 +22,7 @@ from convive.bus._tasks import background_tasks
 BATCH_RECORDS = BATCH - 1
 """One is the mark."""
 
-BATCH_BYTES = 1_048_576
+FULL_BYTES = 1_048_576
 MARK_KEPT_S = 86_400
 """How long the mark of a producer without an id is kept: nobody goes on from it."""
 
@@ -180,7 +180,7 @@ class Producer:
         """The batch that takes the next record: the last one, unless it is full or on its way."""
         last = self._batches[-1] if self._batches else None
         taken = last is None or last.first == _ON_ITS_WAY or len(last.drafts) == BATCH_RECORDS
-        if last is None or taken or last.size + size > BATCH_BYTES:
+        if last is None or taken or last.size + size > FULL_BYTES:
             last = _Batch(self._next)
             self._batches.append(last)
         return last

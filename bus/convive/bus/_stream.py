@@ -89,6 +89,8 @@ class Stream:
         self, entries: Sequence[Entry], expected: int | None, token: str | None, id: str | None
     ) -> list[int]:
         first, *others = [draft_of(self.name, self.subject, entry) for entry in entries]
+        if id is not None:  # the log knows ids of all streams and conversations of its partition
+            id = f"{self.subject}/{id}"
         if expected is not None:
             # Without an id a rival's record with the same body would be taken for this one.
             first = replace(first, id=id or secrets.token_hex(8), guard=Guard(self.subject, expected))

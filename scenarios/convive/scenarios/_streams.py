@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 import anyio
-import anyio.to_thread
+import anyio.lowlevel
 import typer
 
 from convive.bus import ConviveError, NotAppended, Producer, Stream, StreamRecord, StreamTail
@@ -17,6 +17,7 @@ from convive.scenarios._exits import go
 from convive.scenarios._options import AsJson, Data, Url
 from convive.scenarios._transcript import shown
 
+STDIN = 0
 CHUNK_BYTES = 262_144
 LINE_BYTES = 1_048_576
 """A longer line is no record of any stream."""
@@ -44,6 +45,8 @@ def append(
     """Append the lines of standard input to a stream, a record each."""
 
     async def work() -> None:
+        if sys.stdin is None:  # and its number may be another file's by now
+            raise BadLine("standard input is closed. Nothing was appended; give the lines of the records on it.")
         headers = dict(_header(text) for text in header or ())
         async with Where(url, data).open() as bus:
             there = await bus.stream(stream)
@@ -156,8 +159,7 @@ async def _lines() -> AsyncGenerator[bytes]:
     """The lines of standard input as they come, without their ends."""
     rest = b""
     while True:
-        # A thread: regular files and pipes have nothing else in common.
-        chunk = await anyio.to_thread.run_sync(_chunk, abandon_on_cancel=True)
+        chunk = await _chunk()
         if not chunk:
             break
         *lines, rest = (rest + chunk).split(b"\n")
@@ -169,8 +171,15 @@ async def _lines() -> AsyncGenerator[bytes]:
         yield rest
 
 
-def _chunk() -> bytes:
-    return os.read(sys.stdin.fileno(), CHUNK_BYTES)
+async def _chunk() -> bytes:
+    try:
+        await anyio.wait_readable(STDIN)
+    except PermissionError:  # a regular file, which cannot be waited for and need not be
+        await anyio.lowlevel.checkpoint()
+    try:
+        return os.read(STDIN, CHUNK_BYTES)
+    except OSError as error:
+        raise BadLine(f"standard input cannot be read: {error.strerror}.") from None
 
 
 def _header(text: str) -> tuple[str, str]:
