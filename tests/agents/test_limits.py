@@ -47,7 +47,7 @@ async def test_a_cost_that_is_not_known_is_not_zero() -> None:
     assert (
         await Agent("ada", model=ScriptedModel(["hi"], name="scripted/other"), cost=euros).prompt("x")
     ).report.cost is None
-    assert (await Agent("ada", model=ScriptedModel(["hi"])).prompt("x")).report.cost is None
+    assert (await Agent("ada", model=ScriptedModel(["hi"]), cost=None).prompt("x")).report.cost is None
     assert (await Agent("ada", model=ScriptedModel(["hi"]), cost=euros).prompt("x")).report.cost == 0
 
 

@@ -27,7 +27,7 @@ from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, T
 from convive.agents._models import Choice, Models, choose_model, default_models, split_model
 from convive.agents._output import BadOutput
 from convive.agents._policies import POLICIES, Policy, addressed_next, round_robin
-from convive.agents._prices import Cost, Price, Prices, shipped_prices
+from convive.agents._prices import Cost, Price, Prices, UnknownPrice, shipped_prices
 from convive.agents._providers import BrokenProvider
 from convive.agents._queue import (
     BadCallback,
@@ -165,6 +165,7 @@ __all__ = [
     "Turn",
     "UnknownAgent",
     "UnknownModel",
+    "UnknownPrice",
     "UnknownRun",
     "Usage",
     "Wait",

@@ -31,7 +31,7 @@ from convive.agents._output import Data
 from convive.agents._queue import Queueing, queued
 from convive.agents._result import AgentResult, unwrap
 from convive.agents._run import Performer
-from convive.agents._settings import Instructions, Settings, Task
+from convive.agents._settings import Instructions, Settings, Task, check_prices
 from convive.agents._stream import RunStream, streaming
 from convive.agents._tools import NeedsApproval, Tool
 from convive.bus import RunContext
@@ -185,11 +185,11 @@ class Agent(Generic[Data]):
         return queued(self.name, input, queue=queue, **options)
 
     def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
-        if not options:
-            return self.settings(), _task(self.name, input, {}, self._listeners)
         check_names(options, RUN_OPTION_NAMES)
         overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES and key != "on"}
-        return self.settings(**overrides), _task(self.name, input, options, self._listeners)
+        settings, frame = self.settings(**overrides), current_frame()
+        check_prices(settings, None if frame is None else frame.meter)
+        return settings, _task(self.name, input, options, self._listeners)
 
 
 def agent(system: Instructions = "", /, **options: Unpack[AgentOptions]) -> Agent:

@@ -94,6 +94,7 @@ def _summary(result: AgentResult) -> dict[str, object]:
         "finish_reason": result.finish_reason,
         "trips": len(result.report.trips),
         "usage": result.usage.model_dump(),
+        "cost": result.cost,
     }
 
 

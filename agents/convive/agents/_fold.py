@@ -84,6 +84,16 @@ class Trip:
         return 0.0 if self.answer is None else self.answer.took_s
 
     @property
+    def cost(self) -> float | None:
+        """What the answer cost; None when that, or that of an attempt that was lost, is not known."""
+        return None if self.answer is None else self.answer.cost
+
+    @property
+    def known_cost(self) -> float:
+        """The part of the cost that is known."""
+        return 0.0 if self.answer is None else _known(self.answer)
+
+    @property
     def open_calls(self) -> tuple[Call, ...]:
         """The calls that have not returned, in the model's order."""
         return tuple(call for call in self.calls if call.returned is None)
@@ -114,7 +124,8 @@ class RunState:
     def children(self) -> tuple[ChildRun, ...]:
         """The runs below that are over, in the order of the calls."""
         returned = (call.returned for trip in self.trips for call in trip.calls)
-        return tuple(child for each in returned if each is not None for child in each.children)
+        last = self.ended.children if isinstance(self.ended, RunFailed | RunCancelled) else ()
+        return (*(child for each in returned if each is not None for child in each.children), *last)
 
     @property
     def handoffs(self) -> tuple[str, ...]:
@@ -125,17 +136,18 @@ class RunState:
     @property
     def known_cost(self) -> float:
         """What the answers cost, here and below, as far as that is known."""
-        return sum(cost for cost in self._costs() if cost is not None)
+        return sum(trip.known_cost for trip in self.trips) + sum(_known(child) for child in self.children)
 
     @property
     def cost(self) -> float | None:
-        """What the answers cost, here and below; None when that is not known of each."""
-        costs = self._costs()
-        return None if None in costs else self.known_cost
+        """What the answers cost, here and below; None when that is not known of each.
 
-    def _costs(self) -> list[float | None]:
-        own = [trip.answer.cost for trip in self.trips if trip.answer is not None]
-        return [*own, *(child.cost for child in self.children)]
+        A request without an answer may have been billed all the same, so that nobody knows.
+        """
+        known = all(trip.cost is not None for trip in self.trips) and all(
+            child.cost is not None for child in self.children
+        )
+        return self.known_cost if known else None
 
     @property
     def worked_s(self) -> float:
@@ -179,7 +191,7 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
         case RunFinished():
             return _finished(state, event)
         case RunFailed() | RunCancelled():
-            return replace(state, ended=event)
+            return replace(state, ended=event, usage=sum((child.usage for child in event.children), state.usage))
         case _:
             assert_never(event)
 
@@ -294,6 +306,10 @@ def replayable(state: RunState) -> tuple[Message, ...]:
     said = _said(trip.answer) if trip.answer else None
     heard = _heard(trip, missing="not carried out: the run ended first")
     return state.messages if said is None else (*state.messages, said, heard)
+
+
+def _known(each: ModelAnswered | ChildRun) -> float:
+    return each.known_cost if each.cost is None else each.cost
 
 
 def _call(state: RunState, trip: int, index: int) -> Call:

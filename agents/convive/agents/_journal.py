@@ -39,7 +39,10 @@ class Rejected(BaseModel):
 
 
 class ChildRun(BaseModel):
-    """A run that a tool call made below this one, and what it and those below it used, whatever came of it."""
+    """A run that a tool call made below this one, and what it and those below it used, whatever came of it.
+
+    `cost` is None when a part of it is unknown; `known_cost` is the part that is known.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_id: RunId
@@ -48,6 +51,7 @@ class ChildRun(BaseModel):
     usage: Usage = Usage()
     tool_calls: int = 0
     cost: float | None = None
+    known_cost: float = 0.0
 
 
 class RunStarted(Event):
@@ -76,7 +80,11 @@ class TripStarted(Event):
 
 
 class ModelAnswered(Event):
-    """The model's answer as it came, and what `refine` made of it: another text, or a rejection."""
+    """The model's answer as it came, and what `refine` made of it: another text, or a rejection.
+
+    `cost` is that of the whole trip, earlier attempts included, None when a part of it is unknown; `known_cost` is the
+    part that is known.
+    """
 
     type: Literal["model_answered"] = "model_answered"
     trip: int
@@ -86,6 +94,7 @@ class ModelAnswered(Event):
     model: str = ""
     took_s: float = 0.0
     cost: float | None = None
+    known_cost: float = 0.0
     refined: str | None = None
     rejected: Rejected | None = None
 
@@ -136,19 +145,24 @@ class RunFinished(Event):
 
 
 class RunFailed(Event):
-    """The run is over without a result. `error` is the name of an error class; `transient`: a new run may do better."""
+    """The run is over without a result. `error` is the name of an error class; `transient`: a new run may do better.
+
+    `children`: runs below whose calls will never return.
+    """
 
     type: Literal["run_failed"] = "run_failed"
     error: str
     message: str
     transient: bool = False
+    children: tuple[ChildRun, ...] = ()
 
 
 class RunCancelled(Event):
-    """The run was called off."""
+    """The run was called off. `children`: runs below whose calls will never return."""
 
     type: Literal["run_cancelled"] = "run_cancelled"
     reason: str = ""
+    children: tuple[ChildRun, ...] = ()
 
 
 class Suspended(Event):

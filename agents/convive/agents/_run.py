@@ -142,6 +142,7 @@ class Performer:
             usage=state.usage,
             tool_calls=state.tool_calls,
             cost=state.cost,
+            known_cost=state.known_cost,
         )
 
     async def _begin(self) -> None:
@@ -241,6 +242,8 @@ class Performer:
     async def _end(self, event: RunFinished | RunFailed | RunCancelled) -> None:
         if self._live:
             self._live.stop()
+        if self._tools.spent and not isinstance(event, RunFinished):
+            event = event.model_copy(update={"children": tuple(self._tools.spent)})
         await self._chain.append(event)
 
     async def _failed(self, error: Exception) -> None:
