@@ -24,6 +24,7 @@ from convive.agents import (
 from convive.agents._anthropic import AnthropicModel
 from convive.agents._events import ModelFailed
 from convive.agents._result import AgentResult
+from convive.agents._worker import _Patient  # pyright: ignore[reportPrivateUsage]
 from convive.agents.testing import Interrupted, MessagesServer, ScriptedModel, Streamed, fake_models
 
 pytestmark = pytest.mark.anyio
@@ -166,3 +167,9 @@ async def test_a_schema_goes_to_the_provider_only_where_each_model_of_the_list_i
     assert result.data == Number(number=4)
     assert (first.requests[0].output_schema is not None) is all_hold
     assert ("JSON Schema" in first.requests[0].system) is not all_hold
+
+
+def test_the_model_of_a_worker_can_what_the_one_in_it_can() -> None:
+    """W12: a queued run is held to its schema as any other"""
+    assert _Patient(Held([])).structured_output
+    assert not _Patient(ScriptedModel([])).structured_output

@@ -62,6 +62,7 @@ from convive.agents._scoped import scoped_tool
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
 from convive.agents._stops import has_tool_call, step_count_is
+from convive.agents._stream import RunStream
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
 from convive.agents._tools import Final, ModelRetry, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
 from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
@@ -142,6 +143,7 @@ __all__ = [
     "Revoke",
     "RunCancelled",
     "RunFailed",
+    "RunStream",
     "RunTaken",
     "RunUnfinished",
     "RunUpdate",

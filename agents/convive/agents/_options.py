@@ -166,7 +166,8 @@ def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
 
 def class_options(agent: object) -> dict[str, Any]:
     """What the subclass says: attributes, and methods. Lists are copied, so that no two classes share one."""
-    found: dict[str, Any] = {}
+    handlers = getattr(agent, "_on", None)
+    found: dict[str, Any] = {} if handlers is None else {"on": dict(handlers)}
     for key in OPTION_NAMES - {"on"}:  # a method of every agent
         value: Any = getattr(agent, key, None)
         if value is None:

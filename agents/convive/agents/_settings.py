@@ -126,7 +126,8 @@ class Task:
     on_cancel: OnCancel = "record"
     on: On | None = None
     listeners: Listeners | None = None
-    observers: Observers | None = None
+    observers: tuple[Observers, ...] = ()
+    """Those of the runs above, the outermost first."""
 
 
 def digests(specs: Iterable[ToolSpec]) -> dict[str, str]:

@@ -143,7 +143,7 @@ class ToolPhase:
             task.on_cancel,
             task.session_id,
             answers=self._chain.state.resolutions,
-            observers=self._settings.observers if task.observers is None else task.observers,
+            observers=self._execution.observers,
             meter=self._execution.meter,
             stopping=self._execution.stopping,
             hops=0 if above is None else above.hops,
