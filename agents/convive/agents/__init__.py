@@ -15,6 +15,7 @@ from convive.agents._errors import (
 )
 from convive.agents._events import AnyRunEvent, EventName
 from convive.agents._failover import FailoverModel, NoModelAnswered
+from convive.agents._fold import RunState
 from convive.agents._handoff import handoff
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result
 from convive.agents._journal import ChildRun, Place
@@ -23,7 +24,7 @@ from convive.agents._local import local_available
 from convive.agents._mentions import Mentions, mention_rule, parse_mentions
 from convive.agents._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
 from convive.agents._middleware import Abort, HookContext, HookedCall, Middleware, ReplaceArgs, Skip
-from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, ToolSpec, Usage
+from convive.agents._model import Answer, Hints, Model, Request, Sampling, TextDelta, ThinkingDelta, ToolSpec, Usage
 from convive.agents._models import Choice, Models, choose_model, default_models, split_model
 from convive.agents._output import BadOutput
 from convive.agents._policies import POLICIES, Policy, addressed_next, round_robin
@@ -61,7 +62,7 @@ from convive.agents._run_events import Followed, run_events
 from convive.agents._scoped import scoped_tool
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
-from convive.agents._stops import has_tool_call, step_count_is
+from convive.agents._stops import StopCondition, has_tool_call, has_tool_result, step_count_is
 from convive.agents._stream import RunStream
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
 from convive.agents._tools import Final, ModelRetry, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
@@ -100,6 +101,7 @@ __all__ = [
     "Followed",
     "FunctionSeat",
     "Grant",
+    "Hints",
     "HookContext",
     "HookedCall",
     "Interrupt",
@@ -143,6 +145,7 @@ __all__ = [
     "Revoke",
     "RunCancelled",
     "RunFailed",
+    "RunState",
     "RunStream",
     "RunTaken",
     "RunUnfinished",
@@ -150,6 +153,7 @@ __all__ = [
     "Sampling",
     "Say",
     "Skip",
+    "StopCondition",
     "Suspension",
     "SuspensionExpired",
     "Text",
@@ -185,6 +189,7 @@ __all__ = [
     "first_seen",
     "handoff",
     "has_tool_call",
+    "has_tool_result",
     "host_seats",
     "local_available",
     "mention_rule",

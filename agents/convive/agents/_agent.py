@@ -1,5 +1,6 @@
 """`Agent`: frozen configuration. State lives in runs, and a thousand runs of one agent share nothing."""
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -37,6 +38,7 @@ from convive.agents._tools import NeedsApproval, Tool
 from convive.bus import RunContext
 
 Other = TypeVar("Other")
+_log = logging.getLogger("convive.agents")
 
 
 class Agent(Generic[Data]):
@@ -206,7 +208,15 @@ class Agent(Generic[Data]):
         overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES and key != "on"}
         settings, frame = self.settings(**overrides), current_frame()
         check_prices(settings, None if frame is None else frame.meter)
-        return settings, _task(self.name, input, options, self._listeners)
+        task = _task(self.name, input, options, self._listeners)
+        if missing := settings.stop.tools.difference(settings.tools):
+            _log.warning(
+                "run %s of %s: stop_when looks for tools that it does not have: %s",
+                task.run.run_id,
+                self.name,
+                ", ".join(sorted(missing)),
+            )
+        return settings, task
 
 
 def agent(

@@ -47,7 +47,8 @@ class AgentOptions(TypedDict, total=False):
     they open stays open as long as the process. A list or tuple of them is asked in that order, each for what the ones
     before it could not answer; see `FailoverModel`.
     `instructions`: the system prompt, or a function of the trip's AskContext, sync or async. `tools`: tools or
-    typed functions. `stop_when`: one condition, or a list of which any holds. `refine`: makes the final text
+    typed functions. `stop_when`: one condition, or a list of which any holds; functions of the run so far will do, sync
+    or async. `refine`: makes the final text
     of an answer's prose, or has it asked again. `parallel_tools`: whether calls of one answer run side by side.
     `repair`: how often in a row an answer that does not fit `output` is asked for again, with what is wrong.
     `expires_s`: how long after its suspension a run can be resumed; by default, without an end.

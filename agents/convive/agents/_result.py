@@ -67,7 +67,7 @@ class AgentResult(Generic[Data]):
     interrupts: tuple[Interrupt, ...] = ()
     """What a suspended run waits for, in it and in the runs below."""
     resume_token: str | None = None
-    """Good for one resumption of this suspension."""
+    """Good for one resumption of this suspension, which it names; it authorizes nobody."""
 
     @property
     def run_id(self) -> RunId:

@@ -18,8 +18,7 @@ from convive.agents._model import Model, Sampling, ToolSpec
 from convive.agents._output import Output
 from convive.agents._prices import CostOf, UnknownPrice, shipped_prices, unpriced
 from convive.agents._schema import json_of
-from convive.agents._steps import never
-from convive.agents._stops import Predicate
+from convive.agents._stops import NEVER, StopCondition
 from convive.agents._tools import Tool
 from convive.bus import RunContext
 
@@ -67,7 +66,7 @@ class Settings:
     instructions: Instructions = ""
     tools: Mapping[str, Tool] = field(default_factory=dict[str, Tool])
     specs: tuple[ToolSpec, ...] = ()
-    stop: Predicate = never
+    stop: StopCondition = NEVER
     limits: Limits = Limits()
     sampling: SamplingFor = Sampling()
     refine: Refine | None = None
