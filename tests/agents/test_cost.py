@@ -103,6 +103,12 @@ async def test_a_user_replaces_the_table_for_a_class_an_agent_or_a_call() -> Non
     assert (await ada(cost=TABLE).prompt("x", cost=None)).cost is None
 
 
+def test_a_cost_that_is_no_rule_is_refused_when_the_agent_is_made() -> None:
+    wrong: Any = 0.5
+    with pytest.raises(TypeError, match=r"cost=0.5 is neither .* Limits\(cost=...\)"):
+        Agent("ada", model=ScriptedModel([]), cost=wrong)
+
+
 async def test_the_known_part_is_there_when_a_part_is_unknown() -> None:
     """Deliverable 1 of the issue: a price that lacks a kind of token, and a run below without a price"""
     usage = Usage(input_tokens=1_000_000, cache_read_tokens=5)

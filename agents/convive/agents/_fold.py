@@ -101,13 +101,17 @@ class Trip:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A folded journal. `messages` holds what the settled trips add to the conversation with the model; `usage` is that
-    of the trips and of the runs below that are over."""
+    """A folded journal. `messages` holds what the settled trips add to the conversation with the model. `usage`,
+    `tool_calls` and `known_cost` are those of the trips and of the runs below that are over."""
 
     started: RunStarted | None = None
     trips: tuple[Trip, ...] = ()
     messages: tuple[Message, ...] = ()
     usage: Usage = Usage()
+    tool_calls: int = 0
+    known_cost: float = 0.0
+    """What the answers cost, as far as that is known."""
+    cost_is_partial: bool = False
     ended: Ending | None = None
     suspended: Suspended | None = None
     resolutions: Mapping[str, Resolution] = field(default_factory=dict[str, Resolution])
@@ -134,31 +138,19 @@ class RunState:
         return next((each.handed_to for each in returned if each is not None and each.handed_to), ())
 
     @property
-    def known_cost(self) -> float:
-        """What the answers cost, here and below, as far as that is known."""
-        return sum(trip.known_cost for trip in self.trips) + sum(_known(child) for child in self.children)
-
-    @property
     def cost(self) -> float | None:
         """What the answers cost, here and below; None when that is not known of each.
 
         A request without an answer may have been billed all the same, so that nobody knows.
         """
-        known = all(trip.cost is not None for trip in self.trips) and all(
-            child.cost is not None for child in self.children
-        )
-        return self.known_cost if known else None
+        unanswered = bool(self.trips) and self.trips[-1].answer is None
+        return None if self.cost_is_partial or unanswered else self.known_cost
 
     @property
     def worked_s(self) -> float:
         """Seconds that answers and tools took."""
         took = (call.returned.took_s for trip in self.trips for call in trip.calls if call.returned is not None)
         return sum(trip.took_s for trip in self.trips) + sum(took)
-
-    @property
-    def tool_calls(self) -> int:
-        """The calls of all trips, and of the runs below."""
-        return sum(len(trip.calls) for trip in self.trips) + sum(child.tool_calls for child in self.children)
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -191,7 +183,7 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
         case RunFinished():
             return _finished(state, event)
         case RunFailed() | RunCancelled():
-            return replace(state, ended=event, usage=sum((child.usage for child in event.children), state.usage))
+            return _with_children(replace(state, ended=event), event.children)
         case _:
             assert_never(event)
 
@@ -225,13 +217,20 @@ def _answered(state: RunState, event: ModelAnswered) -> RunState:
     added = (said,) if said is not None and not calls else ()
     if event.rejected is not None:
         added = () if event.rejected.feedback is None else (*added, user(event.rejected.feedback))
-    return replace(state, usage=state.usage + event.usage, messages=state.messages + added)
+    return replace(
+        state,
+        usage=state.usage + event.usage,
+        tool_calls=state.tool_calls + len(calls),
+        known_cost=state.known_cost + _known(event),
+        cost_is_partial=state.cost_is_partial or event.cost is None,
+        messages=state.messages + added,
+    )
 
 
 def _returned(state: RunState, event: ToolReturned) -> RunState:
     call = _call(state, event.trip, event.index)
     state = _with_call(state, replace(call, returned=event))
-    state = replace(state, usage=sum((child.usage for child in event.children), state.usage))
+    state = _with_children(state, event.children)
     trip = state.trips[-1]
     if trip.open_calls or trip.answer is None:
         return state
@@ -306,6 +305,18 @@ def replayable(state: RunState) -> tuple[Message, ...]:
     said = _said(trip.answer) if trip.answer else None
     heard = _heard(trip, missing="not carried out: the run ended first")
     return state.messages if said is None else (*state.messages, said, heard)
+
+
+def _with_children(state: RunState, children: tuple[ChildRun, ...]) -> RunState:
+    if not children:
+        return state
+    return replace(
+        state,
+        usage=sum((child.usage for child in children), state.usage),
+        tool_calls=state.tool_calls + sum(child.tool_calls for child in children),
+        known_cost=state.known_cost + sum(_known(child) for child in children),
+        cost_is_partial=state.cost_is_partial or any(child.cost is None for child in children),
+    )
 
 
 def _known(each: ModelAnswered | ChildRun) -> float:

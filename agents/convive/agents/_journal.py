@@ -168,7 +168,8 @@ class RunCancelled(Event):
 class Suspended(Event):
     """The run waits: its own calls for `interrupts`, its children for those `below`. Nothing runs until `resumed`.
 
-    `token` is good for one resumption, and no secret: it tells this suspension from the others. `tools` holds a digest of each tool's schema, by name.
+    `token` is good for one resumption, and no secret: it tells this suspension from the others. `tools` holds a digest
+    of each tool's schema, by name.
     """
 
     type: Literal["suspended"] = "suspended"

@@ -19,7 +19,7 @@ from convive.agents._middleware import Middleware
 from convive.agents._model import Model
 from convive.agents._models import choose_model, default_models, split_model
 from convive.agents._output import output_of
-from convive.agents._prices import CostOf
+from convive.agents._prices import CostOf, Prices
 from convive.agents._schema import json_of
 from convive.agents._scoped import with_search
 from convive.agents._settings import UNRESOLVED, Instructions, Refine, SamplingFor, Settings
@@ -152,6 +152,9 @@ def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
     """The settings that these options make, still without a name. Raises BadTool."""
     tools = with_search(by_name(options.get("tools") or ()))
     stated = {key: options[key] for key in _AS_GIVEN if key in options}
+    cost = options.get("cost")
+    if not (cost is None or isinstance(cost, Prices) or callable(cost)):
+        raise TypeError(f"cost={cost!r} is neither a price table nor a function. A bound is Limits(cost=...).")
     output = options.get("output")
     return Settings(
         name="",
