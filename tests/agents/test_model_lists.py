@@ -95,6 +95,14 @@ def test_a_list_that_cannot_be_is_refused_when_the_agent_is_made() -> None:
         Agent("ada", model=[])
 
 
+async def test_a_name_that_cannot_be_looked_up_is_an_error_and_no_reason_to_ask_the_next() -> None:
+    """G5, G93: a list that was meant differently had better not work by chance"""
+    fallback = ScriptedModel(["never"])
+    with pytest.raises(UnknownModel, match="cannot read"):
+        await Agent("ada", model=["local/no/such/file.gguf", fallback]).execute("x")
+    assert fallback.requests == []
+
+
 def test_an_anonymous_agent_is_named_after_all_of_its_models() -> None:
     """W9, G93"""
     both, one = Agent(model=NAMES), Agent(model=NAMES[:1])
