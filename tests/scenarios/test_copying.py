@@ -54,6 +54,22 @@ async def test_a_fork_goes_another_way_and_diff_shows_where(person: "Person") ->
     assert (await person.does("replay", "eve", "--plain")).out == held.out
 
 
+async def test_a_party_is_redriven_with_the_answers_it_had(person: "Person") -> None:
+    await person.does(*HELD, "eve")
+    done = await person.does("redrive", "eve")
+    assert (done.code, done.out) == (0, "5 turns came out the same; 8 answers were told again\n"), done.err
+    part = await person.does("redrive", "eve", "--to", "turn:2", "--json")
+    assert part.rows == [{"turns": 2, "copied": 0, "answers": 3, "unchecked": 0, "deviation": None}]
+    # Under another topic the host would have been asked something else from the first word on.
+    await person.does("fork", "eve", "--as", "eva", "--topic", "Salt")
+    differs = await person.does("redrive", "eva")
+    assert differs.code == 1
+    assert "turn 1, record " in differs.out
+    assert "in the turn of host, its model is asked something else" in differs.out
+    nobody = await person.does("redrive", "nobody")
+    assert (nobody.code, nobody.err.startswith("convive: there is no conversation")) == (1, True)
+
+
 async def test_what_cannot_be_copied_is_refused_in_a_sentence(person: "Person") -> None:
     await person.does(*HELD, "eve")
     await person.does("export", "eve", "eve.jsonl")

@@ -40,6 +40,7 @@ from convive.agents._queue import (
     queued,
     queueing_on,
 )
+from convive.agents._redrive import Deviation, Redriven, first_model, redrive
 from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
 from convive.agents._resume import (
     AgentChanged,
@@ -90,6 +91,7 @@ __all__ = [
     "Cost",
     "Decision",
     "Deny",
+    "Deviation",
     "Edit",
     "EventHandler",
     "EventName",
@@ -128,6 +130,7 @@ __all__ = [
     "QueuedAlready",
     "QueuedRun",
     "Queueing",
+    "Redriven",
     "Refine",
     "ReplaceArgs",
     "Report",
@@ -179,6 +182,7 @@ __all__ = [
     "decide",
     "default_models",
     "find_queued",
+    "first_model",
     "first_seen",
     "handoff",
     "has_tool_call",
@@ -191,6 +195,7 @@ __all__ = [
     "prompt",
     "queued",
     "queueing_on",
+    "redrive",
     "resume",
     "resume_many",
     "round_robin",

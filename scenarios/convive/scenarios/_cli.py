@@ -16,8 +16,9 @@ from convive.bus import DEFAULT_DATA, Conversation, ConviveError
 from convive.scenarios import _commands as commands
 from convive.scenarios import _copying as copying
 from convive.scenarios import _hosting as hosting
+from convive.scenarios import _redriving as redriving
 from convive.scenarios._doctor import examine
-from convive.scenarios._exits import DEBUG_VARIABLE, go
+from convive.scenarios._exits import DEBUG_VARIABLE, FAILED, go
 from convive.scenarios._play import find
 from convive.scenarios._watch import Span, place
 from convive.scenarios._work import keep_working
@@ -230,6 +231,27 @@ def diff_conversations(left: Id, right: Id, as_json: AsJson = False, url: Url = 
 
     go(work)
     raise typer.Exit(int(any(differ)))
+
+
+@app.command("redrive")
+def redrive_conversation(
+    conversation: Id,
+    target: Annotated[str | None, typer.Argument(help="my_party.py, for the participants it brings.")] = None,
+    last: Last = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Take all turns again with the recorded answers; leaves with 1 at the first thing that differs."""
+    same: list[bool] = []
+
+    async def work() -> None:
+        span = Span(None, place(last) if last else None)
+        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
+            same.append(await redriving.again(bus, conversation, target, span, as_json=as_json))
+
+    go(work)
+    raise typer.Exit(0 if all(same) else FAILED)
 
 
 @app.command()
