@@ -41,6 +41,7 @@ from convive.agents._queue import (
     queued,
     queueing_on,
 )
+from convive.agents._redrive import Deviation, Redriven, first_model, redrive
 from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
 from convive.agents._resume import (
     AgentChanged,
@@ -92,6 +93,7 @@ __all__ = [
     "Cost",
     "Decision",
     "Deny",
+    "Deviation",
     "Edit",
     "EventHandler",
     "EventName",
@@ -131,6 +133,7 @@ __all__ = [
     "QueuedAlready",
     "QueuedRun",
     "Queueing",
+    "Redriven",
     "Refine",
     "ReplaceArgs",
     "Report",
@@ -186,6 +189,7 @@ __all__ = [
     "decide",
     "default_models",
     "find_queued",
+    "first_model",
     "first_seen",
     "handoff",
     "has_tool_call",
@@ -199,6 +203,7 @@ __all__ = [
     "prompt",
     "queued",
     "queueing_on",
+    "redrive",
     "resume",
     "resume_many",
     "round_robin",

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from pydantic import JsonValue
 
 from convive.agents._agent import Agent
-from convive.agents._journal import Place
 from convive.agents._messages import Message, assistant, user
 from convive.agents._options import RunOptions
 from convive.agents._turn import Pass, Say, Turn
@@ -58,7 +57,7 @@ def run_options(turn: Turn) -> RunOptions:
     return {
         "source": source,
         "run": turn.run,
-        "place": Place(turn.conversation.log, turn.conversation.subjects.base),
+        "place": turn.place,
         "fresh": not turn.resumed,
         "on_cancel": "leave",
     }

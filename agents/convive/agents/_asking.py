@@ -16,6 +16,7 @@ from convive.agents._journal import ModelAnswered, Rejected, TripStarted
 from convive.agents._messages import Message, ToolUse
 from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, holds_to_schema
 from convive.agents._prices import cost_of
+from convive.agents._recorded import digest_of
 from convive.agents._scoped import SEARCH_TOOLS, specs_of
 from convive.agents._settings import AskContext, Retry
 from convive.agents._steps import Ask
@@ -36,7 +37,7 @@ class Asking:
         run, show, hooks = self._execution, self._execution.show, self._execution.hooks
         hooks.context.trip = step.trip
         await hooks.tell("on_iteration")
-        attempt, answer = step.attempt, Answer(parts=(), stop_reason="other")
+        attempt, answer, asked = step.attempt, Answer(parts=(), stop_reason="other"), ""
         while True:
             await run.chain.append(TripStarted(trip=step.trip, attempt=attempt))
             if run.audience:
@@ -44,7 +45,7 @@ class Asking:
             began = time.perf_counter()
             try:
                 with anyio.move_on_after(run.meter.left_s) as deadline:
-                    answer = await self._answer(step.trip, attempt)
+                    answer, asked = await self._answer(step.trip, attempt)
                 if deadline.cancelled_caught:
                     run.meter.time_is_up()
                     return
@@ -54,7 +55,7 @@ class Asking:
                     raise
                 _log.info("run %s: trip %d is asked for again: %s", run.task.run.run_id, step.trip, error)
                 attempt += 1
-        event = self._judged(answer, step.trip, attempt, round(time.perf_counter() - began, 6))
+        event = self._judged(answer, asked, step.trip, attempt, round(time.perf_counter() - began, 6))
         await run.chain.keep(event)
         run.meter.limits(run.chain.state)
         await hooks.tell("on_usage", event.usage)
@@ -64,9 +65,13 @@ class Asking:
             finished = shown.TripFinished(run.task.run, step.trip, trip.finish_reason, trip.text, trip.usage, rejected)
             await show(finished)
 
-    async def _answer(self, trip: int, attempt: int) -> Answer:
-        run = self._execution
+    async def _answer(self, trip: int, attempt: int) -> tuple[Answer, str]:
+        """The answer, and the digest of what was asked."""
+        run, recorded = self._execution, self._execution.task.place.recorded
         request = await run.hooks.request(await self._request(trip, attempt))
+        asked = digest_of(request)
+        if recorded is not None:
+            return recorded.answer(run.task.run, trip, asked), asked
         if run.live:
             run.live.begin(trip, attempt)
             if request.messages[-1].role == "assistant":
@@ -82,7 +87,7 @@ class Asking:
             raise ModelAnswerBroken(f"{run.settings.model.name} ended its stream without an answer.")
         if run.live:
             await run.live.settle()
-        return answer
+        return answer, asked
 
     def _model(self, trip: int) -> Model:
         run = self._execution
@@ -126,7 +131,7 @@ class Asking:
             system = f"{system}\n\n{settings.output.instruction}".lstrip()
         return Request(system, messages, specs, sampling, schema)
 
-    def _judged(self, answer: Answer, trip: int, attempt: int, took_s: float) -> ModelAnswered:
+    def _judged(self, answer: Answer, asked: str, trip: int, attempt: int, took_s: float) -> ModelAnswered:
         settings = self._execution.settings
         refined, rejected = None, None
         cut = answer.stop_reason == "length"
@@ -152,4 +157,5 @@ class Asking:
             known_cost=cost.known,
             refined=refined,
             rejected=rejected,
+            asked=asked,
         )

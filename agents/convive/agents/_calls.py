@@ -47,6 +47,13 @@ class Outcome:
         )
 
 
+def outcome_of(event: ToolReturned) -> Outcome:
+    """The outcome that an event tells of."""
+    return Outcome(
+        event.content, event.is_error, event.value, event.artifacts, event.took_s, event.children, event.handed_to
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A call whose arguments were found good."""

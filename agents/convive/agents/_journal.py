@@ -1,7 +1,7 @@
 """A run's journal: the closed union of its events, and where it stands on the bus (architecture.md, section 6)."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
@@ -9,6 +9,9 @@ from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._messages import Message, Part
 from convive.agents._model import StopReason, Usage
 from convive.bus import BadRecord, Event, Log, MemoryLog, Record, RunContext, RunId
+
+if TYPE_CHECKING:
+    from convive.agents._recorded import Recorded
 
 FinishReason = Literal["answered", "silent", "stop_condition", "limit", "length", "refusal", "fallback", "handoff"]
 """Why a run finished: the model had its say; every tool call was silent; a stop condition held; a limit was
@@ -97,6 +100,8 @@ class ModelAnswered(Event):
     known_cost: float = 0.0
     refined: str | None = None
     rejected: Rejected | None = None
+    asked: str | None = None
+    """A digest of the request, see `digest_of`: what a redrive compares."""
 
     def body(self) -> bytes:
         # A tool's arguments may be null, and a reader must find them.
@@ -220,12 +225,14 @@ def journal_event_of(record: Record) -> JournalEvent:
 class Place:
     """Where runs keep their journals: a log, and the subject of a conversation such as `cv.03.some-conversation`.
 
-    `live`: whether text is also posted while it is produced; without an onlooker there is no use in it.
+    `live`: whether text is also posted while it is produced; without an onlooker there is no use in it. `recorded`:
+    what models answered and tools gave back once, in place of asking and calling them.
     """
 
     log: Log
     base: str
     live: bool = True
+    recorded: "Recorded | None" = None
 
     @classmethod
     def local(cls) -> "Place":

@@ -14,9 +14,9 @@ from convive.bus import Log
 class ReplayModel:
     """Answers the n-th request with the n-th recorded answer, word by word; `requests` holds what it was asked.
 
-    What a model had been asked does not stand in a journal, so this can only count: another prompt gets the same
-    answer. One request too many raises UnexpectedRequest, and `left` says how many answers nobody asked for. The usage
-    is the recorded one, and nothing is billed. For requests one after the other, as one run makes them.
+    It only counts: another prompt gets the same answer (`redrive` compares prompts). One request too many raises
+    UnexpectedRequest, and `left` says how many answers nobody asked for. The usage is the recorded one, and nothing is
+    billed. For requests one after the other, as one run makes them.
     """
 
     def __init__(

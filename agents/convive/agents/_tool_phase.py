@@ -7,7 +7,7 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents import _events as shown
-from convive.agents._calls import Outcome, Ready, carry_out, content_of, prepare, too_large
+from convive.agents._calls import Outcome, Ready, carry_out, content_of, outcome_of, prepare, too_large
 from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
 from convive.agents._frame import Frame, frame_above, inside, only_waits
@@ -75,6 +75,11 @@ class ToolPhase:
                     pass
         prepared = prepare(call, self._settings.tools)
         if not isinstance(prepared, Ready):
+            return call, prepared
+        recorded = self._task.place.recorded
+        if recorded is not None and prepared.tool.below is None:
+            return call, outcome_of(recorded.result(self._task.run, trip, call.index))
+        if recorded is not None:
             return call, prepared
         return call, await gate(call, prepared, self._context(trip, call), self._settings.name)
 

@@ -1,7 +1,10 @@
 """The bus: conversations, the floor, memory, and the log below them."""
 
+from convive.bus._archive import Archive, BadArchive, export_lines, open_archive
 from convive.bus._bus import Bus, Sync, memory_bus
 from convive.bus._conversation import Conversation
+from convive.bus._copies import NameTaken, fork, happened_s, import_archive
+from convive.bus._diff import Difference, Happening, difference
 from convive.bus._errors import (
     BadName,
     BadRecord,
@@ -27,6 +30,7 @@ from convive.bus._events import (
     Left,
     Noted,
     Opened,
+    Origin,
     Passed,
     Remembered,
     Revoked,
@@ -66,7 +70,9 @@ __all__ = [
     "HOST",
     "URL_VARIABLE",
     "Address",
+    "Archive",
     "AsideEvent",
+    "BadArchive",
     "BadName",
     "BadRecord",
     "Bus",
@@ -79,6 +85,7 @@ __all__ = [
     "ConversationId",
     "ConviveError",
     "DeadJob",
+    "Difference",
     "Draft",
     "EmbeddedServer",
     "Ended",
@@ -87,6 +94,7 @@ __all__ = [
     "FloorEvent",
     "Granted",
     "Guard",
+    "Happening",
     "Interjected",
     "Job",
     "Joined",
@@ -98,10 +106,12 @@ __all__ = [
     "MemoryFold",
     "MemoryLog",
     "MemoryWorkQueue",
+    "NameTaken",
     "NotAppended",
     "Noted",
     "OpenGrant",
     "Opened",
+    "Origin",
     "Passed",
     "Private",
     "Record",
@@ -124,13 +134,19 @@ __all__ = [
     "compose_run_id",
     "conversation_id",
     "derive_run_id",
+    "difference",
     "embedded_server",
     "event_of",
+    "export_lines",
     "fold_floor",
+    "fork",
+    "happened_s",
+    "import_archive",
     "is_slug",
     "matches",
     "memory_bus",
     "mint_run_id",
+    "open_archive",
     "open_bus",
     "queue_name",
     "run_id",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from convive.bus._errors import BadRecord
-from convive.bus._ids import RunId, SeatName
+from convive.bus._ids import ConversationId, RunId, SeatName
 from convive.bus._log import Record
 
 
@@ -38,6 +38,15 @@ class Chair(BaseModel):
         return self.name or self.seat.replace("-", " ").title()
 
 
+class Origin(BaseModel):
+    """What a conversation was forked from: the name and the run of another, and the last sequence number taken over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    conversation: ConversationId
+    run_id: RunId
+    seq: int
+
+
 class Opened(Event):
     """The first link. `setting` is the scenario's own configuration, so that any process can take over.
 
@@ -53,6 +62,8 @@ class Opened(Event):
     setting: JsonValue = None
     memories: tuple[int, ...] | None = None
     """The places of those memories; None: all of this run."""
+    origin: Origin | None = None
+    """For a fork: where its beginning comes from."""
 
 
 class Granted(Event):
