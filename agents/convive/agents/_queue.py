@@ -14,7 +14,20 @@ from convive.agents._frame import current_frame
 from convive.agents._journal import Place, journal_event_of
 from convive.agents._messages import Message, user
 from convive.agents._result import AgentResult, result_of
-from convive.bus import BadRecord, Bus, ConviveError, Event, Job, Record, RunContext, RunId, Tail, queue_name, run_of
+from convive.bus import (
+    BadRecord,
+    Bus,
+    ConviveError,
+    Event,
+    Job,
+    Record,
+    RunContext,
+    RunId,
+    Tail,
+    queue_name,
+    run_of,
+    unreadable,
+)
 
 MAX_ATTEMPTS = 5
 """How often a run is begun or continued before it is given up, unless its sender says otherwise."""
@@ -60,11 +73,13 @@ class RunOrder(Event):
 
 
 def order_of(job: Job) -> tuple[RunOrder, RunContext]:
-    """Read a job. Raises BadRecord."""
+    """Read a job. Raises BadRecord, or NewerRecord for an order that a newer version sent."""
     try:
         order, run = RunOrder.model_validate_json(job.body), run_of(job.headers)
-    except (ValidationError, ConviveError) as error:
-        raise BadRecord(f"job {job.id}", 0, f"not an order for a run: {str(error).splitlines()[0]}") from None
+    except ValidationError as error:
+        raise unreadable(f"job {job.id}", 0, job.body, error, "an order for a run") from None
+    except ConviveError as error:
+        raise BadRecord(f"job {job.id}", 0, f"not an order for a run: {error}") from None
     if run is None or run.run_id != job.id:
         raise BadRecord(f"job {job.id}", 0, "not an order for a run: its headers name another run, or none")
     return order, run

@@ -17,7 +17,7 @@ from convive.agents._queue import OUTCOMES, QueuedRun, RunOrder, order_of, place
 from convive.agents._result import AgentResult
 from convive.agents._run import OtherRun
 from convive.agents._schema import clean
-from convive.bus import BadRecord, Bus, ConviveError, Lease, NotAppended, RunContext, WorkQueue
+from convive.bus import BadRecord, Bus, ConviveError, Lease, NewerRecord, NotAppended, RunContext, WorkQueue
 
 RETRY_S = 1.0
 """How long after a first failure a run is taken up again; each further one doubles it, up to `RETRY_MOST_S`."""
@@ -94,6 +94,9 @@ class _Worker:
         """Carry out one job, and say what became of it."""
         try:
             order, run = order_of(lease.job)
+        except NewerRecord as error:
+            await self._leave(lease, error)
+            return
         except BadRecord as error:
             await _bury(lease, str(error))
             return
@@ -105,12 +108,20 @@ class _Worker:
         except LEAVE_RUN as error:
             _log.warning("run %s is left to its next attempt: %s", run.run_id, error)
             await anyio.sleep(LOST_S)
+        except NewerRecord as error:
+            await self._leave(lease, error)
         except (OtherRun, BadRecord) as error:
             await _bury(lease, str(error))  # the journal under this id is not this run's, or cannot be written on
         except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
             await self._again(order, run, lease, error)
         else:
             await lease.done()
+
+    async def _leave(self, lease: Lease, error: NewerRecord) -> None:
+        """Give a job back to newer workers: it is in order, and takes no attempt of theirs."""
+        _log.warning("job %s is left to a newer worker: %s", lease.job.id, error)
+        await anyio.sleep(self._retry_s)
+        await lease.release()
 
     async def _perform(self, order: RunOrder, run: RunContext, lease: Lease) -> None:
         if lease.attempt > order.max_attempts:

@@ -10,11 +10,13 @@ from convive.bus._errors import (
     Conflict,
     ConviveError,
     MaybeAppended,
+    NewerRecord,
     NotAppended,
     UnknownConversation,
     WrongStream,
 )
 from convive.bus._events import (
+    SCHEMA,
     AsideEvent,
     BusEvent,
     Chair,
@@ -33,6 +35,7 @@ from convive.bus._events import (
     Said,
     Whispered,
     event_of,
+    unreadable,
 )
 from convive.bus._floor import Floor, OpenGrant, Utterance, fold_floor
 from convive.bus._ids import (
@@ -64,6 +67,7 @@ from convive.bus._world import Private, World
 __all__ = [
     "DEFAULT_DATA",
     "HOST",
+    "SCHEMA",
     "URL_VARIABLE",
     "Address",
     "AsideEvent",
@@ -98,6 +102,7 @@ __all__ = [
     "MemoryFold",
     "MemoryLog",
     "MemoryWorkQueue",
+    "NewerRecord",
     "NotAppended",
     "Noted",
     "OpenGrant",
@@ -139,4 +144,5 @@ __all__ = [
     "server_binary",
     "server_version",
     "slugify",
+    "unreadable",
 ]
