@@ -10,6 +10,7 @@ import anyio
 
 from convive.agents._agent import Agent
 from convive.agents._chain import LEAVE_RUN, Chain, RunTaken
+from convive.agents._channel import announce
 from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._journal import Place, RunFailed, RunStarted, journal_event_of
 from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta
@@ -62,7 +63,7 @@ async def work(
     """
     if concurrency < 1:
         raise ValueError(f"a worker does one run at a time at least, not {concurrency}")
-    worker = _Worker(await place_of(bus, queue), dict(agents), retry_s)
+    worker = _Worker(bus, await place_of(bus, queue), dict(agents), retry_s)
     jobs = await bus.work_queue(queue, lease_s=lease_s)
     with queueing_on(bus):
         try:
@@ -74,7 +75,8 @@ async def work(
 
 
 class _Worker:
-    def __init__(self, place: Place, agents: Mapping[str, Agent], retry_s: float) -> None:
+    def __init__(self, bus: Bus, place: Place, agents: Mapping[str, Agent], retry_s: float) -> None:
+        self._bus = bus
         self._place = place
         self._agents = agents
         self._retry_s = retry_s
@@ -101,6 +103,8 @@ class _Worker:
             await _bury(lease, str(error))
             return
         try:
+            if order.channel is not None:
+                await announce(self._bus, order.channel, run, self._place, order.event_prefix)
             await self._perform(order, run, lease)
         except RunTaken as error:
             # The other one has the job, or its lease: an acknowledgement would take it from whoever comes after it.
