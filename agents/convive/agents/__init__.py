@@ -4,6 +4,7 @@ from convive.agents._agent import Agent, agent, prompt
 from convive.agents._agent_seat import AgentSeat, FunctionSeat, first_seen, run_options
 from convive.agents._audience import EventHandler, Observers
 from convive.agents._chain import RunTaken
+from convive.agents._channel_follower import follow_channel
 from convive.agents._errors import (
     BadModelRequest,
     ModelAccessDenied,
@@ -191,6 +192,7 @@ __all__ = [
     "find_queued",
     "first_model",
     "first_seen",
+    "follow_channel",
     "handoff",
     "has_tool_call",
     "has_tool_result",

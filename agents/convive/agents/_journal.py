@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._messages import Message, Part
 from convive.agents._model import StopReason, Usage
-from convive.bus import BadRecord, Event, Log, MemoryLog, Record, RunContext, RunId
+from convive.bus import Event, Log, MemoryLog, Record, RunContext, RunId, unreadable
 
 if TYPE_CHECKING:
     from convive.agents._recorded import Recorded
@@ -210,15 +210,11 @@ _EVENTS: TypeAdapter[JournalEvent] = TypeAdapter(Annotated[JournalEvent, Field(d
 
 
 def journal_event_of(record: Record) -> JournalEvent:
-    """The event in a journal record. Raises BadRecord when the body is not one of ours."""
+    """The event in a journal record. Raises BadRecord when it is not one of ours, NewerRecord for a newer version's."""
     try:
         return _EVENTS.validate_json(record.body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise BadRecord(
-            record.subject, record.seq, f"not a journal event of ours: {place} {first['msg']}".strip()
-        ) from None
+        raise unreadable(record.subject, record.seq, record.body, error, "a journal event of ours") from None
 
 
 @dataclass(frozen=True, slots=True)

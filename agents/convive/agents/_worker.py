@@ -10,6 +10,7 @@ import anyio
 
 from convive.agents._agent import Agent
 from convive.agents._chain import LEAVE_RUN, Chain, RunTaken
+from convive.agents._channel import announce
 from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._journal import Place, RunFailed, RunStarted, journal_event_of
 from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta, holds_to_schema
@@ -17,7 +18,7 @@ from convive.agents._queue import OUTCOMES, QueuedRun, RunOrder, order_of, place
 from convive.agents._result import AgentResult
 from convive.agents._run import OtherRun
 from convive.agents._schema import clean
-from convive.bus import BadRecord, Bus, ConviveError, Lease, NotAppended, RunContext, WorkQueue
+from convive.bus import BadRecord, Bus, ConviveError, Lease, NewerRecord, NotAppended, RunContext, WorkQueue
 
 RETRY_S = 1.0
 """How long after a first failure a run is taken up again; each further one doubles it, up to `RETRY_MOST_S`."""
@@ -62,7 +63,7 @@ async def work(
     """
     if concurrency < 1:
         raise ValueError(f"a worker does one run at a time at least, not {concurrency}")
-    worker = _Worker(await place_of(bus, queue), dict(agents), retry_s)
+    worker = _Worker(bus, await place_of(bus, queue), dict(agents), retry_s)
     jobs = await bus.work_queue(queue, lease_s=lease_s)
     with queueing_on(bus):
         try:
@@ -74,7 +75,8 @@ async def work(
 
 
 class _Worker:
-    def __init__(self, place: Place, agents: Mapping[str, Agent], retry_s: float) -> None:
+    def __init__(self, bus: Bus, place: Place, agents: Mapping[str, Agent], retry_s: float) -> None:
+        self._bus = bus
         self._place = place
         self._agents = agents
         self._retry_s = retry_s
@@ -94,10 +96,15 @@ class _Worker:
         """Carry out one job, and say what became of it."""
         try:
             order, run = order_of(lease.job)
+        except NewerRecord as error:
+            await self._leave(lease, error)
+            return
         except BadRecord as error:
             await _bury(lease, str(error))
             return
         try:
+            if order.channel is not None:
+                await announce(self._bus, order.channel, run, self._place, order.event_prefix)
             await self._perform(order, run, lease)
         except RunTaken as error:
             # The other one has the job, or its lease: an acknowledgement would take it from whoever comes after it.
@@ -105,12 +112,20 @@ class _Worker:
         except LEAVE_RUN as error:
             _log.warning("run %s is left to its next attempt: %s", run.run_id, error)
             await anyio.sleep(LOST_S)
+        except NewerRecord as error:
+            await self._leave(lease, error)
         except (OtherRun, BadRecord) as error:
             await _bury(lease, str(error))  # the journal under this id is not this run's, or cannot be written on
         except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
             await self._again(order, run, lease, error)
         else:
             await lease.done()
+
+    async def _leave(self, lease: Lease, error: NewerRecord) -> None:
+        """Give a job back to newer workers: it is in order, and takes no attempt of theirs."""
+        _log.warning("job %s is left to a newer worker: %s", lease.job.id, error)
+        await anyio.sleep(self._retry_s)
+        await lease.release()
 
     async def _perform(self, order: RunOrder, run: RunContext, lease: Lease) -> None:
         if lease.attempt > order.max_attempts:
