@@ -13,6 +13,7 @@ from convive.agents._chain import LEAVE_RUN
 from convive.agents._fold import Call
 from convive.agents._journal import Artifact, ChildRun, ToolReturned
 from convive.agents._schema import BadArguments, clean, json_of, jsonable
+from convive.agents._stopping import being_cancelled
 from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn, execute
 
 _log = logging.getLogger("convive.agents")
@@ -84,6 +85,10 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
         return Outcome(clean(str(error)), is_error=True)
     except ModelRetry as error:
         return _error("retry", str(error))
+    except anyio.get_cancelled_exc_class():
+        if being_cancelled():
+            raise
+        return _error("tool_failed", "something that it waited for was cancelled", type="CancelledError")
     except LEAVE_RUN:
         raise  # of an agent that the tool called: no model can help with it
     except Exception as error:  # noqa: BLE001 - a tool is foreign code: its failure is the model's to handle, without a traceback

@@ -1,6 +1,10 @@
 """The wish to end a run early, seen by the runs below it too."""
 
+import asyncio
+import math
 from typing import Literal
+
+import anyio
 
 CancelMode = Literal["now", "after_tools", "after_trip"]
 """When a run that is called off ends: at once; when the tools that run are done; when the trip and its tools are."""
@@ -28,3 +32,10 @@ class Stopping:
         if self._own is not None or self._above is None:
             return self._own
         return self._above.reason if self._above.mode == "now" else None
+
+
+def being_cancelled() -> bool:
+    """Whether a cancellation that came up here is of this task. On asyncio, whoever awaits a task or a future that
+    somebody else cancelled is told so by the same exception."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0 or anyio.current_effective_deadline() == -math.inf

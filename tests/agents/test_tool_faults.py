@@ -1,0 +1,65 @@
+"""Tools and handlers that go wrong in ways that a run must not go wrong with."""
+
+import asyncio
+from collections.abc import Mapping
+
+import anyio
+import anyio.lowlevel
+import pytest
+from pydantic import JsonValue
+
+from convive.agents import Agent, Answer, Request, ToolUse, tool
+from convive.agents._messages import ToolResult
+from convive.agents._scripted import ScriptedModel
+
+pytestmark = pytest.mark.anyio
+
+
+def use(**calls: Mapping[str, JsonValue]) -> Answer:
+    """An answer that calls these tools."""
+    parts = tuple(ToolUse(id=name, name=name, arguments=dict(arguments)) for name, arguments in calls.items())
+    return Answer(parts=parts, stop_reason="tool_use")
+
+
+def told(request: Request) -> list[str]:
+    return [part.content for part in request.messages[-1].parts if isinstance(part, ToolResult)]
+
+
+async def a_cancelled_future() -> None:
+    """Waits for what somebody else has cancelled: raises CancelledError in a task that nobody cancels."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_a_tool_that_waits_for_something_cancelled_has_failed_and_is_not_called_again(beside: bool) -> None:
+    """Checklist 8.3: only a cancellation of the caller's own task is one of the run."""
+    called: list[str] = []
+
+    @tool
+    async def bad() -> None:
+        called.append("bad")
+        await a_cancelled_future()
+
+    @tool
+    async def good() -> str:
+        await anyio.lowlevel.checkpoint()
+        return "good"
+
+    model = ScriptedModel([use(bad={}, good={}) if beside else use(bad={}), "Too bad."])
+    result = await Agent("ada", model=model, tools=[bad, good]).execute("x")
+    failed = '{"error":"tool_failed","message":"something that it waited for was cancelled","type":"CancelledError"}'
+    assert (result.status, called) == ("completed", ["bad"])
+    assert told(model.requests[1]) == ([failed, "good"] if beside else [failed])
+
+
+async def test_a_handler_that_waits_for_something_cancelled_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Rule 10 of the design"""
+
+    async def handler(event: object) -> None:
+        await a_cancelled_future()
+
+    result = await Agent("ada", model=ScriptedModel(["hi"])).execute("x", on={"run_started": handler})
+    assert (result.status, result.text) == ("completed", "hi")
+    assert "a handler of run_started failed" in caplog.text
