@@ -31,7 +31,11 @@ class Stopping:
         """Why the run was called off, or the one above it at once; None if it was not."""
         if self._own is not None or self._above is None:
             return self._own
-        return self._above.reason if self._above.mode == "now" else None
+        return self._above.reason if self._above._at_once else None
+
+    @property
+    def _at_once(self) -> bool:
+        return self.mode == "now" or (self._above is not None and self._above._at_once)
 
 
 def being_cancelled() -> bool:
