@@ -261,9 +261,8 @@ class Performer:
         with anyio.CancelScope(shield=True):
             try:
                 await self._chain.settle()
-                if self._chain.state.started is None or self.ended:
-                    return
-                await self._end(RunCancelled(reason=self._stopping.reason or ""))
+                if self._chain.state.started is not None and not self.ended:
+                    await self._end(RunCancelled(reason=self._stopping.reason or ""))
             except ConviveError as error:
                 # The cancellation must go on; without its end in the journal the run can be continued.
                 _log.warning("run %s was cancelled, and its journal could not say so: %s", self.task.run.run_id, error)
@@ -272,18 +271,20 @@ class Performer:
 
     async def _show_end(self, result: AgentResult) -> None:
         hooks, run, why = self._execution.hooks, self.task.run, result.error
-        match result.status:
-            case "completed":
-                await hooks.tell_of_end("on_finish", result)
-                await self._execution.show(shown.RunFinished(run, result))
-            case "suspended":
-                await self._execution.show(shown.RunSuspended(run, result))
-            case "failed":
-                await hooks.tell_of_end("on_error", why)
-                await self._execution.show(shown.RunFailed(run, result))
-            case "cancelled":
-                await hooks.tell_of_end("on_abort", why.message if why else "")
-                await self._execution.show(shown.RunCancelled(run, why.message if why else ""))
+        # The run is over: calling it off changes nothing any more, least of all that whoever watches is told.
+        with anyio.CancelScope(shield=True):
+            match result.status:
+                case "completed":
+                    await hooks.tell_of_end("on_finish", result)
+                    await self._execution.show(shown.RunFinished(run, result))
+                case "suspended":
+                    await self._execution.show(shown.RunSuspended(run, result))
+                case "failed":
+                    await hooks.tell_of_end("on_error", why)
+                    await self._execution.show(shown.RunFailed(run, result))
+                case "cancelled":
+                    await hooks.tell_of_end("on_abort", why.message if why else "")
+                    await self._execution.show(shown.RunCancelled(run, why.message if why else ""))
 
 
 def _mendable(error: Exception) -> bool:
