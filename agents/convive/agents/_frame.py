@@ -90,10 +90,12 @@ def hand_up(run: RunContext, interrupts: Iterable[Interrupt]) -> None:
         raise ChildWaits(f"run {run.run_id} waits for {len(waited_for)} answers")
 
 
-def only_waits(error: BaseException) -> bool:
-    """Whether nothing but suspended children is behind an error, a task group's included."""
+def goes_on_later(error: BaseException) -> bool:
+    """Whether suspended children are behind an error, a task group's included. What failed beside them in the group
+    fails again, if it does, when the tool is called again."""
     if isinstance(error, BaseExceptionGroup):
-        return all(only_waits(each) for each in cast("BaseExceptionGroup[BaseException]", error).exceptions)
+        inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return all(isinstance(each, Exception) or goes_on_later(each) for each in inner)
     return isinstance(error, ChildWaits)
 
 

@@ -10,7 +10,7 @@ from convive.agents import _events as shown
 from convive.agents._calls import Outcome, Ready, carry_out, content_of, prepare, too_large
 from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
-from convive.agents._frame import Frame, frame_above, inside, only_waits
+from convive.agents._frame import Frame, frame_above, goes_on_later, inside
 from convive.agents._gates import gate
 from convive.agents._interrupts import Interrupt
 from convive.agents._journal import ToolCalled
@@ -150,12 +150,15 @@ class ToolPhase:
         try:
             with inside(frame):
                 outcome = await carry_out(ready, context)
-            return replace(outcome, children=tuple(frame.spent.values()))
         except BaseException as error:
-            if not frame.waiting or not only_waits(error):
+            if not frame.waiting or not goes_on_later(error):
                 raise
-            waiting.extend(frame.waiting)
-            return None
+        else:
+            # A tool that gathers results and exceptions alike has not noticed that it waits, and has no result yet.
+            if not frame.waiting:
+                return replace(outcome, children=tuple(frame.spent.values()))
+        waiting.extend(frame.waiting)
+        return None
 
     async def _returned(self, trip: int, call: Call, outcome: Outcome) -> None:
         try:
