@@ -8,9 +8,10 @@ import anyio.lowlevel
 import pytest
 from pydantic import JsonValue
 
-from convive.agents import Agent, Answer, Request, ToolUse, tool
+from convive.agents import Agent, Answer, ModelRetry, Place, Request, ToolError, ToolUse, tool
 from convive.agents._messages import ToolResult
 from convive.agents._scripted import ScriptedModel
+from convive.bus import BusUnavailable, Draft, MemoryLog
 
 pytestmark = pytest.mark.anyio
 
@@ -63,3 +64,50 @@ async def test_a_handler_that_waits_for_something_cancelled_changes_nothing(capl
     result = await Agent("ada", model=ScriptedModel(["hi"])).execute("x", on={"run_started": handler})
     assert (result.status, result.text) == ("completed", "hi")
     assert "a handler of run_started failed" in caplog.text
+
+
+class Gone(MemoryLog):
+    """A log that is away whenever the agent `clerk` starts."""
+
+    async def append(self, draft: Draft) -> int:
+        if b'"agent":"clerk"' in draft.body:
+            raise BusUnavailable("the bus is away")
+        return await super().append(draft)
+
+
+async def test_a_lost_bus_ends_the_execution_also_out_of_a_tools_task_group() -> None:
+    """The run can be continued then; a failed tool would be its last word on an agent that never ran."""
+    clerk = Agent("clerk", model=ScriptedModel([]))
+
+    @tool
+    async def ask() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(clerk.prompt, "x")
+
+    chief = Agent("chief", model=ScriptedModel([use(ask={})]), tools=[ask])
+    with pytest.raises(BusUnavailable, match="the bus is away"):
+        await chief.execute("x", place=Place(Gone(), "cv.00.test", live=False))
+
+
+@pytest.mark.parametrize(
+    ("error", "content"),
+    [
+        (ToolError("No such order."), "No such order."),
+        (ModelRetry("Take a number."), '{"error":"retry","message":"Take a number."}'),
+        (OSError("disk full"), '{"error":"tool_failed","message":"disk full","type":"OSError"}'),
+    ],
+)
+async def test_what_fails_in_a_tools_task_group_reaches_the_model_as_what_it_is(error: Exception, content: str) -> None:
+    """G12"""
+
+    async def fail() -> None:
+        raise error
+
+    @tool
+    async def work() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fail)
+
+    model = ScriptedModel([use(work={}), "I see."])
+    await Agent("ada", model=model, tools=[work]).execute("x")
+    assert told(model.requests[1]) == [content]

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import anyio
 from pydantic import JsonValue
@@ -81,18 +82,34 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
         with anyio.move_on_after(tool.timeout_s):
             return await _result(tool, await execute(tool, ready.arguments, context))
         return _error("timeout", f"{tool.name} was given up after {tool.timeout_s:g} s.")
-    except ToolError as error:
-        return Outcome(clean(str(error)), is_error=True)
-    except ModelRetry as error:
-        return _error("retry", str(error))
     except anyio.get_cancelled_exc_class():
         if being_cancelled():
             raise
         return _error("tool_failed", "something that it waited for was cancelled", type="CancelledError")
-    except LEAVE_RUN:
-        raise  # of an agent that the tool called: no model can help with it
-    except Exception as error:  # noqa: BLE001 - a tool is foreign code: its failure is the model's to handle, without a traceback
-        return _error("tool_failed", str(error), type=type(error).__name__)
+    except Exception as error:  # a tool is foreign code: its failure is the model's to handle, without a traceback
+        failures = _failures(error)
+        for failure in failures:
+            if isinstance(failure, LEAVE_RUN):
+                raise failure from error  # of an agent that the tool called: no model can help with it
+        return _failure(failures[0] if len(failures) == 1 else error)
+
+
+def _failures(error: Exception) -> list[Exception]:
+    """What went wrong: the error, or what a task group of the tool's put into it."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    inner = cast("ExceptionGroup[Exception]", error).exceptions
+    return [failure for each in inner for failure in _failures(each)]
+
+
+def _failure(error: Exception) -> Outcome:
+    match error:
+        case ToolError():
+            return Outcome(clean(str(error)), is_error=True)
+        case ModelRetry():
+            return _error("retry", str(error))
+        case _:
+            return _error("tool_failed", str(error), type=type(error).__name__)
 
 
 async def _result(tool: Tool, value: object) -> Outcome:
