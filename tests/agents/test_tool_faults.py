@@ -98,7 +98,7 @@ async def test_a_lost_bus_ends_the_execution_also_out_of_a_tools_task_group() ->
     ],
 )
 async def test_what_fails_in_a_tools_task_group_reaches_the_model_as_what_it_is(error: Exception, content: str) -> None:
-    """G12"""
+    """Rule 5 of the design"""
 
     async def fail() -> None:
         raise error
@@ -111,3 +111,29 @@ async def test_what_fails_in_a_tools_task_group_reaches_the_model_as_what_it_is(
     model = ScriptedModel([use(work={}), "I see."])
     await Agent("ada", model=model, tools=[work]).execute("x")
     assert told(model.requests[1]) == [content]
+
+
+class Mute(Exception):
+    """Cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "content"),
+    [
+        (ToolError(), "the tool failed"),
+        (Mute(), '{"error":"tool_failed","message":"","type":"Mute"}'),
+    ],
+)
+async def test_an_error_without_a_text_is_told_as_one(error: Exception, content: str) -> None:
+    """The Messages API refuses a request that holds an error without a text, and with it the rest of the run."""
+
+    @tool
+    async def work() -> None:
+        raise error
+
+    model = ScriptedModel([use(work={}), "I see."])
+    result = await Agent("ada", model=model, tools=[work]).execute("x")
+    assert (result.status, told(model.requests[1])) == ("completed", [content])

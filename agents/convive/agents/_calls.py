@@ -103,13 +103,18 @@ def _failures(error: Exception) -> list[Exception]:
 
 
 def _failure(error: Exception) -> Outcome:
+    kind = type(error).__name__
+    try:
+        text = clean(str(error))
+    except Exception:  # noqa: BLE001 - a foreign class, which may fail at this too
+        text = ""
     match error:
         case ToolError():
-            return Outcome(clean(str(error)), is_error=True)
+            return Outcome(text or "the tool failed", is_error=True)  # providers refuse an error without a text
         case ModelRetry():
-            return _error("retry", str(error))
+            return _error("retry", text)
         case _:
-            return _error("tool_failed", str(error), type=type(error).__name__)
+            return _error("tool_failed", text, type=kind)
 
 
 async def _result(tool: Tool, value: object) -> Outcome:
