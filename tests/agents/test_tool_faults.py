@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Annotated
 
 import anyio
 import anyio.lowlevel
 import pytest
-from pydantic import JsonValue
+from pydantic import BeforeValidator, JsonValue
 
 from convive.agents import Agent, Answer, ModelRetry, Place, Request, ToolError, ToolUse, tool
 from convive.agents._messages import ToolResult
@@ -137,3 +138,19 @@ async def test_an_error_without_a_text_is_told_as_one(error: Exception, content:
     model = ScriptedModel([use(work={}), "I see."])
     result = await Agent("ada", model=model, tools=[work]).execute("x")
     assert (result.status, told(model.requests[1])) == ("completed", [content])
+
+
+async def test_a_validator_that_fails_is_told_as_bad_arguments() -> None:
+    """Rule 5 of the design"""
+
+    def known(value: str) -> str:
+        return {"one": "1"}[value]
+
+    @tool
+    async def work(number: Annotated[str, BeforeValidator(known)]) -> str:
+        return number
+
+    model = ScriptedModel([use(work={"number": "two"}), "I see."])
+    result = await Agent("ada", model=model, tools=[work]).execute("x")
+    heard = '{"error":"invalid_arguments","message":"they cannot be checked: KeyError"}'
+    assert (result.status, told(model.requests[1])) == ("completed", [heard])

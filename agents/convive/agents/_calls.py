@@ -67,6 +67,9 @@ def prepare(call: Call, tools: Mapping[str, Tool]) -> Ready | Outcome:
         return Ready(tool, tool.parameters.validate(call.arguments))
     except BadArguments as error:
         return _error("invalid_arguments", str(error), issues=error.issues)
+    except Exception as error:  # noqa: BLE001 - a validator of the tool's own is as foreign as the tool
+        _log.warning("a validator of tool %s failed", tool.name, exc_info=True)
+        return _error("invalid_arguments", f"they cannot be checked: {type(error).__name__}")
 
 
 async def carry_out(ready: Ready, context: ToolContext) -> Outcome:
