@@ -112,6 +112,9 @@ class ToolPhase:
         task = self._task
 
         async def update(value: JsonValue) -> None:
+            state = self._chain.state
+            if state.ended is not None or all(open.index != call.index for open in state.trips[trip].open_calls):
+                return  # from a thread that was given up, or a task that the tool left behind
             if self._live:
                 self._live.update(trip, call.id, call.name, value)
             if self._audience:
@@ -166,7 +169,7 @@ class ToolPhase:
         except NotAppended:
             if self._chain.lost:
                 raise
-            outcome = too_large(call.name)
+            outcome = replace(too_large(call.name), took_s=outcome.took_s, children=outcome.children)
             await self._chain.keep(outcome.event(trip, call))
         if self._settings.middleware:
             hooked = HookedCall(call.id, call.name, call.arguments, trip)
