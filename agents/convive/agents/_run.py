@@ -34,7 +34,7 @@ from convive.agents._stopping import CancelMode
 from convive.agents._tool_phase import ToolPhase
 from convive.bus import ConviveError, NotAppended
 
-_BROKEN_RETRIES = 2
+_LONGEST_REASON = 10_000
 _log = logging.getLogger("convive.agents")
 
 
@@ -247,7 +247,8 @@ class Performer:
         self._cause = error
         transient = isinstance(error, ModelError) and error.transient
         kind = type(error).__name__
-        await self._end(RunFailed(error=kind, message=clean(str(error)) or kind, transient=transient))
+        message = clean(str(error))[:_LONGEST_REASON] or kind
+        await self._end(RunFailed(error=kind, message=message, transient=transient))
         if not isinstance(error, ModelError | NotAppended):
             await self._show_end(self.result())
 
