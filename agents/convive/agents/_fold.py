@@ -162,6 +162,8 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
         return replace(state, started=event)
     _expect(state.started is not None, "the journal does not begin with run_started")
     _expect(state.ended is None, "nothing follows the end of a run")
+    waits = state.suspended is not None and not isinstance(event, Resumed | RunFailed | RunCancelled)
+    _expect(not waits, f"{event.type} follows a suspension that nobody answered")
     match event:
         case TripStarted():
             return _trip_started(state, event)
@@ -229,7 +231,6 @@ def _returned(state: RunState, event: ToolReturned) -> RunState:
 
 
 def _suspended(state: RunState, event: Suspended) -> RunState:
-    _expect(state.suspended is None, "a run that is suspended is not suspended again")
     for interrupt in event.interrupts:
         call = _call(state, interrupt.trip, interrupt.index)
         waiting = replace(call, arguments=interrupt.arguments, interrupt=interrupt)
@@ -299,7 +300,7 @@ def replayable(state: RunState) -> tuple[Message, ...]:
 def _call(state: RunState, trip: int, index: int) -> Call:
     _expect(bool(state.trips) and state.trips[-1].index == trip, f"a tool call of trip {trip}, which is not the latest")
     calls = state.trips[-1].calls
-    _expect(index < len(calls), f"trip {trip} has no tool call {index}")
+    _expect(0 <= index < len(calls), f"trip {trip} has no tool call {index}")
     _expect(calls[index].returned is None, f"tool call {index} of trip {trip} had returned")
     return calls[index]
 
