@@ -26,7 +26,7 @@ def much(context: ToolContext, given: Any) -> bool:
 async def test_a_predicate_sees_the_defaults_of_what_the_model_left_out(
     arguments: dict[str, JsonValue], status: str, scoped: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """G26"""
+    """G82"""
 
     @tool(needs_approval=much)
     async def refund(order: str, amount: int = 5) -> str:

@@ -224,5 +224,5 @@ def _task(agent: str, input: str | None, options: RunOptions, listeners: Listene
         on_cancel=options.get("on_cancel", "record" if frame is None else frame.on_cancel),
         on=options.get("on"),
         listeners=listeners,
-        observers=None if frame is None else frame.observers,
+        observers=() if frame is None else frame.observers,
     )

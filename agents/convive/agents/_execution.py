@@ -48,13 +48,13 @@ def execution_of(settings: Settings, task: Task, emit: shown.Emit | None) -> Exe
         task.deps,
         lambda reason: stopping.ask_for(reason, "after_tools"),
     )
-    above = task.observers if task.observers is not settings.observers else None
+    above = tuple(each for each in task.observers if each is not settings.observers)
     return Execution(
         settings,
         task,
         Chain(task.place, task.run),
         Live(task.place, task.run) if task.place.live else None,
-        Audience(emit, settings.on, task.listeners, task.on, settings.observers, above),
+        Audience(emit, settings.on, task.listeners, task.on, settings.observers, *above),
         Meter(task.run.run_id, settings.limits, None if frame is None else frame.meter),
         Hooks(settings.middleware, context),
         stopping,

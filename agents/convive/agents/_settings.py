@@ -99,7 +99,8 @@ class Task:
     on_cancel: OnCancel = "record"
     on: On | None = None
     listeners: Listeners | None = None
-    observers: Observers | None = None
+    observers: tuple[Observers, ...] = ()
+    """Those of the runs above."""
 
 
 def digests(specs: Iterable[ToolSpec]) -> dict[str, str]:

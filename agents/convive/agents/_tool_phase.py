@@ -7,6 +7,7 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents import _events as shown
+from convive.agents._audience import Observers
 from convive.agents._calls import Outcome, Ready, carry_out, content_of, prepare, too_large
 from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
@@ -144,7 +145,7 @@ class ToolPhase:
             task.on_cancel,
             task.session_id,
             answers=self._chain.state.resolutions,
-            observers=self._settings.observers if task.observers is None else task.observers,
+            observers=_with(task.observers, self._settings.observers),
             meter=self._execution.meter,
             stopping=self._execution.stopping,
             hops=0 if above is None else above.hops,
@@ -201,3 +202,7 @@ async def _together(jobs: Sequence[Job]) -> None:
             group.start_soon(guarded, job)
     if failures:
         raise failures[0]
+
+
+def _with(above: tuple[Observers, ...], own: Observers | None) -> tuple[Observers, ...]:
+    return above if own is None or own in above else (*above, own)
