@@ -27,7 +27,7 @@ class Heard(Observers):
 
 
 async def test_each_agents_observers_hear_of_the_runs_below_it_whoever_else_does() -> None:
-    """G62: the observers of the outermost agent used to be the only ones to hear of its grandchildren."""
+    """G65"""
     top, middle, everywhere = Heard(), Heard(), Heard()
     leaf = Agent("leaf", model=ScriptedModel(["leaf"] * 2), observers=everywhere)
     clerk = Agent("clerk", model=ScriptedModel([ask(), "clerk"]), tools=[leaf.as_tool("ask", "Ask.")], observers=middle)
@@ -37,7 +37,7 @@ async def test_each_agents_observers_hear_of_the_runs_below_it_whoever_else_does
 
 
 async def test_observers_of_several_agents_hear_of_each_run_once() -> None:
-    """G62"""
+    """G65"""
     shared = Heard()
     leaf = Agent("leaf", model=ScriptedModel(["leaf"]), observers=shared)
     clerk = Agent("clerk", model=ScriptedModel([ask(), "clerk"]), tools=[leaf.as_tool("ask", "Ask.")], observers=shared)

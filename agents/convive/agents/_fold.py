@@ -32,6 +32,9 @@ from convive.agents._journal import (
 from convive.agents._messages import Message, Part, Text, ToolResult, ToolUse, assistant, text_of, user
 from convive.agents._model import Usage
 
+NOT_CARRIED_OUT = "not carried out: the run ended first"
+"""What a call came to that has no result when its run ends."""
+
 _CUT = ("length", "refusal")
 """Answers whose tool calls are never carried out: they may be half a thought."""
 
@@ -293,7 +296,7 @@ def replayable(state: RunState) -> tuple[Message, ...]:
         return state.messages
     trip = state.trips[-1]
     said = _said(trip.answer) if trip.answer else None
-    heard = _heard(trip, missing="not carried out: the run ended first")
+    heard = _heard(trip, missing=NOT_CARRIED_OUT)
     return state.messages if said is None else (*state.messages, said, heard)
 
 

@@ -241,6 +241,8 @@ class Performer:
     async def _end(self, event: RunFinished | RunFailed | RunCancelled) -> None:
         if self._live:
             self._live.stop()
+        if not isinstance(event, RunFinished):
+            await self._tools.give_up()
         await self._chain.append(event)
 
     async def _failed(self, error: Exception) -> None:

@@ -10,7 +10,7 @@ from convive.agents import _events as shown
 from convive.agents._audience import Observers
 from convive.agents._calls import Outcome, Ready, carry_out, content_of, prepare, too_large
 from convive.agents._execution import Aborted, Execution
-from convive.agents._fold import Call
+from convive.agents._fold import NOT_CARRIED_OUT, Call
 from convive.agents._frame import Frame, frame_above, goes_on_later, inside
 from convive.agents._gates import gate
 from convive.agents._interrupts import Interrupt
@@ -36,10 +36,13 @@ class ToolPhase:
         self._chain = execution.chain
         self._live = execution.live
         self._audience = execution.audience
+        self._frames: dict[int, tuple[Call, Frame]] = {}
+        """The calls of this trip that have no result, by their place."""
 
     async def carry_out(self, step: UseTools) -> list[Interrupt]:
         """Carry out the calls that may run; what the others wait for, in this run and below, in order."""
         waiting: list[Interrupt] = []
+        self._frames.clear()
         for batch in self._batches(step.calls):
             jobs: list[Job] = []
             for call in batch:
@@ -56,6 +59,14 @@ class ToolPhase:
                 jobs.append(self._job(step.trip, call, passed, waiting))
             await _together(jobs)
         return sorted(waiting, key=lambda each: (each.run_id != self._task.run.run_id, each.trip, each.index))
+
+    async def give_up(self) -> None:
+        """When the run ends without the results of its open calls: keep what the runs below them used."""
+        state = self._chain.state
+        for index, (call, frame) in self._frames.items():
+            if frame.spent and state.suspended is None and state.trips[-1].calls[index].returned is None:
+                used = Outcome(NOT_CARRIED_OUT, is_error=True, children=tuple(frame.spent.values()))
+                await self._chain.keep(used.event(state.trips[-1].index, call))
 
     async def _passed(self, trip: int, call: Call) -> tuple[Call, Ready | Outcome | Interrupt]:
         """Rewrite, validate, approve: in that order. Raises Aborted."""
@@ -151,6 +162,7 @@ class ToolPhase:
             hops=0 if above is None else above.hops,
             history=self._history,
         )
+        self._frames[call.index] = call, frame
         try:
             with inside(frame):
                 outcome = await carry_out(ready, context)
