@@ -4,6 +4,7 @@ import anyio
 import pytest
 
 from convive.agents import Agent, Answer, HookContext, HookedCall, Middleware, Place, Text, ToolUse, Usage, tool
+from convive.agents._errors import BadModelRequest
 from convive.agents._events import RunFailed
 from convive.agents._scripted import ScriptedModel
 from convive.bus import MemoryLog, RunContext
@@ -84,3 +85,11 @@ async def test_a_run_that_fails_beside_a_run_below_counts_what_that_used() -> No
     with pytest.raises(RuntimeError, match="no more"):
         await chief.execute("x", on={"run_failed": note})
     assert used == [9]
+
+
+async def test_a_run_that_fails_after_its_tools_counts_the_runs_below_once() -> None:
+    """Conformance test 22"""
+    clerk = Agent("clerk", model=ScriptedModel([Answer(parts=(), stop_reason="end", usage=Usage(output_tokens=9))]))
+    model = ScriptedModel([ask(), BadModelRequest("no")])
+    result = await Agent("chief", model=model, tools=[clerk.as_tool("ask", "Ask.")]).execute("x")
+    assert (result.status, result.usage.output_tokens, len(result.report.children)) == ("failed", 9, 1)

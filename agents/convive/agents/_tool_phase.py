@@ -36,13 +36,12 @@ class ToolPhase:
         self._chain = execution.chain
         self._live = execution.live
         self._audience = execution.audience
-        self._frames: dict[int, tuple[Call, Frame]] = {}
-        """The calls of this trip that have no result, by their place."""
+        self._frames: dict[tuple[int, int], Frame] = {}
+        """The calls that were begun, by trip and place."""
 
     async def carry_out(self, step: UseTools) -> list[Interrupt]:
         """Carry out the calls that may run; what the others wait for, in this run and below, in order."""
         waiting: list[Interrupt] = []
-        self._frames.clear()
         for batch in self._batches(step.calls):
             jobs: list[Job] = []
             for call in batch:
@@ -63,10 +62,14 @@ class ToolPhase:
     async def give_up(self) -> None:
         """When the run ends without the results of its open calls: keep what the runs below them used."""
         state = self._chain.state
-        for index, (call, frame) in self._frames.items():
-            if frame.spent and state.suspended is None and state.trips[-1].calls[index].returned is None:
+        if not state.trips or state.suspended is not None:
+            return
+        trip = state.trips[-1]
+        for call in trip.open_calls:
+            frame = self._frames.get((trip.index, call.index))
+            if frame is not None and frame.spent:
                 used = Outcome(NOT_CARRIED_OUT, is_error=True, children=tuple(frame.spent.values()))
-                await self._chain.keep(used.event(state.trips[-1].index, call))
+                await self._chain.keep(used.event(trip.index, call))
 
     async def _passed(self, trip: int, call: Call) -> tuple[Call, Ready | Outcome | Interrupt]:
         """Rewrite, validate, approve: in that order. Raises Aborted."""
@@ -162,7 +165,7 @@ class ToolPhase:
             hops=0 if above is None else above.hops,
             history=self._history,
         )
-        self._frames[call.index] = call, frame
+        self._frames[trip, call.index] = frame
         try:
             with inside(frame):
                 outcome = await carry_out(ready, context)
