@@ -3,12 +3,14 @@
 import anyio
 import pytest
 
-from convive.agents import Agent, Answer, Place, ToolUse
+from convive.agents import Agent, Answer, Place, ToolUse, Usage, tool
 from convive.agents._journal import JournalEvent, RunCancelled, journal_event_of
 from convive.agents._scripted import ScriptedModel
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio
+
+SPENT = Usage(output_tokens=9)
 
 
 def place() -> Place:
@@ -16,7 +18,7 @@ def place() -> Place:
 
 
 def ask() -> Answer:
-    return Answer(parts=(ToolUse(id="1", name="ask", arguments={"prompt": "x"}),), stop_reason="tool_use")
+    return Answer(parts=(ToolUse(id="1", name="ask", arguments={"prompt": "x"}),), stop_reason="tool_use", usage=SPENT)
 
 
 async def journals(where: Place) -> list[JournalEvent]:
@@ -40,3 +42,24 @@ async def test_the_reason_reaches_runs_two_levels_down() -> None:
         run.cancel("too slow")
     reasons = [event.reason for event in await journals(where) if isinstance(event, RunCancelled)]
     assert reasons == ["too slow"] * 3
+
+
+async def test_a_run_below_that_is_given_up_by_its_tool_ends_although_runs_are_left_on_cancellation() -> None:
+    """D15: a worker leaves what it is cancelled in. A call that timed out is not made again, though, and what it
+    called would stay open for good, its usage lost."""
+    where = place()
+
+    @tool
+    async def hang() -> None:
+        await anyio.sleep_forever()
+
+    hanging = Answer(parts=(ToolUse(id="1", name="hang", arguments={}),), stop_reason="tool_use", usage=SPENT)
+    leaf = Agent("leaf", model=ScriptedModel([hanging]), tools=[hang])
+    clerk = Agent("clerk", model=ScriptedModel([ask()]), tools=[leaf.as_tool("ask", "Ask.")])
+    tools = [clerk.as_tool("ask", "Ask.", timeout_s=0.1)]
+    chief = Agent("chief", model=ScriptedModel([ask(), "Too bad."]), tools=tools)
+    result = await chief.execute("x", place=where, on_cancel="leave")
+    assert (result.text, result.usage.output_tokens) == ("Too bad.", 27)
+    assert [(child.agent, child.status) for child in result.report.children] == [("clerk", "cancelled")]
+    reasons = [event.reason for event in await journals(where) if isinstance(event, RunCancelled)]
+    assert reasons == ["the tool call that it belongs to went on without it"] * 2

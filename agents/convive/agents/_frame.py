@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -45,6 +45,8 @@ class Frame:
     observers: tuple[Observers, ...] = ()
     spent: dict[RunId, ChildRun] = field(default_factory=dict[RunId, ChildRun])
     """The runs below that are over."""
+    left: list[Callable[[], Awaitable[None]]] = field(default_factory=list[Callable[[], Awaitable[None]]])
+    """Ends those that were left to be continued, if the call has its result without them."""
     meter: Meter | None = None
     stopping: Stopping | None = None
     hops: int = 0

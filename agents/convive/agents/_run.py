@@ -260,6 +260,8 @@ class Performer:
         left = self.task.on_cancel == "leave" or (frame is not None and bool(frame.waiting))
         leave = left and self._stopping.reason is None
         if leave or self._chain.lost:
+            if frame is not None:
+                frame.left.append(self._end_left)
             return
         with anyio.CancelScope(shield=True):
             try:
@@ -271,6 +273,18 @@ class Performer:
                 _log.warning("run %s was cancelled, and its journal could not say so: %s", self.task.run.run_id, error)
                 return
             await self._show_end(self.result())
+
+    async def _end_left(self) -> None:
+        """End this run, which was left: the call above has its result without it, and will not be made again."""
+        if self._chain.lost:
+            return  # somebody else's now
+        await self._chain.settle()
+        if self._chain.state.started is None or self.ended:
+            return
+        await self._tools.end_below()
+        await self._end(RunCancelled(reason="the tool call that it belongs to went on without it"))
+        self._account()
+        await self._show_end(self.result())
 
     async def _show_end(self, result: AgentResult) -> None:
         hooks, run, why = self._execution.hooks, self.task.run, result.error

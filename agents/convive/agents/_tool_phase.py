@@ -71,6 +71,13 @@ class ToolPhase:
                 used = Outcome(NOT_CARRIED_OUT, is_error=True, children=tuple(frame.spent.values()))
                 await self._chain.keep(used.event(trip.index, call))
 
+    async def end_below(self) -> None:
+        """End the runs below that were left, when this one is not to be continued either."""
+        for frame in self._frames.values():
+            with inside(frame):
+                for end in frame.left:
+                    await end()
+
     async def _passed(self, trip: int, call: Call) -> tuple[Call, Ready | Outcome | Interrupt]:
         """Rewrite, validate, approve: in that order. Raises Aborted."""
         if any(self._hands_over(each) for each in self._chain.state.trips[-1].calls[: call.index]):
@@ -169,6 +176,8 @@ class ToolPhase:
         try:
             with inside(frame):
                 outcome = await carry_out(ready, context)
+                for end in () if frame.waiting else frame.left:
+                    await end()
         except BaseException as error:
             if not frame.waiting or not goes_on_later(error):
                 raise
