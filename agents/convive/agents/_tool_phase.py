@@ -44,8 +44,8 @@ class ToolPhase:
         waiting: list[Interrupt] = []
         for batch in self._batches(step.calls):
             jobs: list[Job] = []
-            for call in batch:
-                call, passed = await self._passed(step.trip, call)
+            # All of them first: where one aborts the run, none of the others was announced in vain.
+            for call, passed in [await self._passed(step.trip, call) for call in batch]:
                 if isinstance(passed, Interrupt):
                     waiting.append(passed)
                     continue
