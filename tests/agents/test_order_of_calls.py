@@ -11,10 +11,13 @@ from convive.agents import (
     Middleware,
     Place,
     ToolUse,
+    handoff,
     tool,
 )
+from convive.agents._errors import BadModelRequest
 from convive.agents._events import RunEvent
 from convive.agents._journal import journal_event_of
+from convive.agents._messages import ToolResult
 from convive.agents._scripted import ScriptedModel
 from convive.bus import MemoryLog
 
@@ -49,3 +52,17 @@ async def test_an_abort_leaves_no_call_beside_it_begun() -> None:
     assert result.status == "cancelled"
     assert journal == ["run_started", "trip_started", "model_answered", "run_cancelled"]
     assert "tool_started" not in seen
+
+
+async def test_calls_behind_a_handoff_that_failed_are_carried_out() -> None:
+    """Section 3.3 of the checklist: the conversation was not handed over."""
+
+    @tool
+    async def work() -> str:
+        return "worked"
+
+    broken = Agent("broken", model=ScriptedModel([BadModelRequest("no")]))
+    model = ScriptedModel([use("handoff_to_broken", "work"), "Then I do."])
+    result = await Agent("desk", model=model, tools=[handoff(broken), work]).execute("x")
+    heard = [part.content for part in model.requests[1].messages[-1].parts if isinstance(part, ToolResult)]
+    assert (result.text, heard) == ("Then I do.", ["agent 'broken' could not take over: no", "worked"])

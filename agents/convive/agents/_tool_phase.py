@@ -100,7 +100,8 @@ class ToolPhase:
 
     def _hands_over(self, call: Call) -> bool:
         tool = self._settings.tools.get(call.name)
-        return tool is not None and tool.handoff
+        failed = call.returned is not None and not call.returned.handed_to
+        return tool is not None and tool.handoff and not failed
 
     def _batches(self, calls: Sequence[Call]) -> list[list[Call]]:
         """Calls that may run side by side, in order; a sequential one stands alone."""
