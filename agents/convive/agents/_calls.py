@@ -80,11 +80,8 @@ async def carry_out(ready: Ready, context: ToolContext) -> Outcome:
 
 
 async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
-    tool = ready.tool
     try:
-        with anyio.move_on_after(tool.timeout_s):
-            return await _result(tool, await execute(tool, ready.arguments, context))
-        return _error("timeout", f"{tool.name} was given up after {tool.timeout_s:g} s.")
+        return await within(ready, context)
     except anyio.get_cancelled_exc_class():
         if being_cancelled():
             raise
@@ -120,7 +117,17 @@ def _failure(error: Exception) -> Outcome:
             return _error("tool_failed", text, type=kind)
 
 
+async def within(ready: Ready, context: ToolContext) -> Outcome:
+    """Run the handler within its time, and narrow what it gives. Raises what it raises."""
+    tool = ready.tool
+    with anyio.move_on_after(tool.timeout_s):
+        return await _result(tool, await execute(tool, ready.arguments, context))
+    return _error("timeout", f"{tool.name} was given up after {tool.timeout_s:g} s.")
+
+
 async def _result(tool: Tool, value: object) -> Outcome:
+    if isinstance(value, Outcome):
+        return value  # of one of several tools behind this name
     if isinstance(value, ToolReturn):
         return Outcome(content_of(value.model_output), value=jsonable(value.value), handed_to=value.handed_to)
     if tool.model_output is None:
