@@ -1,12 +1,29 @@
-"""What a predicate that decides about approvals gets to see."""
+"""The arguments of calls that wait: as a predicate sees them, and as somebody edits them."""
 
+import math
 from typing import Any
 
 import pytest
 from pydantic import JsonValue
 
-from convive.agents import Agent, Answer, ToolContext, ToolUse, scoped_tool, tool
+from convive.agents import (
+    Agent,
+    Answer,
+    BadAnswers,
+    Edit,
+    Place,
+    Resolution,
+    Result,
+    ToolContext,
+    ToolUse,
+    client_tool,
+    peek,
+    resume,
+    scoped_tool,
+    tool,
+)
 from convive.agents._scripted import ScriptedModel
+from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio
 
@@ -39,3 +56,22 @@ async def test_a_predicate_sees_the_defaults_of_what_the_model_left_out(
     call = Answer(parts=(ToolUse(id="1", name=name, arguments=arguments),), stop_reason="tool_use")
     result = await Agent("ada", model=ScriptedModel([call, "Done."]), tools=[used]).execute("x")
     assert (result.status, "failed" in caplog.text) == (status, False)
+
+
+@pytest.mark.parametrize("answer", [Edit({"amount": math.nan}), Result([math.inf])])
+async def test_an_answer_with_a_number_that_json_does_not_know_is_refused(answer: Resolution) -> None:
+    """Checklist 8.8: the journal would give it back as null, which is not what was answered."""
+
+    @tool(needs_approval=True)
+    async def refund(amount: float) -> str:
+        return f"{amount}"
+
+    weigh = client_tool("weigh", "Weigh it.")
+    where, name = Place(MemoryLog(), "cv.00.test", live=False), "refund" if isinstance(answer, Edit) else "weigh"
+    arguments: dict[str, JsonValue] = {"amount": 1} if isinstance(answer, Edit) else {}
+    call = Answer(parts=(ToolUse(id="1", name=name, arguments=arguments),), stop_reason="tool_use")
+    ada = Agent("ada", model=ScriptedModel([call]), tools=[refund, weigh])
+    result = await ada.execute("x", place=where)
+    with pytest.raises(BadAnswers, match="the answer does not fit"):
+        await resume(where, result.run_id, {result.interrupts[0].id: answer}, agent=ada)
+    assert (await peek(where, result.run_id)).token == result.resume_token
