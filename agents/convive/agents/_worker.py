@@ -12,7 +12,7 @@ from convive.agents._agent import Agent
 from convive.agents._chain import LEAVE_RUN, Chain, RunTaken
 from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._journal import Place, RunFailed, RunStarted, journal_event_of
-from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta
+from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta, holds_to_schema
 from convive.agents._queue import OUTCOMES, QueuedRun, RunOrder, order_of, place_of, queueing_on
 from convive.agents._result import AgentResult
 from convive.agents._run import OtherRun
@@ -185,6 +185,7 @@ class _Patient:
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self.structured_output = holds_to_schema(model)
 
     @property
     def name(self) -> str:
