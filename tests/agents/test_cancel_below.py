@@ -6,6 +6,7 @@ import pytest
 from convive.agents import Agent, Answer, Place, ToolUse, Usage, tool
 from convive.agents._journal import JournalEvent, RunCancelled, journal_event_of
 from convive.agents._scripted import ScriptedModel
+from convive.agents._stopping import CancelMode
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio
@@ -63,3 +64,34 @@ async def test_a_run_below_that_is_given_up_by_its_tool_ends_although_runs_are_l
     assert [(child.agent, child.status) for child in result.report.children] == [("clerk", "cancelled")]
     reasons = [event.reason for event in await journals(where) if isinstance(event, RunCancelled)]
     assert reasons == ["the tool call that it belongs to went on without it"] * 2
+
+
+@pytest.mark.parametrize("mode", ["now", "after_tools"])
+async def test_runs_below_that_wait_for_somebody_end_with_the_run_that_is_called_off(mode: CancelMode) -> None:
+    """W32, rule 11 of the design: nobody could answer them any more, and nothing else would ever end them."""
+    where, waits, go_on = place(), anyio.Event(), anyio.Event()
+
+    @tool(needs_approval=True)
+    async def pay() -> None: ...
+
+    @tool
+    async def work() -> None:
+        await go_on.wait()
+
+    def see(event: object) -> None:
+        waits.set()
+
+    paying = Answer(parts=(ToolUse(id="1", name="pay", arguments={}),), stop_reason="tool_use")
+    working = Answer(parts=(*ask().parts, ToolUse(id="2", name="work", arguments={})), stop_reason="tool_use")
+    leaf = Agent("leaf", model=ScriptedModel([paying]), tools=[pay])
+    clerk = Agent("clerk", model=ScriptedModel([ask()]), tools=[leaf.as_tool("ask", "Ask.")], on={"run_suspended": see})
+    chief = Agent("chief", model=ScriptedModel([working]), tools=[clerk.as_tool("ask", "Ask."), work])
+    async with chief.stream("x", place=where) as run:
+        await waits.wait()
+        run.cancel("too slow", mode=mode)
+        go_on.set()
+    result = await run.result()
+    assert result.status == "cancelled"
+    reasons = [event.reason for event in await journals(where) if isinstance(event, RunCancelled)]
+    assert reasons == ["too slow"] * 3
+    assert mode == "after_tools" or [child.status for child in result.report.children] == ["cancelled"]

@@ -45,8 +45,8 @@ class Frame:
     observers: tuple[Observers, ...] = ()
     spent: dict[RunId, ChildRun] = field(default_factory=dict[RunId, ChildRun])
     """The runs below that are over."""
-    left: list[Callable[[], Awaitable[None]]] = field(default_factory=list[Callable[[], Awaitable[None]]])
-    """Ends those that were left to be continued, if the call has its result without them."""
+    left: list[Callable[[str], Awaitable[None]]] = field(default_factory=list[Callable[[str], Awaitable[None]]])
+    """Ends those that wait or were left to be continued, for a reason, when the call will not be made again."""
     meter: Meter | None = None
     stopping: Stopping | None = None
     hops: int = 0

@@ -123,6 +123,9 @@ class Performer:
             if not isinstance(error, ModelError | NotAppended):
                 raise
         result = self.result()
+        above = frame_above(self.task.run)
+        if result.status == "suspended" and above is not None:
+            above.left.append(self._end_left)
         await self._show_end(result)
         return result
 
@@ -242,7 +245,7 @@ class Performer:
         if self._live:
             self._live.stop()
         if not isinstance(event, RunFinished):
-            await self._tools.give_up()
+            await self._tools.give_up(event.reason if isinstance(event, RunCancelled) else "the run above it failed")
         await self._chain.append(event)
 
     async def _failed(self, error: Exception) -> None:
@@ -274,15 +277,18 @@ class Performer:
                 return
             await self._show_end(self.result())
 
-    async def _end_left(self) -> None:
-        """End this run, which was left: the call above has its result without it, and will not be made again."""
-        if self._chain.lost:
-            return  # somebody else's now
-        await self._chain.settle()
-        if self._chain.state.started is None or self.ended:
+    async def _end_left(self, reason: str) -> None:
+        """End this run, which waits or was left: the call that it belongs to will not be made again."""
+        try:
+            if not self._chain.lost:
+                await self._chain.settle()
+            if self._chain.lost or self._chain.state.started is None or self.ended:
+                return
+            await self._end(RunCancelled(reason=reason))
+        except ConviveError as error:
+            # The run above ends all the same, and without it nobody goes on with this one.
+            _log.warning("run %s could not be ended: %s", self.task.run.run_id, error)
             return
-        await self._tools.end_below()
-        await self._end(RunCancelled(reason="the tool call that it belongs to went on without it"))
         self._account()
         await self._show_end(self.result())
 

@@ -59,24 +59,17 @@ class ToolPhase:
             await _together(jobs)
         return sorted(waiting, key=lambda each: (each.run_id != self._task.run.run_id, each.trip, each.index))
 
-    async def give_up(self) -> None:
-        """When the run ends without the results of its open calls: keep what the runs below them used."""
-        state = self._chain.state
-        if not state.trips or state.suspended is not None:
-            return
-        trip = state.trips[-1]
-        for call in trip.open_calls:
-            frame = self._frames.get((trip.index, call.index))
-            if frame is not None and frame.spent:
+    async def give_up(self, reason: str) -> None:
+        """When the run ends without the results of its open calls: end the runs below them, and keep what they used."""
+        for call in self._chain.state.trips[-1].open_calls if self._chain.state.trips else ():
+            trip = self._chain.state.trips[-1].index
+            frame = self._frames.get((trip, call.index))
+            if frame is None:
+                continue
+            await _end_below(frame, reason)
+            if frame.spent and self._chain.state.suspended is None:
                 used = Outcome(NOT_CARRIED_OUT, is_error=True, children=tuple(frame.spent.values()))
-                await self._chain.keep(used.event(trip.index, call))
-
-    async def end_below(self) -> None:
-        """End the runs below that were left, when this one is not to be continued either."""
-        for frame in self._frames.values():
-            with inside(frame):
-                for end in frame.left:
-                    await end()
+                await self._chain.keep(used.event(trip, call))
 
     async def _passed(self, trip: int, call: Call) -> tuple[Call, Ready | Outcome | Interrupt]:
         """Rewrite, validate, approve: in that order. Raises Aborted."""
@@ -177,14 +170,13 @@ class ToolPhase:
         try:
             with inside(frame):
                 outcome = await carry_out(ready, context)
-                for end in () if frame.waiting else frame.left:
-                    await end()
         except BaseException as error:
             if not frame.waiting or not goes_on_later(error):
                 raise
         else:
             # A tool that gathers results and exceptions alike has not noticed that it waits, and has no result yet.
             if not frame.waiting:
+                await _end_below(frame, "the tool call that it belongs to went on without it")
                 return replace(outcome, children=tuple(frame.spent.values()))
         waiting.extend(frame.waiting)
         return None
@@ -231,3 +223,9 @@ async def _together(jobs: Sequence[Job]) -> None:
 
 def _with(above: tuple[Observers, ...], own: Observers | None) -> tuple[Observers, ...]:
     return above if own is None or own in above else (*above, own)
+
+
+async def _end_below(frame: Frame, reason: str) -> None:
+    with inside(frame):
+        for end in frame.left:
+            await end(reason)
