@@ -1,7 +1,7 @@
 """Agents: models, tools, the run loop, and the supervisor and seats that bring them to a conversation."""
 
 from convive.agents._agent import Agent, agent, prompt
-from convive.agents._agent_seat import AgentSeat, FunctionSeat, first_seen, run_options
+from convive.agents._agent_seat import AgentSeat, FunctionSeat, first_seen, run_in_turn, run_options
 from convive.agents._audience import EventHandler, Observers
 from convive.agents._chain import RunTaken
 from convive.agents._errors import (
@@ -40,31 +40,28 @@ from convive.agents._queue import (
     queued,
     queueing_on,
 )
-from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
-from convive.agents._resume import (
+from convive.agents._refusals import (
     AgentChanged,
     AlreadyResumed,
     BadAnswers,
     NotSuspended,
     ResumeRefused,
-    Suspension,
     SuspensionExpired,
+    TurnOver,
     UnknownRun,
-    accept_answers,
-    cancel_run,
-    peek,
-    pending,
-    resume,
 )
+from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
+from convive.agents._resume import GoesOn, accept_answers, answer, cancel_run, resume
 from convive.agents._resume_many import ResumedRuns, ResumeOutcome, ResumeRequest, resume_many
 from convive.agents._run_events import Followed, run_events
 from convive.agents._scoped import scoped_tool
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
 from convive.agents._stops import has_tool_call, step_count_is
-from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
+from convive.agents._supervisor import Close, Decision, Grant, Pause, Plan, Revoke, Wait, decide, standby, supervise
 from convive.agents._tools import Final, ModelRetry, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
 from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
+from convive.agents._waiting import Suspension, Where, peek, pending, until_answered
 from convive.agents._worker import TryLater, UnknownAgent, WorkersLost, work
 
 __all__ = [
@@ -98,6 +95,7 @@ __all__ = [
     "FirstOf",
     "Followed",
     "FunctionSeat",
+    "GoesOn",
     "Grant",
     "HookContext",
     "HookedCall",
@@ -120,6 +118,7 @@ __all__ = [
     "Observers",
     "Participant",
     "Pass",
+    "Pause",
     "Place",
     "Plan",
     "Policy",
@@ -163,15 +162,18 @@ __all__ = [
     "ToolUse",
     "TryLater",
     "Turn",
+    "TurnOver",
     "UnknownAgent",
     "UnknownModel",
     "UnknownRun",
     "Usage",
     "Wait",
+    "Where",
     "WorkersLost",
     "accept_answers",
     "addressed_next",
     "agent",
+    "answer",
     "assistant",
     "cancel_run",
     "choose_model",
@@ -195,6 +197,7 @@ __all__ = [
     "resume_many",
     "round_robin",
     "run_events",
+    "run_in_turn",
     "run_options",
     "scoped_tool",
     "shipped_prices",
@@ -203,6 +206,7 @@ __all__ = [
     "step_count_is",
     "supervise",
     "tool",
+    "until_answered",
     "unwrap",
     "user",
     "work",

@@ -37,7 +37,6 @@ async def latest_ends_with_the_newest_although_writers_go_on(log: Log, base: str
         tasks.cancel_scope.cancel()
 
 
-
 async def last_finds_the_newest_record_also_by_wildcard(log: Log, base: str) -> None:
     assert await log.last(f"{base}.>") is None
     await log.append(Draft(f"{base}.f.a", b"1"))

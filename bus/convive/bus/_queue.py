@@ -93,8 +93,8 @@ class WorkQueue(Protocol):
     async def send(self, job: Job, delay_s: float = 0.0) -> None:
         """Store a job durably, to be delivered after `delay_s`.
 
-        A job whose id waits, is being worked on, parked or given up is not stored again, nor one whose id was sent in the
-        last ten minutes; a job that was done long ago is. Raises BadName, NotAppended (too large) or MaybeAppended
+        A job whose id waits, is being worked on, parked or given up is not stored again, nor one whose id was sent in
+        the last ten minutes; a job that was done long ago is. Raises BadName, NotAppended (too large) or MaybeAppended
         (sending it again is safe).
         """
         ...
