@@ -51,7 +51,7 @@ from convive.agents._refusals import (
     UnknownRun,
 )
 from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
-from convive.agents._resume import GoesOn, accept_answers, answer, cancel_run, resume
+from convive.agents._resume import GoesOn, accept_answers, answer, cancel_run, go_on, resume
 from convive.agents._resume_many import ResumedRuns, ResumeOutcome, ResumeRequest, resume_many
 from convive.agents._run_events import Followed, run_events
 from convive.agents._scoped import scoped_tool
@@ -182,6 +182,7 @@ __all__ = [
     "default_models",
     "find_queued",
     "first_seen",
+    "go_on",
     "handoff",
     "has_tool_call",
     "host_seats",

@@ -63,7 +63,8 @@ async def run_in_turn(agent: Agent[Data], turn: Turn, **options: Unpack[RunOptio
     given: Any = {**run_options(turn), **options}
     result: AgentResult[Data] = await agent.execute(**given)
     while result.interrupts and await until_answered(given["place"], given["run"]):
-        result = await agent.execute(**{**given, "fresh": False})
+        given["fresh"] = False
+        result = await agent.execute(**given)
     return result
 
 

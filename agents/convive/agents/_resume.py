@@ -51,19 +51,20 @@ async def resume(
     give it as `history`, or let the seat go on (`answer`). For a queued run give the bus: a worker then settles its
     order.
     """
+    _check_input(await find_run(where, run_id), options)
+    found, _ = await _accept(where, run_id, answers, agent, token, force)
+    return await _execute(where, found, agent, options)
+
+
+async def go_on(where: Where, run_id: str, *, agent: Agent[Data], **options: Unpack[RunOptions]) -> AgentResult[Data]:
+    """Execute a run from where its journal stands: one that was answered and that nobody goes on with, or whose process
+    is gone. One that another process executes is taken from it.
+
+    Raises UnknownRun, ResumeRefused for a run that has its input elsewhere, as `resume`, and as `Agent.execute`.
+    """
     found = await find_run(where, run_id)
-    started = found.state.started
-    if started is not None and started.source is not None and "history" not in options:
-        raise ResumeRefused(
-            f"run {run_id} has its input elsewhere ({started.source}), so that it cannot be executed here without "
-            "`history`. Nothing changed; answer it with `answer`, and whoever began it goes on."
-        )
-    given = await accept_answers(where, run_id, answers, agent=agent, token=token, force=force)
-    merged: Any = {**given, **options}
-    result: AgentResult[Data] = await agent.execute(**merged)
-    if isinstance(where, Bus) and result.status != "suspended":
-        await wake_worker(where, found.place, found.run.run_id)
-    return result
+    _check_input(found, options)
+    return await _execute(where, found, agent, options)
 
 
 async def answer(
@@ -110,9 +111,7 @@ async def accept_answers(
     arguments and results are checked when the run goes on: what does not fit is told to the model, and not carried out.
     """
     found, _ = await _accept(where, run_id, answers, agent, token, force)
-    started = found.state.started
-    assert started is not None  # noqa: S101 - a journal that folds begins with it
-    return {"run": found.run, "place": found.place, "source": started.source, "session_id": started.session_id}
+    return _options(found)
 
 
 async def cancel_run(where: Where, run_id: str, reason: str = "") -> bool:
@@ -136,6 +135,29 @@ async def cancel_run(where: Where, run_id: str, reason: str = "") -> bool:
     if isinstance(where, Bus):
         await wake_worker(where, place, run.run_id)
     return True
+
+
+def _options(found: Found) -> RunOptions:
+    started = found.state.started
+    assert started is not None  # noqa: S101 - a journal that folds begins with it
+    return {"run": found.run, "place": found.place, "source": started.source, "session_id": started.session_id}
+
+
+def _check_input(found: Found, options: RunOptions) -> None:
+    source = found.state.started.source if found.state.started else None
+    if source is not None and "history" not in options:
+        raise ResumeRefused(
+            f"run {found.run.run_id} has its input elsewhere ({source}), so that it cannot be executed here without "
+            "`history`. Nothing changed; answer it with `answer`, and whoever began it goes on."
+        )
+
+
+async def _execute(where: Where, found: Found, agent: Agent[Data], options: RunOptions) -> AgentResult[Data]:
+    merged: Any = {**_options(found), **options}
+    result: AgentResult[Data] = await agent.execute(**merged)
+    if isinstance(where, Bus) and result.status != "suspended":
+        await wake_worker(where, found.place, found.run.run_id)
+    return result
 
 
 async def _accept(

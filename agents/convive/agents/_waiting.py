@@ -287,9 +287,11 @@ async def _latest(place: Place) -> dict[str, _Last]:
 
 
 def _last(record: Record) -> _Last:
-    kind = from_json(record.body)["type"] if b"suspended" not in record.body else ""
-    event = None if kind else event_of(record)
-    return _Last(_run(record), kind in _OVER, event if isinstance(event, Suspended) else None)
+    if b"suspended" in record.body:  # which is rare, and worth a closer look
+        event = event_of(record)
+        return _Last(_run(record), event.type in _OVER, event if isinstance(event, Suspended) else None)
+    body: object = from_json(record.body)
+    return _Last(_run(record), isinstance(body, dict) and body.get("type") in _OVER, None)
 
 
 def _is_part(one: _Last, subject: str, latest: Mapping[str, _Last]) -> bool:
