@@ -131,6 +131,10 @@ class _CrashingLog:
         self._living()
         return self._log.follow(*subjects, after=after, since_s=since_s)
 
+    def latest(self, *subjects: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
+        self._living()
+        return self._log.latest(*subjects)
+
     async def last(self, subject: str) -> Record | None:
         self._living()
         return await self._log.last(subject)
