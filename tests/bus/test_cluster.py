@@ -1,5 +1,6 @@
 """The floor on three nodes: rivals on different servers, guarded writes in flight, appends that are tried again."""
 
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from convive.bus import (
     open_bus,
 )
 from convive.bus._connect import connect
+from convive.bus._jetstream_publisher import Publisher
+from convive.bus._log import MESSAGE_ID
 from convive.bus.testing import drafts, read_all, take
 
 if TYPE_CHECKING:
@@ -141,6 +144,43 @@ async def test_an_append_that_is_tried_again_is_answered_with_its_own_place(buse
         with pytest.raises(Conflict) as conflict:
             await elsewhere.log.append(Draft(f"{base}.f.c", b"other", guard=draft.guard))
         assert conflict.value.actual == first
+
+
+async def test_an_append_sent_again_while_its_first_copy_is_on_its_way_to_the_replicas_is_stored_once(
+    cluster: "Cluster",
+) -> None:
+    async with AsyncExitStack() as stack:
+        name = f"T_{mint_run_id()}"
+        connection = await stack.enter_async_context(connect(cluster.url))
+        made = {"name": name, "subjects": [f"{name}.>"], "num_replicas": 3}
+        leader = (await connection.api(f"STREAM.CREATE.{name}", made))["cluster"]["leader"]
+        connection = await stack.enter_async_context(connect(cluster.urls[leader]))
+        publisher = Publisher(connection, 20)
+        await publisher.start()
+        draft = Draft(f"{name}.a", b"once", id="the same")
+        places: list[int] = []
+
+        async def append() -> None:
+            places.append(await publisher.append(name, draft))
+
+        async def refused() -> int:
+            """What the server says to a further copy; it has seen every earlier one on this connection."""
+            answer = await connection.client.request(draft.subject, draft.body, headers={MESSAGE_ID: "the same"})
+            return int(json.loads(answer.data)["error"]["err_code"])
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                try:
+                    for node in cluster.urls.keys() - {leader}:
+                        cluster.pause(node)
+                    for _ in range(2):
+                        tasks.start_soon(append)
+                        await anyio.wait_all_tasks_blocked()
+                        assert await refused() == 10158  # a duplicate of what is not stored yet
+                finally:
+                    cluster.restore()
+        assert places == [1, 1]
+        assert (await connection.api(f"STREAM.DELETE.{name}"))["success"]
 
 
 async def test_what_was_acknowledged_is_found_by_reading_on_every_server(buses: list[Bus]) -> None:
