@@ -61,9 +61,15 @@ class Stream:
 
     async def ask(self, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Publish below the stream's name; the server's answer as it comes, a refusal included."""
-        answer = await self.client.request(self.subject(subject), body, timeout=5, headers=dict(headers or {}))
-        found: dict[str, Any] = json.loads(answer.data)
-        return found
+        with anyio.fail_after(DEADLINE_S):
+            while True:
+                try:
+                    sent = self.client.request(self.subject(subject), body, timeout=5, headers=dict(headers or {}))
+                    found: dict[str, Any] = json.loads((await sent).data or b"{}")
+                except nats.errors.NoRespondersError:  # this node has not heard of the stream yet
+                    await anyio.sleep(0.01)
+                else:
+                    return found
 
     async def append(self, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> int:
         """Publish, and expect that it is stored: where."""
