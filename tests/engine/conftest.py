@@ -83,8 +83,9 @@ class Stream:
         assert "error" in answer, answer
         return int(answer["error"]["err_code"])
 
-    async def api(self, verb: str, payload: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return await api(self.client, f"{verb}.{self.name}", payload)
+    async def api(self, verb: str, payload: Mapping[str, Any] | None = None, of: str = "") -> dict[str, Any]:
+        """A request about the stream, or about the consumer `of` it."""
+        return await api(self.client, f"{verb}.{self.name}.{of}".rstrip("."), payload)
 
     async def get(self, **query: Any) -> dict[str, Any]:
         """`STREAM.MSG.GET`: the record as the leader holds it, or the error."""
@@ -145,7 +146,7 @@ async def api(client: Client, verb: str, payload: Mapping[str, Any] | None = Non
     with anyio.fail_after(DEADLINE_S):
         while True:
             try:
-                answer = await client.request(f"$JS.API.{verb}", json.dumps(payload or {}).encode(), timeout=2)
+                answer = await client.request(f"$JS.API.{verb}", json.dumps(payload or {}).encode(), timeout=1)
                 found: dict[str, Any] = json.loads(answer.data)
                 if found.get("error", {}).get("err_code") != 10008:
                     return found
@@ -188,6 +189,13 @@ async def nodes(request: pytest.FixtureRequest) -> AsyncGenerator[Nodes]:
         await anyio.to_thread.run_sync(cluster.wait_until_healthy)
 
     yield Nodes(list(cluster.urls.values()), cluster.kill, start)
+
+
+@pytest.fixture(scope="module")
+async def lasting_engine(nodes: Nodes) -> AsyncGenerator[Engine]:
+    """For fixtures that several tests of a module share."""
+    async with connected(nodes.urls) as client:
+        yield Engine(client, nodes)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ TOO_LARGE = 10199
 DUPLICATE = 10201
 
 Headers = dict[str, str]
+PLAIN: Headers = {}
 
 
 async def batch(stream: "Stream", name: str, *records: tuple[str, Headers], commit: bool = True) -> dict[str, Any]:
@@ -43,13 +44,13 @@ async def batch(stream: "Stream", name: str, *records: tuple[str, Headers], comm
 
 
 def code(answer: dict[str, Any]) -> int:
-    return int(answer.get("error", {}).get("err_code", 0))
+    return int(answer.get("error", PLAIN).get("err_code", 0))
 
 
 async def test_a_batch_is_stored_in_one_piece_and_acknowledged_with_its_last_place(engine: "Engine") -> None:
     async with engine.stream(allow_atomic=True) as stream:
         await stream.append("a")
-        answer = await batch(stream, "b", ("a", {}), ("b", {}), ("c", {}))
+        answer = await batch(stream, "b", ("a", PLAIN), ("b", PLAIN), ("c", PLAIN))
         assert (answer["seq"], answer["batch"], answer["count"]) == (4, "b", 3)
         assert [(await stream.get(seq=seq))["subject"][-1] for seq in (2, 3, 4)] == ["a", "b", "c"]
 
@@ -58,14 +59,14 @@ async def test_before_its_commit_nothing_of_a_batch_is_there_and_an_abandoned_on
     engine: "Engine",
 ) -> None:
     async with engine.stream(allow_atomic=True) as stream:
-        assert await batch(stream, "abandoned", ("a", {}), ("a", {}), commit=False) == {}
+        assert await batch(stream, "abandoned", ("a", PLAIN), ("a", PLAIN), commit=False) == {}
         assert await stream.append("b") == 1
         assert await stream.subjects() == {"b": 1}
 
 
 async def test_a_gap_in_a_batch_ends_it(engine: "Engine") -> None:
     async with engine.stream(allow_atomic=True) as stream:
-        await batch(stream, "gap", ("a", {}), commit=False)
+        await batch(stream, "gap", ("a", PLAIN), commit=False)
         marks = {"Nats-Batch-Id": "gap", "Nats-Batch-Sequence": "3", "Nats-Batch-Commit": "1"}
         assert await stream.refusal("a", b"", marks) == INCOMPLETE
         assert await stream.subjects() == {}
@@ -87,9 +88,9 @@ async def test_a_batch_may_be_fenced_once_for_all_of_its_records(engine: "Engine
     async with engine.stream(allow_atomic=True) as stream:
         fence = await stream.append("fence")
         first = ("data", stream.guard(fence, "fence"))
-        assert (await batch(stream, "b", first, *[("data", {})] * 9))["seq"] == 11
+        assert (await batch(stream, "b", first, *[("data", PLAIN)] * 9))["seq"] == 11
         await stream.append("fence")
-        assert code(await batch(stream, "c", first, *[("data", {})] * 9)) == REFUSED
+        assert code(await batch(stream, "c", first, *[("data", PLAIN)] * 9)) == REFUSED
         assert await stream.subjects() == {"fence": 2, "data": 10}
 
 
@@ -122,23 +123,27 @@ async def test_the_same_id_twice_in_one_batch_is_refused(engine: "Engine") -> No
 
 async def test_a_batch_of_a_thousand_is_stored_and_one_more_is_too_large(engine: "Engine") -> None:
     async with engine.stream(allow_atomic=True) as stream:
-        assert (await batch(stream, "b", *[("a", {})] * 1_000))["count"] == 1_000
-        assert code(await batch(stream, "c", *[("a", {})] * 1_001)) == TOO_LARGE
+        assert (await batch(stream, "b", *[("a", PLAIN)] * 1_000))["count"] == 1_000
+        assert code(await batch(stream, "c", *[("a", PLAIN)] * 1_001)) == TOO_LARGE
         assert await stream.subjects() == {"a": 1_000}
 
 
 async def test_without_the_streams_leave_there_are_no_batches(engine: "Engine") -> None:
     """Streams of ours are made without `allow_atomic` (bus/_jetstream.py `_PROMISED`)."""
     async with engine.stream(allow_atomic=False) as stream:
-        assert code(await batch(stream, "b", ("a", {}), ("a", {}))) == 10174
+        assert code(await batch(stream, "b", ("a", PLAIN), ("a", PLAIN))) == 10174
         assert await stream.subjects() == {}
 
 
 async def test_batches_of_rivals_do_not_mix(engine: "Engine") -> None:
     async with engine.stream(allow_atomic=True) as stream:
+
+        async def send(number: int) -> None:
+            await batch(stream, f"b{number}", *[(f"{number}.a", PLAIN)] * 20)
+
         async with anyio.create_task_group() as tasks:
             for number in range(8):
-                tasks.start_soon(lambda n=number: batch(stream, f"b{n}", *[(f"{n}.a", {})] * 20))
+                tasks.start_soon(send, number)
         subjects = [(await stream.get(seq=seq))["subject"].split(".")[1] for seq in range(1, 161)]
         assert [subjects[start : start + 20] for start in range(0, 160, 20)] == [
             [subjects[start]] * 20 for start in range(0, 160, 20)

@@ -15,7 +15,6 @@ from convive.bus.testing import Server, server
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
-
     from tests.engine.conftest import Engine
 
 pytestmark = pytest.mark.anyio
@@ -107,7 +106,7 @@ async def test_a_callback_gets_messages_one_by_one_in_their_order(engine: "Engin
 
 
 async def test_one_url_is_enough_to_know_every_node(engine: "Engine") -> None:
-    """A client of one node goes on with another when it is gone, and streams get their copies (`Connection.replicas`)."""
+    """A client of one node goes on with another when it is gone, and streams get copies (`Connection.replicas`)."""
     async with engine.another() as client:
         assert len(client.servers) == engine.nodes.replicas
 
@@ -123,9 +122,9 @@ async def test_what_is_published_without_a_server_is_stored_when_it_is_back() ->
             await client.request("s.a", b"ghost", timeout=0.1)
         await own.start()
         with anyio.fail_after(10):
-            while not client.is_connected:
+            while not client.is_connected:  # noqa: ASYNC110 - another process sets no event
                 await anyio.sleep(0.005)
-            while (await client.jetstream().stream_info("S")).state.messages != 1:
+            while (await client.jetstream().stream_info("S")).state.messages != 1:  # noqa: ASYNC110
                 await anyio.sleep(0.005)
         await client.close()
 

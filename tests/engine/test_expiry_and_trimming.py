@@ -17,7 +17,7 @@ REFUSED = 10071
 async def gone(stream: "Stream", subject: str) -> None:
     """Wait until the server has no record on a subject any more."""
     with anyio.fail_after(15):
-        while (await stream.get(last_by_subj=stream.subject(subject))).get("err_code") != NO_MESSAGE:
+        while (await stream.get(last_by_subj=stream.subject(subject))).get("err_code") != NO_MESSAGE:  # noqa: ASYNC110
             await anyio.sleep(0.02)
 
 
@@ -75,7 +75,7 @@ async def test_a_rollup_leaves_itself_alone_on_its_subject_and_others_as_they_ar
 
 
 async def test_single_records_cannot_be_deleted_but_a_subject_can_be_trimmed(engine: "Engine") -> None:
-    """`deny_delete` keeps history from being rewritten, and leaves the purge that trims (bus/_jetstream.py `_PROMISED`).
+    """`deny_delete` keeps history from being rewritten, not from being trimmed (bus/_jetstream.py `_PROMISED`).
 
     A purge takes what is before a place, or all but the last n; guards go on behind what is left.
     """

@@ -10,7 +10,6 @@ import pytest
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
-
     from tests.engine.conftest import Engine, Stream
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,6 @@ from convive.bus._jetstream_records import stored
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
-
     from tests.engine.conftest import Engine, Stream
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +31,7 @@ def at(stream: "Stream", subject: str, delay_s: float) -> dict[str, str]:
 async def fired(stream: "Stream", subject: str) -> dict[str, Any]:
     """Wait until there is a record on the subject."""
     with anyio.fail_after(15):
-        while "err_code" in (record := await stream.get(last_by_subj=stream.subject(subject))):
+        while "err_code" in (record := await stream.get(last_by_subj=stream.subject(subject))):  # noqa: ASYNC110
             await anyio.sleep(0.01)
         return record
 
