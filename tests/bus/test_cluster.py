@@ -1,7 +1,7 @@
 """The floor on three nodes: rivals on different servers, guarded writes in flight, appends that are tried again."""
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,6 @@ import pytest
 
 from convive.bus import (
     Bus,
-    BusUnavailable,
     Chair,
     Closed,
     Conflict,
@@ -22,7 +21,6 @@ from convive.bus import (
     SeatName,
     event_of,
     mint_run_id,
-    open_bus,
 )
 from convive.bus._connect import connect
 from convive.bus._jetstream_publisher import Publisher
@@ -30,35 +28,13 @@ from convive.bus._log import MESSAGE_ID
 from convive.bus.testing import drafts, read_all, take
 
 if TYPE_CHECKING:
+    from tests.bus.conftest import Ready
     from tests.conftest import Cluster
 
 pytestmark = pytest.mark.anyio
 
 ADA = SeatName("ada")
 RUN = RunContext.root()
-
-
-@pytest.fixture(scope="module")
-async def buses(cluster: "Cluster") -> AsyncGenerator[list[Bus]]:
-    """A connection to each node."""
-    async with AsyncExitStack() as stack:
-        yield [await ready(stack, url) for url in cluster.urls.values()]
-
-
-async def ready(stack: AsyncExitStack, url: str) -> Bus:
-    """A bus on a cluster that may still be electing its leader: until then it answers nobody."""
-    with anyio.fail_after(60):
-        while not await _answers(url):
-            await anyio.lowlevel.checkpoint()
-    return await stack.enter_async_context(open_bus(url, replicas=3))
-
-
-async def _answers(url: str) -> bool:
-    try:
-        async with open_bus(url, replicas=3):
-            return True
-    except BusUnavailable:
-        return False
 
 
 async def tables(buses: list[Bus]) -> list[Conversation]:
@@ -219,7 +195,9 @@ async def test_tails_on_three_servers_see_the_same(buses: list[Bus]) -> None:
     assert found[0] == found[1] == found[2] == sorted(found[0])
 
 
-async def test_a_party_goes_on_when_the_leader_of_its_stream_is_killed(cluster: "Cluster") -> None:
+async def test_a_turn_is_committed_although_the_leader_of_its_stream_is_killed(
+    cluster: "Cluster", ready: "Ready"
+) -> None:
     async with AsyncExitStack() as stack:
         buses = [await ready(stack, cluster.url) for _ in range(2)]
         name = f"race-{mint_run_id()}"

@@ -120,6 +120,11 @@ class JetStreamLog:
     async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncGenerator[LiveTail]:
         # A start by time has a consumer of its own: its first sequence number is not known beforehand.
         key = subjects if since_s is None else (*subjects, f"since {since_s}")
+
+        async def newest() -> int:
+            return await self._newest(subjects, after, since_s)
+
+        wanted = await newest()
         async with self._opening:
             hub = shared = self._shared(key) or self._covering(subjects, since_s)
             if hub is None:
@@ -130,7 +135,7 @@ class JetStreamLog:
         def read(first: int, last: int) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
             return self.read(*subjects, after=first, until=last, since_s=since_s)
 
-        tail = LiveTail(hub, subjects, after, read)
+        tail = LiveTail(hub, subjects, after, read, newest, wanted)
         hub.tails.add(tail)
         try:
             if shared is not None:
