@@ -10,22 +10,25 @@ import pytest
 
 from convive.bus import (
     Bus,
+    BusUnavailable,
     Chair,
     Closed,
     Conflict,
     Conversation,
     Draft,
     Guard,
+    Job,
     Remembered,
     RunContext,
     SeatName,
     event_of,
     mint_run_id,
+    open_bus,
 )
 from convive.bus._connect import connect
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._log import MESSAGE_ID
-from convive.bus.testing import drafts, read_all, take
+from convive.bus.testing import drafts, read_all, take, take_job
 
 if TYPE_CHECKING:
     from tests.bus.conftest import Ready
@@ -193,6 +196,34 @@ async def test_tails_on_three_servers_see_the_same(buses: list[Bus]) -> None:
         for conversation in seats:
             tasks.start_soon(conversation.log.append_all, drafts(subject, 100))
     assert found[0] == found[1] == found[2] == sorted(found[0])
+
+
+async def test_new_streams_are_made_while_a_node_is_away_and_it_has_them_when_it_is_back(
+    cluster: "Cluster", ready: "Ready"
+) -> None:
+    name, prefix = f"race-{mint_run_id()}", f"new{mint_run_id()[-8:]}"
+    async with AsyncExitStack() as stack:
+        away, url = next(iter(cluster.urls.items()))
+        others = ",".join(one for one in cluster.urls.values() if one != url)
+        await ready(stack, others)
+        fresh = await stack.enter_async_context(open_bus(others, replicas=3, prefix=prefix))
+        cluster.end(away)
+        try:
+            conversation = await fresh.conversation(name)
+            await conversation.open(RUN, "figs", [Chair(seat=ADA)])
+            await (await fresh.work_queue(name)).send(Job("job", b"work"))
+        finally:
+            cluster.restore()
+        back = await stack.enter_async_context(open_bus(url, prefix=prefix))
+        assert (await (await back.existing(name)).floor()).links == 1
+        assert (await take_job(await back.work_queue(name))).job.body == b"work"
+
+
+async def test_more_copies_than_nodes_are_refused_with_the_reason(cluster: "Cluster") -> None:
+    async with open_bus(cluster.url, replicas=5, prefix=f"five{mint_run_id()[-8:]}") as bus:
+        for ask in (bus.conversation, bus.work_queue):
+            with pytest.raises(BusUnavailable, match=r"no suitable peers .* Nothing was changed"):
+                await ask("figs")
 
 
 async def test_a_turn_is_committed_although_the_leader_of_its_stream_is_killed(
