@@ -1,7 +1,7 @@
 """The floor on three nodes: rivals on different servers, guarded writes in flight, appends that are tried again."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,11 @@ from convive.bus import (
     Draft,
     Guard,
     Job,
+    Record,
     Remembered,
     RunContext,
     SeatName,
+    Tail,
     event_of,
     mint_run_id,
     open_bus,
@@ -181,6 +183,67 @@ async def test_what_was_acknowledged_is_found_by_reading_on_every_server(buses: 
         tasks.cancel_scope.cancel()
 
 
+async def test_a_reader_on_a_server_that_was_left_behind_reads_everything(buses: list[Bus], cluster: "Cluster") -> None:
+    here, there, _ = await tables(buses)
+    subject = f"{here.subjects.base}.stream.a"
+    first = await here.log.append(Draft(subject, b"first"))
+    behind = list(cluster.urls)[1]
+    with anyio.fail_after(60):
+        async with there.log.follow(subject) as tail:
+            assert await tail.catch_up() is not None
+            cluster.pause(behind)
+            try:
+                places = await here.log.append_all(drafts(subject, 2_000))
+            finally:
+                cluster.resume(behind)
+            # What it has slept through is still on its way to it.
+            async with there.log.follow(subject, after=first) as late:
+                caught_up = [record.seq async for record in until_caught_up(late)]
+            assert caught_up == places
+            assert [record.seq for record in await read_all(there.log, subject)] == [first, *places]
+            assert [record.seq for record in await take(tail, len(places))] == places
+    cluster.restore()
+
+
+async def until_caught_up(tail: Tail) -> AsyncGenerator[Record]:
+    while (record := await tail.catch_up()) is not None:
+        yield record
+
+
+async def test_a_leader_that_is_paused_is_replaced_and_takes_over_what_happened_when_it_wakes_up(
+    cluster: "Cluster", ready: "Ready"
+) -> None:
+    async with AsyncExitStack() as stack:
+        bus = await ready(stack, cluster.url)
+        conversation = await bus.conversation(f"race-{mint_run_id()}")
+        guarded = conversation.subjects.floor
+        places = [await conversation.log.append(Draft(conversation.subjects.link(ADA), b"0", guard=Guard(guarded, 0)))]
+        leader = await leader_of(conversation, cluster)
+        others = ",".join(url for name, url in cluster.urls.items() if name != leader)
+        elsewhere = await stack.enter_async_context(open_bus(others))
+        there = await elsewhere.conversation(conversation.id)
+        cluster.pause(leader)
+        try:
+            with anyio.fail_after(40):
+                for number in range(1, 20):
+                    draft = Draft(there.subjects.link(ADA), str(number).encode(), guard=Guard(guarded, places[-1]))
+                    places.append(await there.log.append(draft))
+        finally:
+            cluster.restore()
+        woken = await ready(stack, cluster.urls[leader])
+        records = await read_all((await woken.conversation(conversation.id)).log, guarded)
+    assert [(record.seq, record.body) for record in records] == [
+        (place, str(number).encode()) for number, place in enumerate(places)
+    ]
+
+
+async def leader_of(conversation: Conversation, cluster: "Cluster") -> str:
+    """The name of the node that leads a conversation's stream."""
+    async with connect(cluster.url) as connection:
+        stream = await connection.api(f"STREAM.INFO.CONVIVE_{conversation.subjects.base.split('.')[1]}")
+    return str(stream["cluster"]["leader"])
+
+
 async def test_tails_on_three_servers_see_the_same(buses: list[Bus]) -> None:
     seats = await tables(buses)
     subject = f"{seats[0].subjects.base}.stream.a"
@@ -240,9 +303,7 @@ async def test_a_turn_is_committed_although_the_leader_of_its_stream_is_killed(
         assert floor.open_grant is not None
         async with there.follow(seats=[ADA]) as tail:
             await take(tail, 2)
-            async with connect(cluster.url) as connection:
-                stream = await connection.api(f"STREAM.INFO.CONVIVE_{here.subjects.base.split('.')[1]}")
-            leader = stream["cluster"]["leader"]
+            leader = await leader_of(here, cluster)
             cluster.kill(leader)
             run = RunContext(floor.open_grant.grant.run_id, RUN.run_id, RUN.run_id)
             places = await here.remember(ADA, [Remembered(text="it went dark", run_id=run.run_id)], run)
