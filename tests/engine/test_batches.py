@@ -1,6 +1,7 @@
-"""Atomic batches (`Nats-Batch-*`): all of it is stored, in one piece, or nothing. Nothing of ours uses them yet.
+"""Atomic batches (`Nats-Batch-*`, NATS ADR-50): all of it is stored, in one piece, or nothing.
 
-ADR 5 and architecture.md section 3 say why a turn does not: what is measured there is checked here for what it means.
+A turn does not lean on them (architecture.md section 3 says why); whoever appends many records in one piece does, in
+bus/_jetstream_publisher.py.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,7 @@ async def test_a_batch_of_a_thousand_is_stored_and_one_more_is_too_large(engine:
 
 
 async def test_without_the_streams_leave_there_are_no_batches(engine: "Engine") -> None:
-    """Streams of ours are made without `allow_atomic` (bus/_jetstream.py `_PROMISED`)."""
+    """`allow_atomic`: a stream that was made without it takes single records only (bus/_jetstream.py)."""
     async with engine.stream(allow_atomic=False) as stream:
         assert code(await batch(stream, "b", ("a", PLAIN), ("a", PLAIN))) == 10174
         assert await stream.subjects() == {}

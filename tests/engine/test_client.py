@@ -105,12 +105,6 @@ async def test_a_callback_gets_messages_one_by_one_in_their_order(engine: "Engin
     assert seen == list(range(500))
 
 
-async def test_one_url_is_enough_to_know_every_node(engine: "Engine") -> None:
-    """A client of one node goes on with another when it is gone, and streams get copies (`Connection.replicas`)."""
-    async with engine.another() as client:
-        assert len(client.servers) == engine.nodes.replicas
-
-
 async def test_what_is_published_without_a_server_is_stored_when_it_is_back() -> None:
     """A ghost: an append that has timed out is stored later. Hence ids and guards (bus/_jetstream_publisher.py)."""
     async with server() as own:

@@ -198,7 +198,7 @@ async def test_a_reader_that_does_not_answer_is_not_sent_more_than_it_can_take(e
 async def test_a_consumer_can_deliver_just_the_last_record_of_each_subject_and_then_what_comes(
     engine: "Engine",
 ) -> None:
-    """For whoever wants what is current and then live (no file of ours does yet)."""
+    """What is current, and then live (bus/_jetstream_consumer.py `_start_policy`)."""
     async with engine.stream() as stream:
         await filled(stream)
         subscription = await push(
