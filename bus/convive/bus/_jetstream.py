@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 
 from convive.bus._connect import ApiError, Connection
-from convive.bus._errors import WrongStream
+from convive.bus._errors import BusUnavailable, WrongStream
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._jetstream_records import stored
 from convive.bus._jetstream_tail import BoundedReader, Hub, LiveTail
@@ -21,6 +21,9 @@ CLOSING_S = 1.0
 _STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _NO_MESSAGE = 10037
+
+NO_PEERS = 10005
+"""A cluster has not as many nodes now as the stream is to have copies."""
 
 _PROMISED: dict[str, Any] = {
     "retention": "limits",
@@ -125,6 +128,11 @@ class JetStreamLog:
     async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncGenerator[LiveTail]:
         # A start by time has a consumer of its own: its first sequence number is not known beforehand.
         key = subjects if since_s is None else (*subjects, f"since {since_s}")
+
+        async def newest() -> int:
+            return await self._newest(subjects, after, since_s)
+
+        wanted = await newest()
         async with self._opening:
             hub = shared = self._shared(key) or self._covering(subjects, since_s)
             if hub is None:
@@ -135,7 +143,7 @@ class JetStreamLog:
         def read(first: int, last: int) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
             return self.read(*subjects, after=first, until=last, since_s=since_s)
 
-        tail = LiveTail(hub, subjects, after, read)
+        tail = LiveTail(hub, subjects, after, read, newest, wanted)
         hub.tails.add(tail)
         try:
             if shared is not None:
@@ -255,10 +263,20 @@ async def _create(connection: Connection, plan: StreamPlan) -> dict[str, Any]:
     except ApiError as error:
         if error.code == _NAME_IN_USE:  # another process was first, or it has other settings: look
             return await connection.api(f"STREAM.INFO.{plan.name}")
+        if error.code == NO_PEERS:
+            raise lacking_nodes(plan.name, error) from None
         raise WrongStream(
             f"the server refused to create the stream {plan.name}: {error.description} ({error.code}). Nothing was "
             "changed. Use another server, or another prefix if these subjects belong to somebody else."
         ) from None
+
+
+def lacking_nodes(stream: str, error: ApiError) -> BusUnavailable:
+    """A stream that a cluster cannot make now, since it has not the nodes for its copies."""
+    return BusUnavailable(
+        f"the cluster cannot make the stream {stream}: {error.description} ({error.code}). Nothing was changed, and "
+        "streams that exist go on; try again when more of its nodes are there, or ask for fewer replicas."
+    )
 
 
 def _check(plan: StreamPlan, config: dict[str, Any]) -> None:

@@ -36,10 +36,14 @@ WINDOW = 1000
 _WRONG_LAST_SEQUENCE = 10071
 _GUARDED_WRITE_IN_FLIGHT = 10164
 _TEMPORARILY_UNAVAILABLE = 10008
+_DUPLICATE_IN_FLIGHT = 10158
 _NO_ROOM = (10023, 10047)
 _NO_MESSAGE = 10037
 _NO_STREAM = -1
 """Ours, and no `err_code`: the answer has status 503 and no body, since nobody takes the subject."""
+
+_NOT_YET = (_GUARDED_WRITE_IN_FLIGHT, _DUPLICATE_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, _NO_STREAM)
+"""Refusals that a later copy of the same bytes may not meet. Several copies may be under way: nothing is certain."""
 
 _LAST_SEQUENCE = re.compile(r"(\d+)\s*$")
 
@@ -145,11 +149,12 @@ class Publisher:
                 code = int(error.get("err_code", 0))
                 if code == _WRONG_LAST_SEQUENCE:
                     return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
-                if code not in (_GUARDED_WRITE_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, _NO_STREAM):
+                if code not in _NOT_YET:
                     raise NotAppended(_refusal(flight.draft.subject, code, str(error.get("description"))))
                 if loop.time() - flight.began_s > self._patience_s:
                     raise MaybeAppended(flight.draft.subject, self._patience_s)
-                # Another guarded write is on its way through the replicas, or a leader is being elected.
+                # Another guarded write, or this very record, is on its way through the replicas, or a leader is being
+                # elected.
                 flight.answer = loop.create_future()
                 await asyncio.sleep(0.002 if code == _GUARDED_WRITE_IN_FLIGHT else RETRY_S)
                 await self._resend([flight])
