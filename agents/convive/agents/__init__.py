@@ -58,12 +58,14 @@ from convive.agents._resume import (
 )
 from convive.agents._resume_many import ResumedRuns, ResumeOutcome, ResumeRequest, resume_many
 from convive.agents._run_events import Followed, run_events
+from convive.agents._schema import BadTool
+from convive.agents._schema_tool import schema_tool
 from convive.agents._scoped import scoped_tool
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
 from convive.agents._stops import has_tool_call, step_count_is
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
-from convive.agents._tools import Final, ModelRetry, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
+from convive.agents._tools import Final, ModelRetry, Pause, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
 from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
 from convive.agents._worker import TryLater, UnknownAgent, WorkersLost, work
 
@@ -83,6 +85,7 @@ __all__ = [
     "BadCallback",
     "BadModelRequest",
     "BadOutput",
+    "BadTool",
     "BrokenProvider",
     "ChildRun",
     "Choice",
@@ -120,6 +123,7 @@ __all__ = [
     "Observers",
     "Participant",
     "Pass",
+    "Pause",
     "Place",
     "Plan",
     "Policy",
@@ -196,6 +200,7 @@ __all__ = [
     "round_robin",
     "run_events",
     "run_options",
+    "schema_tool",
     "scoped_tool",
     "shipped_prices",
     "split_model",

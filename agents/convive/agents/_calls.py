@@ -12,15 +12,16 @@ from pydantic import JsonValue
 from convive.agents._chain import LEAVE_RUN
 from convive.agents._fold import Call
 from convive.agents._journal import Artifact, ChildRun, ToolReturned
-from convive.agents._schema import BadArguments, clean, json_of, jsonable
-from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn, execute
+from convive.agents._schema import BadArguments, NoJsonForm, clean, json_of, jsonable, telling
+from convive.agents._tools import ModelRetry, Pause, Tool, ToolContext, ToolError, ToolReturn, execute
 
 _log = logging.getLogger("convive.agents")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call came to. `value` is set where `content` shows the model less than the whole."""
+    """What a call came to. `value` is set where `content` shows the model less than the whole, `pause` where it came to
+    nothing yet; the content is then for a caller who cannot wait."""
 
     content: str
     is_error: bool = False
@@ -29,6 +30,7 @@ class Outcome:
     took_s: float = 0.0
     children: tuple[ChildRun, ...] = ()
     handed_to: tuple[str, ...] = ()
+    pause: Pause | None = None
 
     def event(self, trip: int, call: Call) -> ToolReturned:
         """The journal event of this outcome."""
@@ -84,6 +86,14 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
         return Outcome(clean(str(error)), is_error=True)
     except ModelRetry as error:
         return _error("retry", str(error))
+    except NoJsonForm as error:
+        _log.warning(
+            "tool %s gave back a value of type %s: return JSON data, or say with model_output= what of it",
+            tool.name,
+            error,
+        )
+        message = f"{tool.name} was carried out. It gave back something of type {error}, which has no JSON form."
+        return _error("result_not_json", message)
     except LEAVE_RUN:
         raise  # of an agent that the tool called: no model can help with it
     except Exception as error:  # noqa: BLE001 - a tool is foreign code: its failure is the model's to handle, without a traceback
@@ -91,17 +101,24 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
 
 
 async def _result(tool: Tool, value: object) -> Outcome:
+    if isinstance(value, Pause):
+        message = f"{tool.name} waits for somebody's answer, and here nobody can be asked."
+        return replace(_error("unavailable", message), pause=value)
     if isinstance(value, ToolReturn):
-        return Outcome(content_of(value.model_output), value=jsonable(value.value), handed_to=value.handed_to)
+        return Outcome(_told(value.model_output), value=jsonable(value.value), handed_to=value.handed_to)
     if tool.model_output is None:
-        return Outcome(content_of(value))
+        return Outcome(_told(value))
     try:
         shown = tool.model_output(value)
         shown = await shown if inspect.isawaitable(shown) else shown
     except Exception:  # noqa: BLE001 - the tool did its work; what only narrows it must not make it look failed
         _log.warning("model_output of tool %s failed; the model reads the whole result", tool.name, exc_info=True)
-        return Outcome(content_of(value))
-    return Outcome(content_of(shown), value=jsonable(value))
+        return Outcome(_told(value))
+    return Outcome(_told(shown), value=jsonable(value))
+
+
+def _told(value: object) -> str:
+    return clean(value) if isinstance(value, str) else telling(value)
 
 
 def content_of(value: object) -> str:

@@ -9,7 +9,7 @@ from convive.agents._calls import Outcome, Ready
 from convive.agents._fold import Call
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Result, args_hash
 from convive.agents._schema import ModelParameters, clean, json_of, jsonable
-from convive.agents._tools import Tool, ToolContext
+from convive.agents._tools import Pause, Tool, ToolContext
 
 _log = logging.getLogger("convive.agents")
 
@@ -31,6 +31,12 @@ async def gate(call: Call, ready: Ready, context: ToolContext, agent: str) -> Re
     if await needs_approval(ready.tool, ready.arguments, context):
         return _interrupt(call, context, agent, "approval")
     return _interrupt(call, context, agent, "client_tool") if ready.tool.client else ready
+
+
+def paused(call: Call, pause: Pause, context: ToolContext, agent: str) -> Interrupt:
+    """What a call waits for whose tool paused. Each attempt may pause, and none takes an answer to an earlier one."""
+    interrupt = _interrupt(call, context, agent, pause.kind)
+    return interrupt.model_copy(update={"id": f"{interrupt.id}-{call.attempt}", "about": jsonable(pause.about)})
 
 
 def _interrupt(call: Call, context: ToolContext, agent: str, kind: str) -> Interrupt:

@@ -62,6 +62,7 @@ class RunStarted(Event):
     root: RunId
     parent: RunId | None = None
     session_id: str | None = None
+    meta: JsonValue = None
     input: str | None = None
     history: tuple[Message, ...] = ()
     source: JsonValue = None

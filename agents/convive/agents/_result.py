@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Generic, Literal
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from convive.agents._fold import RunState, Trip, joined, replayable
 from convive.agents._interrupts import Interrupt
@@ -44,6 +44,8 @@ class Report:
     """What the answers cost, runs below included, by the `cost` function; None when it did not know."""
     handoffs: tuple[str, ...] = ()
     """The agents that the conversation was handed to; the last one gave the text."""
+    meta: JsonValue = None
+    """What the caller gave as `meta`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ def result_of(
         state.children,
         state.cost,
         state.handoffs,
+        started.meta,
     )
     messages = joined((*opening, *replayable(state)))
     return AgentResult(status, text, reason, messages, report, state.artifacts, error, data, *_waiting(waiting))

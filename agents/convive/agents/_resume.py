@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from convive.agents._agent import Agent
 from convive.agents._chain import Chain, RunTaken
@@ -61,6 +61,8 @@ class Suspension:
     expires_at: float | None
     session_id: str | None
     trips: int
+    meta: JsonValue = None
+    """What the caller of the run gave as `meta`."""
 
     @property
     def run_id(self) -> RunId:
@@ -212,6 +214,7 @@ def _suspension(run: RunContext, state: RunState) -> Suspension:
         suspended.expires_at,
         started.session_id,
         len(state.trips),
+        started.meta,
     )
 
 

@@ -11,8 +11,8 @@ from convive.agents._calls import Outcome, Ready, carry_out, content_of, prepare
 from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
 from convive.agents._frame import Frame, frame_above, inside, only_waits
-from convive.agents._gates import gate
-from convive.agents._interrupts import Interrupt
+from convive.agents._gates import gate, paused
+from convive.agents._interrupts import Approve, Edit, Interrupt
 from convive.agents._journal import ToolCalled
 from convive.agents._messages import Message
 from convive.agents._middleware import Abort, HookedCall, ReplaceArgs, Skip
@@ -126,11 +126,12 @@ class ToolPhase:
             idempotency_key=f"{task.run.run_id}-{trip}-{call.index}",
             session_id=task.session_id,
             deps=task.deps,
+            approved=isinstance(call.resolution, Approve | Edit),
             on_update=update,
         )
 
     async def _outcome(self, trip: int, call: Call, ready: Ready, waiting: list[Interrupt]) -> Outcome | None:
-        """What the call came to; None when a run below it is suspended, which leaves the call open."""
+        """What the call came to; None when it waits, or a run below it does, which leaves the call open."""
         task, context = self._task, self._context(trip, call)
         above = frame_above(task.run)
         frame = Frame(
@@ -150,6 +151,9 @@ class ToolPhase:
         try:
             with inside(frame):
                 outcome = await carry_out(ready, context)
+            if outcome.pause is not None:
+                waiting.append(paused(call, outcome.pause, context, self._settings.name))
+                return None
             return replace(outcome, children=tuple(frame.spent.values()))
         except BaseException as error:
             if not frame.waiting or not only_waits(error):
