@@ -535,6 +535,7 @@ def _marked(request: Request) -> list[str]:
 
 
 async def test_the_next_request_marks_what_the_one_before_it_marked_last() -> None:
+    """G92: the conversation so far stays in the cache"""
     first = (user("Soup?"),)
     second = (*first, assistant("Please."), user("Bread?"))
     third = (*second, assistant("No."), user("Wine?"))
@@ -544,11 +545,13 @@ async def test_the_next_request_marks_what_the_one_before_it_marked_last() -> No
 
 
 async def test_instructions_for_one_request_alone_stand_behind_the_last_breakpoint() -> None:
+    """G92: what the history will not keep is not cached"""
     cue = Message(role="user", parts=(Text(text="Plato: Bread?"), Text(text="(It is your turn.)")))
     assert _marked(Request("You are Ada.", (user("Soup?"), assistant("Please."), cue)))[-1] == "Plato: Bread?"
 
 
 async def test_without_a_system_prompt_the_tools_are_the_stable_beginning() -> None:
+    """G92"""
     tools = tuple(ToolSpec(name, "", {"type": "object"}) for name in ("cellar", "kitchen"))
     assert _marked(Request("", (user("Soup?"),), tools)) == ["kitchen", "Soup?"]
 

@@ -125,7 +125,7 @@ async def test_a_denied_call_is_not_carried_out_and_the_model_reads_why() -> Non
 
 
 async def test_edited_arguments_are_validated_first_and_then_carried_out() -> None:
-    """G32, conformance test 7"""
+    """G32, C7"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 500})), "Done.")
     result = await agent.prompt("money back", place=where)
@@ -145,7 +145,7 @@ async def test_a_predicate_decides_by_the_arguments(amount: int, asked: bool) ->
 
 
 async def test_a_predicate_that_raises_means_ask() -> None:
-    """G82, conformance test 8"""
+    """G82, C8"""
 
     def fail(context: ToolContext, arguments: Any) -> bool:
         raise ZeroDivisionError
@@ -212,7 +212,7 @@ async def test_a_client_tool_that_needs_approval_waits_twice() -> None:
 
 
 async def test_all_gates_of_a_trip_are_collected_and_partial_answers_are_legal() -> None:
-    """G30, G81, G83, D7, conformance test 6"""
+    """G30, G81, G83, D7, C6"""
     shop, where = Shop(), place()
     ran: list[str] = []
 
@@ -245,7 +245,7 @@ async def test_all_gates_of_a_trip_are_collected_and_partial_answers_are_legal()
     ],
 )
 async def test_a_wrong_answer_changes_nothing(answers: dict[str, Any], why: str) -> None:
-    """G31, G32, D2, conformance test 2"""
+    """G31, G32, D2, C2"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 5})), "Done.")
     result = await agent.prompt("x", place=where)
@@ -260,7 +260,7 @@ async def test_a_wrong_answer_changes_nothing(answers: dict[str, Any], why: str)
 
 
 async def test_unknown_used_expired_and_not_waiting_are_different_errors() -> None:
-    """G44, conformance test 28"""
+    """G44, C28"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 5})), "Done.", expires_s=60)
     with pytest.raises(UnknownRun, match="there is no run"):
@@ -286,7 +286,7 @@ async def test_unknown_used_expired_and_not_waiting_are_different_errors() -> No
 
 
 async def test_of_two_resumptions_at_once_exactly_one_wins() -> None:
-    """G44, D1, conformance test 1"""
+    """G44, D1, C1"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 5})), "Done.")
     result = await agent.prompt("x", place=where)
@@ -307,7 +307,7 @@ async def test_of_two_resumptions_at_once_exactly_one_wins() -> None:
 
 
 async def test_a_changed_agent_is_refused_with_what_changed_unless_forced() -> None:
-    """D23, conformance test 27"""
+    """D23, C27"""
     shop, where = Shop(), place()
     agent, model = shop.agent(use(("refund", {"amount": 5})), "Done.")
     result = await agent.prompt("x", place=where)
@@ -362,7 +362,7 @@ async def test_executing_a_suspended_run_again_gives_the_same_suspension() -> No
 
 
 async def test_a_crash_after_the_answers_were_taken_loses_none() -> None:
-    """G46, conformance test 3"""
+    """G46, C3"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 5})), "Done.", more=[])
     result = await agent.prompt("x", place=where)
@@ -393,7 +393,7 @@ async def test_a_stream_ends_with_the_suspension_and_goes_on_with_a_stream() -> 
 
 
 async def test_limits_count_over_suspensions() -> None:
-    """D11, conformance test 5"""
+    """D11, C5"""
     shop, where = Shop(), place()
     calls = [use(("refund", {"amount": n})) for n in range(4)]
     agent, _ = shop.agent(*calls, limits=Limits(trips=3))
@@ -405,7 +405,7 @@ async def test_limits_count_over_suspensions() -> None:
 
 
 async def test_a_suspended_run_can_be_called_off() -> None:
-    """Conformance test 23"""
+    """C23"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 5})))
     result = await agent.prompt("x", place=where)
@@ -459,7 +459,7 @@ def three_levels(done: list[str], scripts: Sequence[Sequence[Answer | str]]) -> 
 
 
 async def test_an_approval_three_levels_down_is_answered_at_the_root() -> None:
-    """G17, G25, G27 (nothing needs to be streamed for it), G28, G31, D10, conformance test 4"""
+    """G17, G25, G27 (nothing needs to be streamed for it), G28, G31, D10, C4"""
     where, done = place(), list[str]()
     asks = [[use(("edit", {}))], [use(("write", {}))], [use(("publish", {"what": "news"}))]]
     result = await three_levels(done, asks).prompt("go", place=where)
@@ -527,7 +527,7 @@ async def test_two_children_that_wait_at_once_are_answered_one_by_one(together: 
 
 
 async def test_calling_off_a_suspended_run_calls_off_what_is_below() -> None:
-    """Conformance test 23"""
+    """C23"""
     where, done = place(), list[str]()
     asks = [[use(("edit", {}))], [use(("write", {}))], [use(("publish", {"what": "news"}))]]
     result = await three_levels(done, asks).prompt("go", place=where)
@@ -566,7 +566,7 @@ async def test_several_runs_are_resumed_at_once_and_each_outcome_names_its_reque
 
 
 async def test_answers_for_an_agent_below_are_checked_against_its_own_tools() -> None:
-    """G31, conformance tests 2 and 27"""
+    """G31, C2, C27"""
     where, shop = place(), Shop()
     writer, _ = shop.agent(use(("refund", {"amount": 5})), "Done.")
 
