@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from pydantic_core import from_json
-from tests.agents.runs import bodies, place, told, use
 
 from convive.agents import Agent, BadTool, ToolReturn, tool
 from convive.agents.testing import ScriptedModel
 from convive.bus import ConviveError
+from tests.agents.runs import bodies, place, told, use
 
 pytestmark = pytest.mark.anyio
 

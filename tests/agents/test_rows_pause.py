@@ -6,11 +6,11 @@ from typing import Any
 import anyio
 import pytest
 from pydantic_core import from_json
-from tests.agents.runs import Given, place, told, types, use
 
 from convive.agents import Agent, Approve, Deny, Final, Pause, Result, Tool, ToolContext, peek, resume, tool
 from convive.agents._served import call_served, served_tools
 from convive.agents.testing import ScriptedModel
+from tests.agents.runs import Given, place, told, types, use
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,6 @@ from typing import Any
 import anyio
 import pytest
 from pydantic import BaseModel
-from tests.agents.runs import Given, place, use
 
 from convive.agents import (
     Agent,
@@ -27,6 +26,7 @@ from convive.agents._fold import RunState
 from convive.agents._stops import StopWhen
 from convive.agents.testing import ScriptedModel
 from convive.bus import MemoryLog, RunContext, derive_run_id
+from tests.agents.runs import Given, place, use
 
 pytestmark = pytest.mark.anyio
 

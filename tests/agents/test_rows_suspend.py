@@ -6,7 +6,6 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.agents.runs import Given, Shop, bodies, place, told, types, use
 
 from convive.agents import (
     Agent,
@@ -32,6 +31,7 @@ from convive.agents import (
 )
 from convive.agents.testing import ScriptedModel
 from convive.bus import BadRecord, Draft, RunContext, RunId
+from tests.agents.runs import Given, Shop, bodies, place, told, types, use
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 from pydantic_core import from_json
-from tests.agents.runs import Given, told, use
 
 from convive.agents import (
     Agent,
@@ -26,6 +25,7 @@ from convive.agents import (
     tool,
 )
 from convive.agents.testing import ScriptedModel
+from tests.agents.runs import Given, told, use
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.agents.runs import use
 
 from convive.agents import (
     Abort,
@@ -28,6 +27,7 @@ from convive.agents._anthropic import AnthropicModel
 from convive.agents._anthropic_wire import AnswerFold, request_body
 from convive.agents._messages_server import Reply
 from convive.agents.testing import Interrupted, MessagesServer, ScriptedModel, Streamed
+from tests.agents.runs import use
 
 pytestmark = pytest.mark.anyio
 
