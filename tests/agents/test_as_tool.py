@@ -267,7 +267,7 @@ async def test_runs_below_are_bound_by_what_the_run_above_has_left(limits: Limit
 
 
 async def test_an_agent_that_waits_suspends_the_one_above_and_shows_it() -> None:
-    """G24, G25, G28"""
+    """G22 (a resumed run begins no second time), G24, G25, G28"""
     done: list[str] = []
 
     @tool(needs_approval=True)

@@ -17,6 +17,7 @@ from convive.agents import (
     Place,
     ToolContext,
     ToolResult,
+    assistant,
     handoff,
     step_count_is,
     tool,
@@ -79,6 +80,24 @@ async def test_a_workflow_is_plain_code_in_one_trace_and_begins_again_where_it_s
     assert above[agents["writer"]] == above[agents["editor"]] == root.run_id
     async with where.log.read(f"{where.base}.run.{root.run_id}.*") as records:
         assert {record.subject.rpartition(".")[2] async for record in records} == set(agents.values())
+
+
+async def test_the_session_is_stamped_on_every_run_of_a_tree_and_may_be_another_below() -> None:
+    """W34"""
+    where, sessions = place(), dict[str, str | None]()
+    helper = Agent("helper", model=ScriptedModel(["a fact", "a fact"]))
+
+    @tool
+    async def ask(context: ToolContext) -> str:
+        sessions["tool"] = context.session_id
+        sessions["below"] = (await helper.prompt("x")).report.session_id
+        sessions["of its own"] = (await helper.prompt("x", session_id="other")).report.session_id
+        return "asked"
+
+    chief = Agent("chief", model=ScriptedModel([use(("ask", {})), "Done."]), tools=[ask])
+    result = await chief.prompt("go", session_id="u42", place=where)
+    assert result.report.session_id == "u42"
+    assert sessions == {"tool": "u42", "below": "u42", "of its own": "other"}
 
 
 def after_two(state: RunState) -> bool:
@@ -150,9 +169,10 @@ async def test_a_handover_can_take_a_typed_input_and_choose_what_of_the_history_
         billing = Agent("billing", model=model)
         over = handoff(billing, "for refunds", input=Case, prompt=prompt, history=recent)
         desk = Agent("desk", model=ScriptedModel([use(("handoff_to_billing", {"order": "A7"}))]), tools=[over])
-        result = await desk.prompt("My money!", history=[user("Hello.")])
+        result = await desk.prompt("My money!", history=[user("Hello."), assistant("Good evening.")])
         assert (result.text, result.report.handoffs) == ("Refunded.", ("billing",))
-        assert [message.text for message in model.requests[0].messages] == ["Hello.My money!Order A7, urgent: False."]
+        (message,) = model.requests[0].messages
+        assert message.text == "My money!Order A7, urgent: False."
     schema: Any = over.spec.input_schema
     assert schema["required"] == ["order"]
     with pytest.raises(BadTool, match="no field 'message'"):

@@ -15,6 +15,7 @@ from convive.agents import (
     AskContext,
     BadAnswers,
     Edit,
+    Limits,
     Place,
     Request,
     Resolution,
@@ -203,6 +204,15 @@ async def test_a_journal_that_an_earlier_version_wrote_is_read_and_gone_on_with(
     assert (interrupt.tool, interrupt.arguments, interrupt.about) == ("refund", {"amount": 5}, None)
     after = await resume(where, RUN.run_id, {interrupt.id: Approve()}, token=waiting.token, agent=agent)
     assert (after.text, after.report.session_id, shop.done) == ("Done.", "u42", [5.0])
+
+
+async def test_the_time_that_a_run_took_before_it_was_suspended_counts_after_it() -> None:
+    """C5: of the answer in that journal, which took half a second; not that between question and answer"""
+    shop, where = Shop(), await _kept(*GOLDEN.read_text().splitlines())
+    agent, model = shop.agent("Done.")
+    answers = {each.id: Approve() for each in (await peek(where, RUN.run_id)).interrupts}
+    after = await resume(where, RUN.run_id, answers, agent=agent, limits=Limits(seconds=0.5))
+    assert (after.finish_reason, shop.done, model.requests) == ("limit", [5.0], [])
 
 
 async def test_a_journal_of_a_later_version_is_refused_rather_than_guessed_at() -> None:

@@ -170,8 +170,8 @@ async def test_a_call_passes_its_gates_in_one_order_and_each_is_passed_by_what_c
     trace: list[str] = []
 
     def asks(context: ToolContext, arguments: Any) -> bool:
-        trace.append(f"approval {context.tool_call_id} {arguments.amount}")
-        return bool(arguments.amount > 100)
+        trace.append(f"approval {context.tool_call_id} {vars(arguments)}")
+        return context.tool_name == "show" or bool(arguments.amount > 100)
 
     @tool(needs_approval=asks)
     async def pay(context: ToolContext, amount: int) -> str:
@@ -179,27 +179,31 @@ async def test_a_call_passes_its_gates_in_one_order_and_each_is_passed_by_what_c
         trace.append(f"run {context.tool_call_id}")
         return "paid"
 
-    pick = client_tool("pick", "Pick.")
+    pick, show = client_tool("pick", "Pick."), client_tool("show", "Show.", needs_approval=asks)
     calls: list[tuple[str, Given]] = [
         ("nosuch", {}),
         ("pay", {"amount": "much"}),
         ("pay", {"amount": 1}),
         ("pay", {"amount": 2}),
         ("pick", {}),
+        ("show", {}),
     ]
-    agent = Agent("ada", model=ScriptedModel([use(*calls)]), tools=[pay, pick], middleware=[Gatekeeper(trace)])
+    agent = Agent("ada", model=ScriptedModel([use(*calls)]), tools=[pay, pick, show], middleware=[Gatekeeper(trace)])
     result = await agent.prompt("x")
     assert trace == [
         "hook c0 {}",
         "hook c1 {'amount': 'much'}",
         "hook c2 {'amount': 1}",
-        "approval c2 1",
+        "approval c2 {'amount': 1}",
         "hook c3 {'amount': 2}",
-        "approval c3 500",
+        "approval c3 {'amount': 500}",
         "hook c4 {}",
+        "hook c5 {}",
+        "approval c5 {}",
         "run c2",
     ]
-    assert [(each.call_id, each.kind) for each in result.interrupts] == [("c3", "approval"), ("c4", "client_tool")]
+    waiting = [("c3", "approval"), ("c4", "client_tool"), ("c5", "approval")]
+    assert [(each.call_id, each.kind) for each in result.interrupts] == waiting
     assert result.interrupts[0].arguments == {"amount": 500}
     errors = [
         call.returned.content for call in result.report.trips[0].calls if call.returned and call.returned.is_error

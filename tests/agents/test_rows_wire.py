@@ -184,3 +184,7 @@ async def test_the_messages_of_any_result_are_a_history_that_a_provider_accepts(
         assert kinds[: len(answered)] == ["tool_result"] * len(answered)
         open_calls = [block["id"] for block in message["content"] if block["type"] == "tool_use"]
     assert not open_calls
+    if case in ("suspended", "aborted"):
+        contents = [block["content"] for message in sent for block in message["content"] if "tool_use_id" in block]
+        assert "not carried out: the run ended first" in contents
+        assert ("nothing" in contents) == (case == "suspended")

@@ -34,6 +34,8 @@ class Asking:
         run, show, hooks = self._execution, self._execution.show, self._execution.hooks
         hooks.context.trip = step.trip
         await hooks.tell("on_iteration")
+        if self._called_off:
+            return
         attempt, answer = step.attempt, Answer(parts=(), stop_reason="other")
         while True:
             await run.chain.append(TripStarted(trip=step.trip, attempt=attempt))
@@ -42,7 +44,10 @@ class Asking:
             began = time.perf_counter()
             try:
                 with anyio.move_on_after(run.meter.left_s) as deadline:
-                    answer = await self._answer(step.trip, attempt)
+                    request = await hooks.request(await self._request(step.trip, attempt))
+                    if self._called_off:
+                        return
+                    answer = await self._answer(request, step.trip, attempt)
                 if deadline.cancelled_caught:
                     run.meter.time_is_up()
                     return
@@ -62,9 +67,13 @@ class Asking:
             finished = shown.TripFinished(run.task.run, step.trip, trip.finish_reason, trip.text, trip.usage, rejected)
             await show(finished)
 
-    async def _answer(self, trip: int, attempt: int) -> Answer:
+    @property
+    def _called_off(self) -> bool:
+        """Whether a hook ended the run before the model was asked."""
+        return self._execution.stopping.mode in ("now", "after_tools")
+
+    async def _answer(self, request: Request, trip: int, attempt: int) -> Answer:
         run = self._execution
-        request = await run.hooks.request(await self._request(trip, attempt))
         if run.live:
             run.live.begin(trip, attempt)
             if request.messages[-1].role == "assistant":
