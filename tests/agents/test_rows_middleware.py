@@ -106,8 +106,10 @@ class Ending(Middleware):
         return None
 
 
-@pytest.mark.parametrize(("hook", "asked"), [("start", 0), ("iteration", 1), ("config", 1)])
-async def test_a_hook_sees_a_run_and_can_end_it_before_the_model_is_asked_again(hook: str, asked: int) -> None:
+@pytest.mark.parametrize(("hook", "asked", "trips"), [("start", 0, 0), ("iteration", 1, 1), ("config", 1, 2)])
+async def test_a_hook_sees_a_run_and_can_end_it_before_the_model_is_asked_again(
+    hook: str, asked: int, trips: int
+) -> None:
     """G66, C13"""
     seen: list[HookContext] = []
     model = ScriptedModel([use(("look", {"where": "Ghent"})), "never asked for"], name="scripted/eyes")
@@ -118,4 +120,4 @@ async def test_a_hook_sees_a_run_and_can_end_it_before_the_model_is_asked_again(
     assert (context.agent, context.model, context.tools) == ("ada", "scripted/eyes", ("look",))
     assert (context.session_id, context.deps) == ("u42", {"db": 1})
     assert (result.status, result.error and result.error.message) == ("cancelled", "seen enough")
-    assert len(model.requests) == asked
+    assert (len(model.requests), len(result.report.trips)) == (asked, trips)

@@ -144,17 +144,54 @@ async def test_expired_and_used_up_are_refused_for_good_and_change_nothing_eithe
     assert (await bodies(where), shop.done, len(model.requests)) == (before, [5.0], 3)
 
 
-async def test_a_batch_that_raises_stops_the_others_and_one_at_a_time_means_in_order() -> None:
-    """G37, G38: those that were under way are cancelled, as their `on_cancel` says"""
-    where, hanging, order = place(), anyio.Event(), list[str]()
+@pytest.mark.parametrize("concurrency", [None, 1, 2])
+async def test_a_batch_is_resumed_side_by_side_or_so_many_at_a_time_and_told_in_order(concurrency: int | None) -> None:
+    """G36, G38: nobody goes on before as many run as may"""
+    where, running, most, order, full = place(), list[str](), list[int](), list[str](), anyio.Event()
 
     @tool(needs_approval=True)
     async def work(what: str) -> str:
         order.append(what)
+        running.append(what)
+        most.append(len(running))
+        if len(running) == (concurrency or 3):
+            full.set()
+        await full.wait()
+        running.remove(what)
+        return what
+
+    agent = Agent("ada", model=ScriptedModel(asks_for_work), tools=[work])
+    wanted = [await wanted_of(agent, what, where) for what in "cab"]
+    nosuch = ResumeRequest("0" * 32, {"x": Approve()}, agent, key="nosuch")
+    batch = await resume_many(where, [nosuch, *wanted], concurrency=concurrency)
+    assert ([each.key for each in batch.completed], [each.key for each in batch.errors]) == (
+        ["c", "a", "b"],
+        ["nosuch"],
+    )
+    assert (order, max(most), batch.done) == (["c", "a", "b"], concurrency or 3, False)
+    again = [await wanted_of(agent, "d", where)]
+    assert (await resume_many(where, again)).done
+
+
+async def wanted_of(agent: Agent, what: str, where: Place) -> ResumeRequest:
+    """A request to resume a new run that waits for an approval."""
+    run = await agent.prompt(what, place=where)
+    return ResumeRequest(run.run_id, {run.interrupts[0].id: Approve()}, agent, key=what)
+
+
+def asks_for_work(request: Request) -> Any:
+    return "Done." if told(request) else use(("work", {"what": request.messages[0].text}))
+
+
+async def test_a_batch_that_raises_stops_the_others() -> None:
+    """G37: those that were under way are cancelled, as their `on_cancel` says"""
+    where, hanging = place(), anyio.Event()
+
+    @tool(needs_approval=True)
+    async def work(what: str) -> None:
         if what == "hang":
             hanging.set()
             await anyio.sleep_forever()
-        return what
 
     async def instructions(context: AskContext) -> str:
         if context.trip and context.agent == "broken":
@@ -162,20 +199,11 @@ async def test_a_batch_that_raises_stops_the_others_and_one_at_a_time_means_in_o
             raise ZeroDivisionError("a mistake")
         return ""
 
-    def answer(request: Request) -> Any:
-        return "Done." if told(request) else use(("work", {"what": request.messages[0].text}))
-
     agent, broken = (
-        Agent(name, model=ScriptedModel(answer), tools=[work], instructions=instructions) for name in ("ada", "broken")
+        Agent(name, model=ScriptedModel(asks_for_work), tools=[work], instructions=instructions)
+        for name in ("ada", "broken")
     )
-
-    async def wanted(what: str, agent: Agent) -> ResumeRequest:
-        run = await agent.prompt(what, place=where)
-        return ResumeRequest(run.run_id, {run.interrupts[0].id: Approve()}, agent, key=what)
-
-    batch = await resume_many(where, [await wanted(what, agent) for what in "cab"], concurrency=1)
-    assert ([each.key for each in batch.completed], order, batch.done) == (["c", "a", "b"], ["c", "a", "b"], True)
-    hang, mistake = await wanted("hang", agent), await wanted("fine", broken)
+    hang, mistake = await wanted_of(agent, "hang", where), await wanted_of(broken, "fine", where)
     with anyio.fail_after(10), pytest.raises(ZeroDivisionError):
         await resume_many(where, [hang, mistake], on_error="raise")
     assert (await types(where, hang.run_id))[-1] == "run_cancelled"
