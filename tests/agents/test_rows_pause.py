@@ -117,3 +117,10 @@ async def test_a_caller_who_cannot_wait_is_told_so() -> None:
     outcome = await call_served(tools, "transfer", {"amount": 500}, place=None, deps=None, on_update=nowhere)
     assert outcome.is_error
     assert from_json(outcome.content)["error"] == "unavailable"
+
+
+async def test_a_pause_for_something_else_is_refused() -> None:
+    """G84"""
+    later: Any = "later"
+    with pytest.raises(ValueError, match="not for 'later'"):
+        Pause(later)

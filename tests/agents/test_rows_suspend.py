@@ -67,6 +67,11 @@ async def test_what_the_application_notes_of_a_run_is_kept_and_never_looked_into
     assert (after.text, after.report.meta) == ("Done.", meta)
     assert "u42" not in str(model.requests)
     assert (await agent.execute(place=where, run=RunContext.root(result.run_id))).report.meta == meta
+    before = await bodies(where)
+    nothing: Any = object()
+    with pytest.raises(ValueError, match=r"^meta= has to be JSON data; a\.1 is not\. Nothing ran\.$"):
+        await agent.prompt("x", place=where, meta={"a": [1, nothing]})
+    assert await bodies(where) == before
 
 
 Attempt = Callable[[Place, str, dict[str, Resolution], Agent, Agent], Awaitable[object]]

@@ -24,6 +24,7 @@ from convive.agents._options import (
     check_names,
     class_name,
     class_options,
+    json_data,
     model_of,
     settings_of,
 )
@@ -219,7 +220,7 @@ def _task(agent: str, input: str | None, options: RunOptions, listeners: Listene
         history=tuple(options.get("history", ())),
         source=options.get("source"),
         session_id=options.get("session_id", None if frame is None else frame.session_id),
-        meta=options.get("meta"),
+        meta=json_data("meta", options["meta"]) if "meta" in options else None,
         deps=options.get("deps"),
         fresh=fresh,
         on_cancel=options.get("on_cancel", "record" if frame is None else frame.on_cancel),

@@ -39,6 +39,10 @@ class Pause:
     kind: Literal["approval", "client_tool"]
     about: object = None
 
+    def __post_init__(self) -> None:
+        if self.kind not in ("approval", "client_tool"):
+            raise ValueError(f'a tool pauses for an "approval" or as a "client_tool", not for {self.kind!r}')
+
 
 class ToolError(Exception):
     """Raised by a tool: the model reads exactly this text, marked as an error."""
