@@ -20,7 +20,7 @@ from convive.agents import (
     Interrupt,
     Limits,
     Middleware,
-    Pause,
+    NeedsAnswer,
     Place,
     QueuedRun,
     Resolution,
@@ -68,13 +68,13 @@ async def look(city: str, days: int = 1) -> str:
 
 
 @tool(needs_approval=lambda context, arguments: arguments.amount > 100, timeout_s=30, model_output=str)
-async def refund(context: ToolContext, order: str, amount: float) -> Ticket | Pause | ToolReturn:
+async def refund(context: ToolContext, order: str, amount: float) -> Ticket | NeedsAnswer | ToolReturn:
     """Refund an order."""
     assert_type(context.approved, bool)
     assert_type(context.idempotency_key, str)
     await context.update({"order": order})
     context.artifacts.add("amount", amount)
-    return Ticket(title=order) if amount < 50 else Pause("approval", about=amount)
+    return Ticket(title=order) if amount < 50 else NeedsAnswer("approval", about=amount)
 
 
 @tool(sequential=True)
@@ -149,7 +149,7 @@ async def wrong_options() -> None:
     Agent("ada", limits=3)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     await Agent("ada").prompt(5)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
     await Agent("ada").prompt("x", sesion_id="u42")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
-    Pause("later")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    NeedsAnswer("later")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 async def streams(support: Agent[Ticket]) -> None:

@@ -65,7 +65,17 @@ from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
 from convive.agents._stops import has_tool_call, step_count_is
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
-from convive.agents._tools import Final, ModelRetry, Pause, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
+from convive.agents._tools import (
+    Final,
+    ModelRetry,
+    NeedsAnswer,
+    Tool,
+    ToolContext,
+    ToolError,
+    ToolReturn,
+    client_tool,
+    tool,
+)
 from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
 from convive.agents._worker import TryLater, UnknownAgent, WorkersLost, work
 
@@ -117,13 +127,13 @@ __all__ = [
     "ModelRetry",
     "ModelUnreachable",
     "Models",
+    "NeedsAnswer",
     "NoBus",
     "NoModelAnswered",
     "NotSuspended",
     "Observers",
     "Participant",
     "Pass",
-    "Pause",
     "Place",
     "Plan",
     "Policy",

@@ -20,11 +20,11 @@ from convive.agents._options import (
     RunOptions,
     Unresolved,
     anonymous_name,
+    check_json,
     check_model,
     check_names,
     class_name,
     class_options,
-    json_data,
     model_of,
     settings_of,
 )
@@ -189,6 +189,7 @@ class Agent(Generic[Data]):
         if not options:
             return self.settings(), _task(self.name, input, {}, self._listeners)
         check_names(options, RUN_OPTION_NAMES)
+        check_json("meta", options.get("meta"))
         overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES and key != "on"}
         return self.settings(**overrides), _task(self.name, input, options, self._listeners)
 
@@ -220,7 +221,7 @@ def _task(agent: str, input: str | None, options: RunOptions, listeners: Listene
         history=tuple(options.get("history", ())),
         source=options.get("source"),
         session_id=options.get("session_id", None if frame is None else frame.session_id),
-        meta=json_data("meta", options["meta"]) if "meta" in options else None,
+        meta=options.get("meta"),
         deps=options.get("deps"),
         fresh=fresh,
         on_cancel=options.get("on_cancel", "record" if frame is None else frame.on_cancel),

@@ -13,14 +13,14 @@ from convive.agents._chain import LEAVE_RUN
 from convive.agents._fold import Call
 from convive.agents._journal import Artifact, ChildRun, ToolReturned
 from convive.agents._schema import BadArguments, NoJsonForm, clean, json_of, jsonable, telling
-from convive.agents._tools import ModelRetry, Pause, Tool, ToolContext, ToolError, ToolReturn, execute
+from convive.agents._tools import ModelRetry, NeedsAnswer, Tool, ToolContext, ToolError, ToolReturn, execute
 
 _log = logging.getLogger("convive.agents")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call came to. `value` is set where `content` shows the model less than the whole, `pause` where it came to
+    """What a call came to. `value` is set where `content` shows the model less than the whole, `needs` where it came to
     nothing yet; the content is then for a caller who cannot wait."""
 
     content: str
@@ -30,7 +30,7 @@ class Outcome:
     took_s: float = 0.0
     children: tuple[ChildRun, ...] = ()
     handed_to: tuple[str, ...] = ()
-    pause: Pause | None = None
+    needs: NeedsAnswer | None = None
 
     def event(self, trip: int, call: Call) -> ToolReturned:
         """The journal event of this outcome."""
@@ -101,9 +101,9 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
 
 
 async def _result(tool: Tool, value: object) -> Outcome:
-    if isinstance(value, Pause):
+    if isinstance(value, NeedsAnswer):
         message = f"{tool.name} waits for somebody's answer, and here nobody can be asked."
-        return replace(_error("unavailable", message), pause=value)
+        return replace(_error("unavailable", message), needs=value)
     if isinstance(value, ToolReturn):
         return Outcome(_told(value.model_output), value=jsonable(value.value), handed_to=value.handed_to)
     if tool.model_output is None:

@@ -9,7 +9,7 @@ from convive.agents._calls import Outcome, Ready
 from convive.agents._fold import Call
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Result, args_hash
 from convive.agents._schema import ModelParameters, clean, json_of, jsonable
-from convive.agents._tools import Pause, Tool, ToolContext
+from convive.agents._tools import NeedsAnswer, Tool, ToolContext
 
 _log = logging.getLogger("convive.agents")
 
@@ -31,12 +31,6 @@ async def gate(call: Call, ready: Ready, context: ToolContext, agent: str) -> Re
     if await needs_approval(ready.tool, ready.arguments, context):
         return _interrupt(call, context, agent, "approval")
     return _interrupt(call, context, agent, "client_tool") if ready.tool.client else ready
-
-
-def paused(call: Call, pause: Pause, context: ToolContext, agent: str) -> Interrupt:
-    """What a call waits for whose tool paused. Each attempt may pause, and none takes an answer to an earlier one."""
-    interrupt = _interrupt(call, context, agent, pause.kind)
-    return interrupt.model_copy(update={"id": f"{interrupt.id}-{call.attempt}", "about": jsonable(pause.about)})
 
 
 def _interrupt(call: Call, context: ToolContext, agent: str, kind: str) -> Interrupt:
@@ -68,3 +62,9 @@ async def needs_approval(tool: Tool, arguments: Mapping[str, object], context: T
     except Exception:  # noqa: BLE001 - the application's own; what cannot be decided is asked about
         _log.warning("needs_approval of tool %s failed; the call waits for an approval", tool.name, exc_info=True)
         return True
+
+
+def waits_for(call: Call, needs: NeedsAnswer, context: ToolContext, agent: str) -> Interrupt:
+    """What a call waits for whose tool says so. Each attempt may, and none takes an answer to an earlier one."""
+    interrupt = _interrupt(call, context, agent, needs.kind)
+    return interrupt.model_copy(update={"id": f"{interrupt.id}-{call.attempt}", "about": jsonable(needs.about)})

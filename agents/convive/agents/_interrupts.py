@@ -31,7 +31,7 @@ class Interrupt(BaseModel):
     arguments: JsonValue
     args_hash: str
     about: JsonValue = None
-    """What the tool itself says of it, where a tool paused."""
+    """What the tool itself says of it, where it was the tool that asked (`NeedsAnswer`)."""
 
 
 @dataclass(frozen=True, config=_ANSWER)

@@ -54,6 +54,7 @@ class RunStarted(Event):
     """The first record. `input` and `history` are what the caller gave; or `source` refers to it where it stands.
 
     With a `source` the caller rebuilds input and history itself, so that a shared history is not stored once a run.
+    `meta` is the application's own, and means nothing here.
     """
 
     type: Literal["run_started"] = "run_started"
@@ -62,10 +63,10 @@ class RunStarted(Event):
     root: RunId
     parent: RunId | None = None
     session_id: str | None = None
-    meta: JsonValue = None
     input: str | None = None
     history: tuple[Message, ...] = ()
     source: JsonValue = None
+    meta: JsonValue = None
 
 
 class TripStarted(Event):

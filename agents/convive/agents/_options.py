@@ -74,7 +74,7 @@ class RunOptions(AgentOptions, total=False):
     default a child of the run around this code, at its place, or else a new run in memory. With a run id that
     has a journal, the run is continued. `fresh=True`: it has none, do not look. `on_cancel="leave"`: when this
     task is cancelled, leave the run to be continued. `deps`: handed to tools and callables as it is. `meta`: JSON data
-    of the application's own, kept in the journal and given back by the report and by `peek`, and never looked into.
+    of the application's own that stands in the journal, for whoever looks at a suspended run.
     """
 
     history: Sequence[Message]
@@ -184,10 +184,10 @@ def check_names(options: Mapping[str, object], known: frozenset[str]) -> None:
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}; there are: {', '.join(sorted(known))}")
 
 
-def json_data(name: str, value: object) -> JsonValue:
-    """The value of an option that has to be JSON data. Raises ValueError for another."""
+def check_json(name: str, value: object) -> None:
+    """Raises ValueError for an option that has to be JSON data and is not."""
     try:
-        return _JSON.validate_python(value)
+        _JSON.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"] if step not in ("dict", "list"))

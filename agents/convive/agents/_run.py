@@ -172,10 +172,10 @@ class Performer:
             root=task.run.root_run_id,
             parent=task.run.parent_run_id,
             session_id=task.session_id,
-            meta=task.meta,
             input=None if referred else task.input,
             history=() if referred else task.history,
             source=task.source,
+            meta=task.meta,
         )
 
     def _is_over(self, step: Step) -> bool:

@@ -11,7 +11,7 @@ from convive.agents._calls import Outcome, Ready, carry_out, content_of, prepare
 from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
 from convive.agents._frame import Frame, frame_above, inside, only_waits
-from convive.agents._gates import gate, paused
+from convive.agents._gates import gate, waits_for
 from convive.agents._interrupts import Approve, Edit, Interrupt
 from convive.agents._journal import ToolCalled
 from convive.agents._messages import Message
@@ -151,8 +151,8 @@ class ToolPhase:
         try:
             with inside(frame):
                 outcome = await carry_out(ready, context)
-            if outcome.pause is not None:
-                waiting.append(paused(call, outcome.pause, context, self._settings.name))
+            if outcome.needs is not None:
+                waiting.append(waits_for(call, outcome.needs, context, self._settings.name))
                 return None
             return replace(outcome, children=tuple(frame.spent.values()))
         except BaseException as error:

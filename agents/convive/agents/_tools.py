@@ -29,7 +29,7 @@ class Final:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class NeedsAnswer:
     """Returned by a tool that cannot go on alone (a generator may yield it): the call waits, and with it the run.
 
     "approval": once approved, the tool is called again from its start, `context.approved` being true. "client_tool":
@@ -41,7 +41,9 @@ class Pause:
 
     def __post_init__(self) -> None:
         if self.kind not in ("approval", "client_tool"):
-            raise ValueError(f'a tool pauses for an "approval" or as a "client_tool", not for {self.kind!r}')
+            raise ValueError(
+                f'a tool needs an "approval", or waits as a "client_tool" does; it cannot wait for {self.kind!r}'
+            )
 
 
 class ToolError(Exception):
@@ -277,7 +279,7 @@ async def _drained(items: AsyncIterator[object], name: str, context: ToolContext
     async for item in items:
         if final is not None:
             raise TypeError(f"tool {name} yielded something after its Final")
-        if isinstance(item, Pause):
+        if isinstance(item, NeedsAnswer):
             return item
         if isinstance(item, Final):
             final = item
@@ -296,7 +298,7 @@ def _drain(items: Generator[object, Any, object], context: ToolContext) -> objec
         except StopIteration as stop:
             result: object = stop.value
             return result
-        if isinstance(item, Pause):
+        if isinstance(item, NeedsAnswer):
             items.close()
             return item
         anyio.from_thread.run(context.update, item)

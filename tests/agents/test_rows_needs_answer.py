@@ -7,7 +7,7 @@ import anyio
 import pytest
 from pydantic_core import from_json
 
-from convive.agents import Agent, Approve, Deny, Final, Pause, Result, Tool, ToolContext, peek, resume, tool
+from convive.agents import Agent, Approve, Deny, Final, NeedsAnswer, Result, Tool, ToolContext, peek, resume, tool
 from convive.agents._served import call_served, served_tools
 from convive.agents.testing import ScriptedModel
 from tests.agents.runs import Given, place, told, types, use
@@ -20,7 +20,7 @@ async def transfer(context: ToolContext, amount: int) -> object:
     """Send money, after having looked up whether somebody has to agree."""
     await context.update("looked up")
     if amount > 100 and not context.approved:
-        return Pause("approval", about={"limit": 100})
+        return NeedsAnswer("approval", about={"limit": 100})
     return f"sent {amount}, attempt {context.attempt}"
 
 
@@ -53,14 +53,14 @@ async def test_a_refusal_ends_the_call_without_calling_it_again() -> None:
 @tool
 async def in_a_coroutine(context: ToolContext) -> object:
     """Pick."""
-    return Pause("client_tool", about="which file?")
+    return NeedsAnswer("client_tool", about="which file?")
 
 
 @tool
 async def in_an_async_generator() -> AsyncGenerator[object]:
     """Pick."""
     yield "looking"
-    yield Pause("client_tool", about="which file?")
+    yield NeedsAnswer("client_tool", about="which file?")
     yield Final("never")
 
 
@@ -68,13 +68,13 @@ async def in_an_async_generator() -> AsyncGenerator[object]:
 def in_a_generator() -> Generator[object]:
     """Pick."""
     yield "looking"
-    yield Pause("client_tool", about="which file?")
+    yield NeedsAnswer("client_tool", about="which file?")
     yield "never"
 
 
 @pytest.mark.parametrize("pick", [in_a_coroutine, in_an_async_generator, in_a_generator], ids=lambda pick: pick.name)
 async def test_a_tool_can_leave_its_result_to_somebody_else(pick: Tool) -> None:
-    """G84: any tool, a generator among them, which is left where it paused"""
+    """G84: any tool, a generator among them, which is left where it stands"""
     model, where = ScriptedModel([use((pick.name, {})), "Thanks."]), place()
     agent = Agent("files", model=model, tools=[pick])
     seen: list[Any] = []
@@ -87,14 +87,14 @@ async def test_a_tool_can_leave_its_result_to_somebody_else(pick: Tool) -> None:
     assert (await types(where, result.run_id)).count("tool_called") == 1
 
 
-async def test_each_pause_waits_for_an_answer_of_its_own_also_below_another_agent() -> None:
+async def test_each_time_it_waits_for_an_answer_of_its_own_also_below_another_agent() -> None:
     """G84, G34: an old approval is not taken for the next one"""
     where, approvals = place(), list[bool]()
 
     @tool
     async def delete(context: ToolContext) -> object:
         approvals.append(context.approved)
-        return Pause("approval", about=context.attempt) if context.attempt < 3 else "deleted"
+        return NeedsAnswer("approval", about=context.attempt) if context.attempt < 3 else "deleted"
 
     clerk = Agent("clerk", model=ScriptedModel([use(("delete", {})), "Gone."]), tools=[delete])
     ask: Given = {"prompt": "go"}
@@ -119,8 +119,8 @@ async def test_a_caller_who_cannot_wait_is_told_so() -> None:
     assert from_json(outcome.content)["error"] == "unavailable"
 
 
-async def test_a_pause_for_something_else_is_refused() -> None:
+async def test_waiting_for_something_else_is_refused() -> None:
     """G84"""
     later: Any = "later"
-    with pytest.raises(ValueError, match="not for 'later'"):
-        Pause(later)
+    with pytest.raises(ValueError, match="cannot wait for 'later'"):
+        NeedsAnswer(later)
