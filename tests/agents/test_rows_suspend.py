@@ -251,6 +251,6 @@ async def test_a_journal_of_a_later_version_is_refused_rather_than_guessed_at() 
     first, *rest = GOLDEN.read_text().splitlines()
     shop, where = Shop(), await _kept(first.replace('"schema":1', '"schema":2'), *rest)
     before = await bodies(where)
-    with pytest.raises(BadRecord, match=r"not a journal event of ours: run_started\.schema Input should be 1"):
+    with pytest.raises(BadRecord, match="schema"):
         await resume(where, RUN.run_id, {"x": Approve()}, agent=shop.agent("Done.")[0])
     assert await bodies(where) == before
