@@ -15,6 +15,7 @@ from convive.bus.testing import Server, server
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+
     from tests.engine.conftest import Engine
 
 pytestmark = pytest.mark.anyio

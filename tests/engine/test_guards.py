@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+
     from tests.engine.conftest import Engine, Stream
 
 pytestmark = pytest.mark.anyio

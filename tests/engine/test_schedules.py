@@ -12,6 +12,7 @@ from convive.bus._jetstream_records import stored
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
+
     from tests.engine.conftest import Engine, Stream
 
 pytestmark = pytest.mark.anyio

@@ -136,6 +136,8 @@ from convive.agents._resume_many import (
     resume_many,
 )
 from convive.agents._run_events import Followed, run_events
+from convive.agents._schema import BadTool
+from convive.agents._schema_tool import schema_tool
 from convive.agents._scoped import scoped_tool
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
@@ -161,6 +163,7 @@ from convive.agents._supervisor import (
 from convive.agents._tools import (
     Final,
     ModelRetry,
+    NeedsAnswer,
     Tool,
     ToolContext,
     ToolError,
@@ -205,6 +208,7 @@ __all__ = [
     "BadCallback",
     "BadModelRequest",
     "BadOutput",
+    "BadTool",
     "BrokenProvider",
     "ChildRun",
     "Choice",
@@ -239,6 +243,7 @@ __all__ = [
     "ModelRetry",
     "ModelUnreachable",
     "Models",
+    "NeedsAnswer",
     "NoBus",
     "NoModelAnswered",
     "NotSuspended",
@@ -336,6 +341,7 @@ __all__ = [
     "run_events",
     "run_in_turn",
     "run_options",
+    "schema_tool",
     "scoped_tool",
     "shipped_prices",
     "split_model",
