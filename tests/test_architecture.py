@@ -66,6 +66,11 @@ def test_a_file_has_at_most_400_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
 
 
+def test_a_test_file_has_at_most_400_lines() -> None:
+    files = (ROOT / "tests").rglob("*.py")
+    assert [path.name for path in files if len(path.read_text().splitlines()) > 400] == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=place)
 def test_a_foreign_library_is_imported_in_its_own_files_only(path: Path) -> None:
     for name in {module.split(".")[0] for module in imports(path)} & set(HOMES):

@@ -284,6 +284,31 @@ async def test_a_reader_says_so_when_no_server_delivers_what_the_leader_knows_of
         await lost.close()
 
 
+@pytest.mark.parametrize("expires", [True, False], ids=["it expires", "it comes late"])
+async def test_a_tail_has_not_caught_up_before_a_record_that_the_leader_knows_of(url: str, expires: bool) -> None:
+    async with store(url) as own, own.log.follow(f"{own.base}.a") as tail:
+        places = await own.log.append_all(drafts(f"{own.base}.a", 2))
+        await take(tail, 2)
+        leader = Leader(places[1] if expires else places[1] + 1)
+        tail._newest, tail._ask_newest = places[1] + 1, leader.newest  # as on a server that lags
+        assert not tail.caught_up
+        found: list[int | None] = []
+
+        async def catch_up() -> None:
+            record = await tail.catch_up()
+            found.append(None if record is None else record.seq)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(catch_up)
+                await leader.asked.wait()
+                if not expires:
+                    assert found == []
+                    places.append(await own.log.append(Draft(f"{own.base}.a", b"late")))
+        assert found == [None if expires else places[2]]
+        assert tail.caught_up
+
+
 async def test_a_bus_opens_each_of_its_streams_once(url: str) -> None:
     async with open_bus(url) as bus:
         found: list[Any] = []

@@ -1,9 +1,16 @@
 """Agents: models, tools, the run loop, and the supervisor and seats that bring them to a conversation."""
 
 from convive.agents._agent import Agent, agent, prompt
-from convive.agents._agent_seat import AgentSeat, FunctionSeat, first_seen, run_options
+from convive.agents._agent_seat import (
+    AgentSeat,
+    FunctionSeat,
+    first_seen,
+    run_in_turn,
+    run_options,
+)
 from convive.agents._audience import EventHandler, Observers
 from convive.agents._chain import RunTaken
+from convive.agents._channel_follower import follow_channel
 from convive.agents._errors import (
     BadModelRequest,
     ModelAccessDenied,
@@ -15,19 +22,69 @@ from convive.agents._errors import (
 )
 from convive.agents._events import AnyRunEvent, EventName
 from convive.agents._failover import FailoverModel, NoModelAnswered
+from convive.agents._fold import RunState
 from convive.agents._handoff import handoff
-from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result
+from convive.agents._interrupts import (
+    Approve,
+    Deny,
+    Edit,
+    Interrupt,
+    Resolution,
+    Result,
+)
 from convive.agents._journal import ChildRun, Place
 from convive.agents._limits import Limits
 from convive.agents._local import local_available
 from convive.agents._mentions import Mentions, mention_rule, parse_mentions
-from convive.agents._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
-from convive.agents._middleware import Abort, HookContext, HookedCall, Middleware, ReplaceArgs, Skip
-from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, ToolSpec, Usage
-from convive.agents._models import Choice, Models, choose_model, default_models, split_model
+from convive.agents._messages import (
+    Message,
+    Text,
+    Thinking,
+    ToolResult,
+    ToolUse,
+    assistant,
+    user,
+)
+from convive.agents._middleware import (
+    Abort,
+    HookContext,
+    HookedCall,
+    Middleware,
+    ReplaceArgs,
+    Skip,
+)
+from convive.agents._model import (
+    Answer,
+    Hints,
+    Model,
+    Request,
+    Sampling,
+    TextDelta,
+    ThinkingDelta,
+    ToolSpec,
+    Usage,
+)
+from convive.agents._models import (
+    Choice,
+    Models,
+    choose_model,
+    default_models,
+    split_model,
+)
 from convive.agents._output import BadOutput
-from convive.agents._policies import POLICIES, Policy, addressed_next, round_robin
-from convive.agents._prices import Cost, Price, Prices, shipped_prices
+from convive.agents._policies import (
+    POLICIES,
+    Policy,
+    addressed_next,
+    round_robin,
+)
+from convive.agents._prices import (
+    Cost,
+    Price,
+    Prices,
+    UnknownPrice,
+    shipped_prices,
+)
 from convive.agents._providers import BrokenProvider
 from convive.agents._queue import (
     BadCallback,
@@ -40,32 +97,100 @@ from convive.agents._queue import (
     queued,
     queueing_on,
 )
-from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
-from convive.agents._resume import (
+from convive.agents._redrive import (
+    Deviation,
+    Redriven,
+    first_model,
+    redrive,
+)
+from convive.agents._refusals import (
     AgentChanged,
     AlreadyResumed,
     BadAnswers,
     NotSuspended,
     ResumeRefused,
-    Suspension,
     SuspensionExpired,
+    TurnOver,
     UnknownRun,
+)
+from convive.agents._result import (
+    AgentResult,
+    Report,
+    RunCancelled,
+    RunFailed,
+    RunUnfinished,
+    unwrap,
+)
+from convive.agents._resume import (
+    GoesOn,
     accept_answers,
+    answer,
     cancel_run,
-    peek,
-    pending,
+    go_on,
     resume,
 )
-from convive.agents._resume_many import ResumedRuns, ResumeOutcome, ResumeRequest, resume_many
+from convive.agents._resume_many import (
+    ResumedRuns,
+    ResumeOutcome,
+    ResumeRequest,
+    resume_many,
+)
 from convive.agents._run_events import Followed, run_events
+from convive.agents._schema import BadTool
+from convive.agents._schema_tool import schema_tool
 from convive.agents._scoped import scoped_tool
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
-from convive.agents._stops import has_tool_call, step_count_is
-from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
-from convive.agents._tools import Final, ModelRetry, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
-from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
-from convive.agents._worker import TryLater, UnknownAgent, WorkersLost, work
+from convive.agents._stops import (
+    StopCondition,
+    has_tool_call,
+    has_tool_result,
+    step_count_is,
+)
+from convive.agents._stream import RunStream
+from convive.agents._supervisor import (
+    Close,
+    Decision,
+    Grant,
+    Pause,
+    Plan,
+    Revoke,
+    Wait,
+    decide,
+    standby,
+    supervise,
+)
+from convive.agents._tools import (
+    Final,
+    ModelRetry,
+    NeedsAnswer,
+    Tool,
+    ToolContext,
+    ToolError,
+    ToolReturn,
+    client_tool,
+    tool,
+)
+from convive.agents._turn import (
+    FirstOf,
+    Participant,
+    Pass,
+    Say,
+    Turn,
+)
+from convive.agents._waiting import (
+    Suspension,
+    Where,
+    peek,
+    pending,
+    until_answered,
+)
+from convive.agents._worker import (
+    TryLater,
+    UnknownAgent,
+    WorkersLost,
+    work,
+)
 
 __all__ = [
     "POLICIES",
@@ -83,6 +208,7 @@ __all__ = [
     "BadCallback",
     "BadModelRequest",
     "BadOutput",
+    "BadTool",
     "BrokenProvider",
     "ChildRun",
     "Choice",
@@ -90,6 +216,7 @@ __all__ = [
     "Cost",
     "Decision",
     "Deny",
+    "Deviation",
     "Edit",
     "EventHandler",
     "EventName",
@@ -98,7 +225,9 @@ __all__ = [
     "FirstOf",
     "Followed",
     "FunctionSeat",
+    "GoesOn",
     "Grant",
+    "Hints",
     "HookContext",
     "HookedCall",
     "Interrupt",
@@ -114,12 +243,14 @@ __all__ = [
     "ModelRetry",
     "ModelUnreachable",
     "Models",
+    "NeedsAnswer",
     "NoBus",
     "NoModelAnswered",
     "NotSuspended",
     "Observers",
     "Participant",
     "Pass",
+    "Pause",
     "Place",
     "Plan",
     "Policy",
@@ -128,6 +259,7 @@ __all__ = [
     "QueuedAlready",
     "QueuedRun",
     "Queueing",
+    "Redriven",
     "Refine",
     "ReplaceArgs",
     "Report",
@@ -142,12 +274,15 @@ __all__ = [
     "Revoke",
     "RunCancelled",
     "RunFailed",
+    "RunState",
+    "RunStream",
     "RunTaken",
     "RunUnfinished",
     "RunUpdate",
     "Sampling",
     "Say",
     "Skip",
+    "StopCondition",
     "Suspension",
     "SuspensionExpired",
     "Text",
@@ -163,15 +298,19 @@ __all__ = [
     "ToolUse",
     "TryLater",
     "Turn",
+    "TurnOver",
     "UnknownAgent",
     "UnknownModel",
+    "UnknownPrice",
     "UnknownRun",
     "Usage",
     "Wait",
+    "Where",
     "WorkersLost",
     "accept_answers",
     "addressed_next",
     "agent",
+    "answer",
     "assistant",
     "cancel_run",
     "choose_model",
@@ -179,9 +318,13 @@ __all__ = [
     "decide",
     "default_models",
     "find_queued",
+    "first_model",
     "first_seen",
+    "follow_channel",
+    "go_on",
     "handoff",
     "has_tool_call",
+    "has_tool_result",
     "host_seats",
     "local_available",
     "mention_rule",
@@ -191,11 +334,14 @@ __all__ = [
     "prompt",
     "queued",
     "queueing_on",
+    "redrive",
     "resume",
     "resume_many",
     "round_robin",
     "run_events",
+    "run_in_turn",
     "run_options",
+    "schema_tool",
     "scoped_tool",
     "shipped_prices",
     "split_model",
@@ -203,6 +349,7 @@ __all__ = [
     "step_count_is",
     "supervise",
     "tool",
+    "until_answered",
     "unwrap",
     "user",
     "work",

@@ -41,6 +41,7 @@ _COUNTS = {
     "cache_creation_input_tokens": "cache_write_tokens",
 }
 _BLOCK_KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
+_REASONING = frozenset({"thinking", "redacted_thinking"})
 _EVENT_KINDS = frozenset({"message_start", "content_block_start", "content_block_delta", "message_delta", "error"})
 _DELTA_KINDS = frozenset({"text_delta", "thinking_delta", "signature_delta", "input_json_delta"})
 
@@ -58,8 +59,10 @@ class ProviderSaid(Exception):
         super().__init__(f"{kind}: {message}")
 
 
-def request_body(request: Request, model: str) -> dict[str, JsonValue]:
+def request_body(request: Request, model: str, provider: str = "anthropic") -> dict[str, JsonValue]:
     """The JSON of a request to `model`, without `stream`, with up to three prompt-cache breakpoints.
+
+    Of the tools' hints, those for `provider` are in it.
 
     They stand after the tools and the system prompt, after the user message that ended the previous request
     of an append-only history (what the cache holds), and after the last message (what the next one finds).
@@ -67,7 +70,7 @@ def request_body(request: Request, model: str) -> dict[str, JsonValue]:
     alone, which the history will not keep, and the breakpoint stands before it.
     """
     messages = [encoded for message in request.messages if (encoded := _message(message))["content"]]
-    tools = [_tool(spec) for spec in request.tools]
+    tools = [_tool(spec, provider) for spec in request.tools]
     system: list[dict[str, Any]] = []
     if request.system.strip():
         system.append({"type": "text", "text": request.system})
@@ -102,14 +105,22 @@ def _sampling(sampling: Sampling, model: str) -> dict[str, JsonValue]:
     return body
 
 
-def _tool(spec: ToolSpec) -> dict[str, Any]:
-    return {"name": spec.name, "description": spec.description, "input_schema": spec.input_schema}
+def _tool(spec: ToolSpec, provider: str) -> dict[str, Any]:
+    hint = spec.hints.get(provider, {})
+    # A tool of the provider's own is known to it by its type, and it refuses a schema beside that.
+    native = hint.get("type", "custom") != "custom"
+    said = {} if native else {"description": spec.description, "input_schema": spec.input_schema}
+    return {"name": spec.name, **said, **hint}
 
 
 def _message(message: Message) -> dict[str, Any]:
     # The API wants the results of tools before anything else that the user says.
     parts = sorted(message.parts, key=lambda part: not isinstance(part, ToolResult))
-    return {"role": message.role, "content": [block for part in parts if (block := _block(part))]}
+    content = [block for part in parts if (block := _block(part))]
+    # Nor does it take an answer that ends in reasoning, as one does that was cut short there.
+    while content and content[-1]["type"] in _REASONING:
+        content.pop()
+    return {"role": message.role, "content": content}
 
 
 def _block(part: Part) -> dict[str, Any] | None:
@@ -132,7 +143,7 @@ def _block(part: Part) -> dict[str, Any] | None:
 
 
 def _mark(blocks: Iterable[dict[str, Any]]) -> None:
-    cacheable = [block for block in blocks if block.get("type") not in ("thinking", "redacted_thinking")]
+    cacheable = [block for block in blocks if block.get("type") not in _REASONING]
     if cacheable:
         cacheable[-1]["cache_control"] = {"type": "ephemeral"}
 

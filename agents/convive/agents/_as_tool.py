@@ -2,7 +2,9 @@
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from string import Formatter
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, Field
@@ -45,15 +47,11 @@ def agent_tool(
     sequential: bool = False,
 ) -> Tool:
     """The tool behind `Agent.as_tool`, which says what the arguments are."""
-    if prompt is None and "prompt" not in input.model_fields:
-        raise BadTool(
-            f"tool {name!r}: its input has no field 'prompt'. Say with prompt= what agent {agent.name!r} is asked, "
-            "by a function of the input or a format string such as 'Research {topic}'."
-        )
+    check_prompt(prompt, input, "prompt", name, agent)
 
     async def call(context: ToolContext, input: BaseModel) -> ToolReturn:
         on: dict[shown.EventName, Any] = {"*": _shower(context, streaming)} if streaming else {}
-        result = await agent.execute(await _prompt(prompt, input), deps=context.deps, on=on)
+        result = await agent.execute(await prompt_of(prompt, input, "prompt"), deps=context.deps, on=on)
         if result.error is not None:
             how = "was cancelled" if result.status == "cancelled" else "failed"
             raise ToolError(f"agent {agent.name!r} {how}: {result.error.message}")
@@ -64,9 +62,38 @@ def agent_tool(
     return Tool(spec, call, parameters, timeout_s, sequential, needs_approval=needs_approval, below=agent)
 
 
-async def _prompt(prompt: PromptOf | None, input: BaseModel) -> str:
+def check_prompt(prompt: PromptOf | None, input: type[BaseModel], field: str, name: str, agent: "Agent[Any]") -> None:
+    """Raises BadTool when nothing says what the agent is asked."""
+    if prompt is None and field not in input.model_fields:
+        raise BadTool(
+            f"tool {name!r}: its input has no field {field!r}. Say with prompt= what agent {agent.name!r} is asked, "
+            "by a function of the input or a format string such as 'Research {topic}'."
+        )
+    if isinstance(prompt, str):
+        _check_format(prompt, name, input)
+
+
+def _check_format(prompt: str, name: str, input: type[BaseModel]) -> None:
+    try:
+        unknown = set(_fields(prompt)) - input.model_fields.keys()
+    except ValueError as error:
+        raise BadTool(f"tool {name!r}: prompt={prompt!r} is no format string: {error}.") from None
+    if unknown:
+        known = ", ".join(input.model_fields)
+        raise BadTool(f"tool {name!r}: prompt={prompt!r} names {sorted(unknown)}, and the input has: {known}.")
+
+
+def _fields(template: str) -> Iterable[str]:
+    for _, field, spec, _ in Formatter().parse(template):
+        if field is not None:
+            yield re.split(r"[.\[]", field)[0]
+            yield from _fields(spec or "")
+
+
+async def prompt_of(prompt: PromptOf | None, input: BaseModel, field: str) -> str:
+    """What the agent is asked: by default, what stands in the field."""
     if prompt is None:
-        return str(getattr(input, "prompt"))  # noqa: B009 - checked when the tool was made
+        return str(getattr(input, field))
     if isinstance(prompt, str):
         return prompt.format_map({field: getattr(input, field) for field in type(input).model_fields})
     made = prompt(input)
@@ -94,6 +121,7 @@ def _summary(result: AgentResult) -> dict[str, object]:
         "finish_reason": result.finish_reason,
         "trips": len(result.report.trips),
         "usage": result.usage.model_dump(),
+        "cost": result.cost,
     }
 
 

@@ -8,12 +8,15 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents import _events as shown
-from convive.agents._errors import ModelAnswerBroken
+from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._execution import Execution
+from convive.agents._failover import FailoverModel
 from convive.agents._fold import joined
 from convive.agents._journal import ModelAnswered, Rejected, TripStarted
 from convive.agents._messages import Message, ToolUse
 from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, holds_to_schema
+from convive.agents._prices import cost_of
+from convive.agents._recorded import digest_of
 from convive.agents._scoped import SEARCH_TOOLS, specs_of
 from convive.agents._settings import AskContext, Retry
 from convive.agents._steps import Ask
@@ -34,7 +37,9 @@ class Asking:
         run, show, hooks = self._execution, self._execution.show, self._execution.hooks
         hooks.context.trip = step.trip
         await hooks.tell("on_iteration")
-        attempt, answer = step.attempt, Answer(parts=(), stop_reason="other")
+        if self._called_off:
+            return
+        attempt, answer, asked = step.attempt, Answer(parts=(), stop_reason="other"), ""
         while True:
             await run.chain.append(TripStarted(trip=step.trip, attempt=attempt))
             if run.audience:
@@ -42,7 +47,11 @@ class Asking:
             began = time.perf_counter()
             try:
                 with anyio.move_on_after(run.meter.left_s) as deadline:
-                    answer = await self._answer(step.trip, attempt)
+                    request = await hooks.request(await self._request(step.trip, attempt))
+                    if self._called_off:
+                        return
+                    asked = digest_of(request)
+                    answer = await self._answer(request, asked, step.trip, attempt)
                 if deadline.cancelled_caught:
                     run.meter.time_is_up()
                     return
@@ -52,7 +61,7 @@ class Asking:
                     raise
                 _log.info("run %s: trip %d is asked for again: %s", run.task.run.run_id, step.trip, error)
                 attempt += 1
-        event = self._judged(answer, step.trip, round(time.perf_counter() - began, 6))
+        event = self._judged(answer, asked, step.trip, attempt, round(time.perf_counter() - began, 6))
         await run.chain.keep(event)
         run.meter.limits(run.chain.state)
         await hooks.tell("on_usage", event.usage)
@@ -62,15 +71,21 @@ class Asking:
             finished = shown.TripFinished(run.task.run, step.trip, trip.finish_reason, trip.text, trip.usage, rejected)
             await show(finished)
 
-    async def _answer(self, trip: int, attempt: int) -> Answer:
-        run = self._execution
-        request = await run.hooks.request(await self._request(trip, attempt))
+    @property
+    def _called_off(self) -> bool:
+        """Whether a hook ended the run before the model was asked."""
+        return self._execution.stopping.mode in ("now", "after_tools")
+
+    async def _answer(self, request: Request, asked: str, trip: int, attempt: int) -> Answer:
+        run, recorded = self._execution, self._execution.task.place.recorded
+        if recorded is not None:
+            return recorded.answer(run.task.run, trip, asked)
         if run.live:
             run.live.begin(trip, attempt)
             if request.messages[-1].role == "assistant":
                 run.live.text(request.messages[-1].text)  # the answer continues these words
         answer: Answer | None = None
-        async with run.settings.model.stream(request) as items:
+        async with self._model(trip).stream(request) as items:
             async for item in items:
                 if isinstance(item, Answer):
                     answer = item
@@ -81,6 +96,17 @@ class Asking:
         if run.live:
             await run.live.settle()
         return answer
+
+    def _model(self, trip: int) -> Model:
+        run = self._execution
+        model = run.settings.model
+        if not isinstance(model, FailoverModel) or not run.audience:
+            return model
+
+        async def told(failed: Model, error: ModelError) -> None:
+            await run.show(shown.ModelFailed(run.task.run, trip, failed.name, type(error).__name__, str(error)))
+
+        return model.telling(told)
 
     async def _show(self, trip: int, item: TextDelta | ThinkingDelta) -> None:
         run = self._execution
@@ -113,7 +139,7 @@ class Asking:
             system = f"{system}\n\n{settings.output.instruction}".lstrip()
         return Request(system, messages, specs, sampling, schema)
 
-    def _judged(self, answer: Answer, trip: int, took_s: float) -> ModelAnswered:
+    def _judged(self, answer: Answer, asked: str, trip: int, attempt: int, took_s: float) -> ModelAnswered:
         settings = self._execution.settings
         refined, rejected = None, None
         cut = answer.stop_reason == "length"
@@ -127,6 +153,7 @@ class Asking:
                 refined = verdict
         if settings.output is not None and final and rejected is None:
             rejected = settings.output.judge(answer.text if refined is None else refined)
+        cost = cost_of(settings.cost, answer, settings.model.name, lost=attempt - 1)
         return ModelAnswered(
             trip=trip,
             parts=answer.parts,
@@ -134,12 +161,9 @@ class Asking:
             usage=answer.usage,
             model=answer.model,
             took_s=took_s,
-            cost=None if settings.cost is None else settings.cost(_billed(answer, settings.model), answer.usage),
+            cost=cost.amount,
+            known_cost=cost.known,
             refined=refined,
             rejected=rejected,
+            asked=asked,
         )
-
-
-def _billed(answer: Answer, model: Model) -> str:
-    """Who is to be paid: of several models, the one that answered."""
-    return answer.model if "/" in answer.model else model.name

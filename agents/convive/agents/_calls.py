@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import anyio
 from pydantic import JsonValue
@@ -12,15 +13,17 @@ from pydantic import JsonValue
 from convive.agents._chain import LEAVE_RUN
 from convive.agents._fold import Call
 from convive.agents._journal import Artifact, ChildRun, ToolReturned
-from convive.agents._schema import BadArguments, clean, json_of, jsonable
-from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn, execute
+from convive.agents._schema import BadArguments, NoJsonForm, clean, json_of, jsonable, telling
+from convive.agents._stopping import being_cancelled
+from convive.agents._tools import ModelRetry, NeedsAnswer, Tool, ToolContext, ToolError, ToolReturn, execute
 
 _log = logging.getLogger("convive.agents")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call came to. `value` is set where `content` shows the model less than the whole."""
+    """What a call came to. `value` is set where `content` shows the model less than the whole, `needs` where it came to
+    nothing yet; the content is then for a caller who cannot wait."""
 
     content: str
     is_error: bool = False
@@ -29,6 +32,7 @@ class Outcome:
     took_s: float = 0.0
     children: tuple[ChildRun, ...] = ()
     handed_to: tuple[str, ...] = ()
+    needs: NeedsAnswer | None = None
 
     def event(self, trip: int, call: Call) -> ToolReturned:
         """The journal event of this outcome."""
@@ -45,6 +49,13 @@ class Outcome:
             children=self.children,
             handed_to=self.handed_to,
         )
+
+
+def outcome_of(event: ToolReturned) -> Outcome:
+    """The outcome that an event tells of."""
+    return Outcome(
+        event.content, event.is_error, event.value, event.artifacts, event.took_s, event.children, event.handed_to
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,9 @@ def prepare(call: Call, tools: Mapping[str, Tool]) -> Ready | Outcome:
         return Ready(tool, tool.parameters.validate(call.arguments))
     except BadArguments as error:
         return _error("invalid_arguments", str(error), issues=error.issues)
+    except Exception as error:  # noqa: BLE001 - a validator of the tool's own is as foreign as the tool
+        _log.warning("a validator of tool %s failed", tool.name, exc_info=True)
+        return _error("invalid_arguments", f"they cannot be checked: {type(error).__name__}")
 
 
 async def carry_out(ready: Ready, context: ToolContext) -> Outcome:
@@ -75,33 +89,80 @@ async def carry_out(ready: Ready, context: ToolContext) -> Outcome:
 
 
 async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
-    tool = ready.tool
     try:
-        with anyio.move_on_after(tool.timeout_s):
-            return await _result(tool, await execute(tool, ready.arguments, context))
-        return _error("timeout", f"{tool.name} was given up after {tool.timeout_s:g} s.")
-    except ToolError as error:
-        return Outcome(clean(str(error)), is_error=True)
-    except ModelRetry as error:
-        return _error("retry", str(error))
-    except LEAVE_RUN:
-        raise  # of an agent that the tool called: no model can help with it
-    except Exception as error:  # noqa: BLE001 - a tool is foreign code: its failure is the model's to handle, without a traceback
-        return _error("tool_failed", str(error), type=type(error).__name__)
+        return await within(ready, context)
+    except anyio.get_cancelled_exc_class():
+        if being_cancelled():
+            raise
+        return _error("tool_failed", "something that it waited for was cancelled", type="CancelledError")
+    except Exception as error:  # a tool is foreign code: its failure is the model's to handle, without a traceback
+        failures = _failures(error)
+        for failure in failures:
+            if isinstance(failure, LEAVE_RUN):
+                raise failure from error  # of an agent that the tool called: no model can help with it
+        return _failure(ready.tool, failures[0] if len(failures) == 1 else error)
+
+
+def _failures(error: Exception) -> list[Exception]:
+    """What went wrong: the error, or what a task group of the tool's put into it."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    inner = cast("ExceptionGroup[Exception]", error).exceptions
+    return [failure for each in inner for failure in _failures(each)]
+
+
+def _failure(tool: Tool, error: Exception) -> Outcome:
+    kind = type(error).__name__
+    try:
+        text = clean(str(error))
+    except Exception:  # noqa: BLE001 - a foreign class, which may fail at this too
+        text = ""
+    match error:
+        case ToolError():
+            return Outcome(text or "the tool failed", is_error=True)  # providers refuse an error without a text
+        case ModelRetry():
+            return _error("retry", text)
+        case NoJsonForm():
+            _log.warning(
+                "tool %s gave back a value of type %s: return JSON data, or say with model_output= what of it",
+                tool.name,
+                error,
+            )
+            message = f"{tool.name} was carried out. It gave back something of type {error}, which has no JSON form."
+            return _error("result_not_json", message)
+        case _:
+            return _error("tool_failed", text, type=kind)
+
+
+async def within(ready: Ready, context: ToolContext) -> Outcome:
+    """Run the handler within its time, and narrow what it gives. Raises what it raises."""
+    tool = ready.tool
+    with anyio.move_on_after(tool.timeout_s):
+        return await _result(tool, await execute(tool, ready.arguments, context))
+    return _error("timeout", f"{tool.name} was given up after {tool.timeout_s:g} s.")
 
 
 async def _result(tool: Tool, value: object) -> Outcome:
+    if isinstance(value, Outcome):
+        return value  # of one of several tools behind this name
+    if isinstance(value, NeedsAnswer):
+        message = f"{tool.name} waits for somebody's answer, and here nobody can be asked."
+        return replace(_error("unavailable", message), needs=value)
     if isinstance(value, ToolReturn):
-        return Outcome(content_of(value.model_output), value=jsonable(value.value), handed_to=value.handed_to)
+        return Outcome(_told(value.model_output), value=jsonable(value.value), handed_to=value.handed_to)
     if tool.model_output is None:
-        return Outcome(content_of(value))
+        return Outcome(_told(value))
     try:
         shown = tool.model_output(value)
         shown = await shown if inspect.isawaitable(shown) else shown
     except Exception:  # noqa: BLE001 - the tool did its work; what only narrows it must not make it look failed
         _log.warning("model_output of tool %s failed; the model reads the whole result", tool.name, exc_info=True)
-        return Outcome(content_of(value))
-    return Outcome(content_of(shown), value=jsonable(value))
+        return Outcome(_told(value))
+    return Outcome(_told(shown), value=jsonable(value))
+
+
+def _told(value: object) -> str:
+    return clean(value) if isinstance(value, str) else telling(value)
 
 
 def content_of(value: object) -> str:

@@ -1,22 +1,20 @@
 """`ReplayModel`: what models said once, said again, from a run's journal."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-
-import anyio.lowlevel
 
 from convive.agents._journal import ModelAnswered, RunStarted, journal_event_of
 from convive.agents._model import Answer, Request, TextDelta, ThinkingDelta
-from convive.agents._scripted import ScriptedModel, UnexpectedRequest
+from convive.agents._scripted import NO_PAUSE, Pause, ScriptedModel, UnexpectedRequest
 from convive.bus import Log
 
 
 class ReplayModel:
     """Answers the n-th request with the n-th recorded answer, word by word; `requests` holds what it was asked.
 
-    What a model had been asked does not stand in a journal, so this can only count: another prompt gets the same
-    answer. One request too many raises UnexpectedRequest, and `left` says how many answers nobody asked for. The usage
-    is the recorded one, and nothing is billed. For requests one after the other, as one run makes them.
+    It only counts: another prompt gets the same answer (`redrive` compares prompts). One request too many raises
+    UnexpectedRequest, and `left` says how many answers nobody asked for. The usage is the recorded one, and nothing is
+    billed. For requests one after the other, as one run makes them.
     """
 
     def __init__(
@@ -24,7 +22,7 @@ class ReplayModel:
         recorded: Iterable[ModelAnswered | Answer],
         *,
         name: str = "replay/journal",
-        pause: Callable[[], Awaitable[object]] = anyio.lowlevel.checkpoint_if_cancelled,
+        pause: Pause = NO_PAUSE,
     ) -> None:
         answers = [_answer(each) for each in recorded]
         self.requests: list[Request] = []

@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast, overload
+from typing import Any, Literal, overload
 
 import anyio.from_thread
 import anyio.to_thread
 from pydantic import BaseModel, JsonValue, TypeAdapter
+from pydantic_core import PydanticSerializationError, to_json
 
 from convive.agents._journal import Artifact
-from convive.agents._model import ToolSpec
+from convive.agents._model import Hints, ToolSpec
 from convive.agents._schema import BadTool, Parameters, describe, jsonable, model_parameters, parameters_of
 from convive.bus import RunContext, RunId
 
@@ -26,6 +27,24 @@ class Final:
     """What an async generator yields last: its result."""
 
     value: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsAnswer:
+    """Returned by a tool that cannot go on alone (a generator may yield it): the call waits, and with it the run.
+
+    "approval": once approved, the tool is called again from its start, `context.approved` being true. "client_tool":
+    the `Result` that `resume` brings is what the call came to. `about`: for whoever answers, as JSON data.
+    """
+
+    kind: Literal["approval", "client_tool"]
+    about: object = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("approval", "client_tool"):
+            raise ValueError(
+                f'a tool needs an "approval", or waits as a "client_tool" does; it cannot wait for {self.kind!r}'
+            )
 
 
 class ToolError(Exception):
@@ -80,6 +99,8 @@ class ToolContext:
     idempotency_key: str
     session_id: str | None = None
     deps: Any = None  # the application's own; only its tools know the type
+    approved: bool = False
+    """Whether somebody approved this call, or edited it."""
     artifacts: Artifacts = field(default_factory=Artifacts)
     on_update: Callable[[JsonValue], Awaitable[None]] = _nowhere
 
@@ -151,6 +172,7 @@ def tool(
     needs_approval: NeedsApproval = False,
     client: bool = False,
     defer: bool = False,
+    hints: Hints | None = None,
 ) -> Callable[[Handler], Tool]: ...
 def tool(
     function: Handler | None = None,
@@ -165,6 +187,7 @@ def tool(
     needs_approval: NeedsApproval = False,
     client: bool = False,
     defer: bool = False,
+    hints: Hints | None = None,
 ) -> Tool | Callable[[Handler], Tool]:
     """Make a tool of a typed function; a parameter annotated `ToolContext` receives the context.
 
@@ -175,6 +198,9 @@ def tool(
     `needs_approval`: whether a call waits until somebody approved it, or a function `(context, arguments) -> bool`; one
     that raises means yes. `client`: the function is never run; each call waits for a result from elsewhere.
     `defer`: the model is not told of the tool until it has found it with `search_tools`, which it is given then.
+    `hints`: what single providers are told beyond that, and others pass over, by the provider in a model's name; with a
+    `type` it is a tool of the provider's own, `{"anthropic": {"type": "bash_20250124"}}`, whose description and schema
+    the provider has. One that the provider also runs (a search on its side) is not called here then.
     A generator shows what it yields as progress; a sync one returns its result, an async one yields it as a `Final`.
     Raises BadTool.
     """
@@ -186,9 +212,11 @@ def tool(
             name=name or str(getattr(function, "__name__", "")),
             description=describe(function) if description is None else description,
             input_schema=parameters.schema,
+            hints=hints or {},
         )
         if not spec.name.replace("_", "").replace("-", "").isalnum():
             raise BadTool(f"{spec.name!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
+        _check_hints(spec)
         return Tool(
             spec, function, parameters, timeout_s, sequential, silent, model_output, needs_approval, client, defer=defer
         )
@@ -203,10 +231,12 @@ def client_tool(
     *,
     output: Any = None,
     needs_approval: NeedsApproval = False,
+    hints: Hints | None = None,
 ) -> Tool:
     """A tool without a handler: each call suspends the run until `resume` brings its `Result`.
 
-    `input`: a model of the arguments. `output`: the type that a result has to be of. Raises BadTool.
+    `input`: a model of the arguments. `output`: the type that a result has to be of. `hints`: as of `tool`. Raises
+    BadTool.
     """
 
     def nothing() -> None:
@@ -214,8 +244,23 @@ def client_tool(
 
     parameters = parameters_of(nothing, ToolContext) if input is None else model_parameters(input, name, "input")
     adapter: TypeAdapter[Any] | None = None if output is None else TypeAdapter(output)
-    spec = ToolSpec(name, description, parameters.schema)
+    spec = ToolSpec(name, description, parameters.schema, hints or {})
+    _check_hints(spec)
     return Tool(spec, nothing, parameters, needs_approval=needs_approval, client=True, result=adapter)
+
+
+def _check_hints(spec: ToolSpec) -> None:
+    for provider, hint in spec.hints.items():
+        try:
+            to_json(hint)
+        except PydanticSerializationError as error:
+            raise BadTool(f"tool {spec.name!r}: its hint for {provider!r} is no JSON: {error}") from None
+        called = hint.get("name", spec.name)
+        if called != spec.name:
+            raise BadTool(
+                f"tool {spec.name!r}: its hint for {provider!r} names it {called!r}, and calls by that name would find "
+                f"no tool. Give the tool itself that name (`name={called!r}`)."
+            )
 
 
 def by_name(tools: Iterable[Tool | Handler]) -> Mapping[str, Tool]:
@@ -237,15 +282,21 @@ async def execute(tool: Tool, arguments: Mapping[str, object], context: ToolCont
     if tool.parameters.context is not None:
         given[tool.parameters.context] = context
     function = tool.function
-    if inspect.isasyncgenfunction(function):
-        async with aclosing(function(**given)) as items:
+    value: object
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        value = function(**given)
+    else:
+        # A thread cannot be cancelled: after a timeout it runs on and its result is dropped.
+        value = await anyio.to_thread.run_sync(partial(function, **given), abandon_on_cancel=True)
+    if inspect.isawaitable(value):
+        value = await value
+    if inspect.isasyncgen(value):
+        async with aclosing(value) as items:
             return await _drained(items, tool.name, context)
-    if inspect.iscoroutinefunction(function):
-        return await function(**given)
-    # A thread cannot be cancelled: after a timeout it runs on and its result is dropped.
-    work = partial(_drain, function, given, context) if inspect.isgeneratorfunction(function) else None
-    value = await anyio.to_thread.run_sync(work or partial(function, **given), abandon_on_cancel=True)
-    return await value if inspect.isawaitable(value) else value
+    # A generator that a plain function gave back is its result: a list.
+    if inspect.isgenerator(value) and inspect.isgeneratorfunction(inspect.unwrap(function)):
+        value = await anyio.to_thread.run_sync(partial(_drain, value, context), abandon_on_cancel=True)
+    return value
 
 
 async def _drained(items: AsyncIterator[object], name: str, context: ToolContext) -> object:
@@ -253,6 +304,8 @@ async def _drained(items: AsyncIterator[object], name: str, context: ToolContext
     async for item in items:
         if final is not None:
             raise TypeError(f"tool {name} yielded something after its Final")
+        if isinstance(item, NeedsAnswer):
+            return item
         if isinstance(item, Final):
             final = item
         else:
@@ -262,13 +315,18 @@ async def _drained(items: AsyncIterator[object], name: str, context: ToolContext
     return final.value
 
 
-def _drain(function: Handler, given: Mapping[str, object], context: ToolContext) -> object:
+def _drain(items: Generator[object, Any, object], context: ToolContext) -> object:
     """In a thread: shows what is yielded, returns what is returned."""
-    items = cast("Generator[object, None, object]", function(**given))
     while True:
         try:
             item = next(items)
         except StopIteration as stop:
             result: object = stop.value
             return result
+        if isinstance(item, Final):
+            name = context.tool_name
+            raise TypeError(f"tool {name} yielded a Final: a generator that is not async returns its result")
+        if isinstance(item, NeedsAnswer):
+            items.close()
+            return item
         anyio.from_thread.run(context.update, item)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, overload, runtime_checkable
 
+from convive.agents._journal import Place
+from convive.agents._recorded import Recorded
 from convive.bus import Conversation, Floor, Granted, Memory, Remembered, RunContext, SeatName, Utterance, Whispered
 
 Item = TypeVar("Item", covariant=True)
@@ -67,6 +69,15 @@ class Turn:
     """Whether this turn may have been begun before, by this process or by one that is gone."""
     to_remember: list[Remembered] = field(default_factory=list[Remembered])
     """What `remember` was given in this turn."""
+    recorded: Recorded | None = None
+    """What the runs of this turn were told when it was first taken, for a redrive."""
+
+    @property
+    def place(self) -> Place:
+        """Where the runs of this turn keep their journals: beside the conversation."""
+        return Place(
+            self.conversation.log, self.conversation.subjects.base, live=self.recorded is None, recorded=self.recorded
+        )
 
     @property
     def cue(self) -> str | None:

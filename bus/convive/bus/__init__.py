@@ -1,7 +1,30 @@
 """The bus: conversations, the floor, memory, and the log below them."""
 
-from convive.bus._bus import Bus, Sync, memory_bus
-from convive.bus._conversation import Conversation
+from convive.bus._archive import (
+    Archive,
+    BadArchive,
+    export_lines,
+    open_archive,
+)
+from convive.bus._bus import (
+    Bus,
+    Sync,
+    memory_bus,
+)
+from convive.bus._conversation import (
+    Conversation,
+)
+from convive.bus._copies import (
+    NameTaken,
+    fork,
+    happened_s,
+    import_archive,
+)
+from convive.bus._diff import (
+    Difference,
+    Happening,
+    difference,
+)
 from convive.bus._errors import (
     BadName,
     BadRecord,
@@ -12,6 +35,7 @@ from convive.bus._errors import (
     ConviveError,
     Fenced,
     MaybeAppended,
+    NewerRecord,
     NotAppended,
     ProducerReplaced,
     Trimmed,
@@ -19,6 +43,7 @@ from convive.bus._errors import (
     WrongStream,
 )
 from convive.bus._events import (
+    SCHEMA,
     AsideEvent,
     BusEvent,
     Chair,
@@ -31,15 +56,26 @@ from convive.bus._events import (
     Left,
     Noted,
     Opened,
+    Origin,
     Passed,
     Remembered,
     Revoked,
     Said,
     Whispered,
     event_of,
+    unreadable,
 )
-from convive.bus._floor import Floor, OpenGrant, Utterance, fold_floor
-from convive.bus._folds import Fold, Folded, fold_records
+from convive.bus._floor import (
+    Floor,
+    OpenGrant,
+    Utterance,
+    fold_floor,
+)
+from convive.bus._folds import (
+    Fold,
+    Folded,
+    fold_records,
+)
 from convive.bus._ids import (
     HOST,
     ConversationId,
@@ -54,29 +90,88 @@ from convive.bus._ids import (
     seat_name,
     slugify,
 )
-from convive.bus._log import Draft, Guard, Log, Record, Tail, matches
-from convive.bus._memory import Memory, MemoryFold
-from convive.bus._memory_log import MemoryLog
-from convive.bus._memory_queue import MemoryWorkQueue
-from convive.bus._open import DEFAULT_DATA, URL_VARIABLE, open_bus
-from convive.bus._producer import Producer, Ticket
-from convive.bus._queue import DeadJob, Job, Lease, WorkQueue, queue_name
-from convive.bus._runs import RunContext, run_of
-from convive.bus._seat_memory import FLOOR, SeatMemory, memory_fold
-from convive.bus._server import EmbeddedServer, embedded_server
-from convive.bus._server_process import server_binary, server_version
-from convive.bus._stream import Stream
-from convive.bus._stream_records import Entry, Snapshot, StreamReader, StreamRecord, StreamTail, stream_name
-from convive.bus._subjects import Address, Subjects, address_of
-from convive.bus._world import Private, World
+from convive.bus._log import (
+    Draft,
+    Guard,
+    Log,
+    Record,
+    Tail,
+    matches,
+)
+from convive.bus._memory import (
+    Memory,
+    MemoryFold,
+)
+from convive.bus._memory_log import (
+    MemoryLog,
+)
+from convive.bus._memory_queue import (
+    MemoryWorkQueue,
+)
+from convive.bus._open import (
+    DEFAULT_DATA,
+    URL_VARIABLE,
+    open_bus,
+)
+from convive.bus._producer import (
+    Producer,
+    Ticket,
+)
+from convive.bus._queue import (
+    DeadJob,
+    Job,
+    Lease,
+    WorkQueue,
+    queue_name,
+)
+from convive.bus._runs import (
+    RunContext,
+    run_of,
+)
+from convive.bus._seat_memory import (
+    FLOOR,
+    SeatMemory,
+    memory_fold,
+)
+from convive.bus._server import (
+    EmbeddedServer,
+    embedded_server,
+)
+from convive.bus._server_process import (
+    server_binary,
+    server_version,
+)
+from convive.bus._stream import (
+    Stream,
+)
+from convive.bus._stream_records import (
+    Entry,
+    Snapshot,
+    StreamReader,
+    StreamRecord,
+    StreamTail,
+    stream_name,
+)
+from convive.bus._subjects import (
+    Address,
+    Subjects,
+    address_of,
+)
+from convive.bus._world import (
+    Private,
+    World,
+)
 
 __all__ = [
     "DEFAULT_DATA",
     "FLOOR",
     "HOST",
+    "SCHEMA",
     "URL_VARIABLE",
     "Address",
+    "Archive",
     "AsideEvent",
+    "BadArchive",
     "BadName",
     "BadRecord",
     "BeyondTail",
@@ -90,6 +185,7 @@ __all__ = [
     "ConversationId",
     "ConviveError",
     "DeadJob",
+    "Difference",
     "Draft",
     "EmbeddedServer",
     "Ended",
@@ -102,6 +198,7 @@ __all__ = [
     "Folded",
     "Granted",
     "Guard",
+    "Happening",
     "Interjected",
     "Job",
     "Joined",
@@ -113,10 +210,13 @@ __all__ = [
     "MemoryFold",
     "MemoryLog",
     "MemoryWorkQueue",
+    "NameTaken",
+    "NewerRecord",
     "NotAppended",
     "Noted",
     "OpenGrant",
     "Opened",
+    "Origin",
     "Passed",
     "Private",
     "Producer",
@@ -149,15 +249,21 @@ __all__ = [
     "compose_run_id",
     "conversation_id",
     "derive_run_id",
+    "difference",
     "embedded_server",
     "event_of",
+    "export_lines",
     "fold_floor",
     "fold_records",
+    "fork",
+    "happened_s",
+    "import_archive",
     "is_slug",
     "matches",
     "memory_bus",
     "memory_fold",
     "mint_run_id",
+    "open_archive",
     "open_bus",
     "queue_name",
     "run_id",
@@ -167,4 +273,5 @@ __all__ = [
     "server_version",
     "slugify",
     "stream_name",
+    "unreadable",
 ]

@@ -22,7 +22,7 @@ _PART = 256 * 1024
 """Bytes of a part of what is kept: well below what a server takes."""
 _FEWEST = 256
 """Records that are folded anew each time before keeping is worth a write."""
-_SHARE = 8
+_SHARE = 16
 """A fold is kept again when this part of what it covers has come on top, so that all keeping together stays linear."""
 _COVERS, _RECORDS, _PARTS = "Cv-Covers", "Cv-Records", "Cv-Parts"
 _VERSION, _DIGEST = "Cv-Version", "Cv-Digest"
@@ -73,8 +73,8 @@ async def fold_records(
     """The state of the records on `subjects`, up to a sequence number or as it is now.
 
     Begins with what was kept below `beside`, when that is of this version and not behind `until`, and keeps the state
-    there again when enough has come on top (`keep`, and no `until`). Two requests and the records that are new. Raises what `step` raises,
-    and errors of the bus; that a state could not be kept is no error.
+    there again when enough has come on top (`keep`, and no `until`). Two requests and the records that are new. Raises
+    what `step` raises, and errors of the bus; that a state could not be kept is no error.
     """
     adapter: TypeAdapter[State] = TypeAdapter(fold.type)
     place = f"{beside}.{fold.name}"

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from convive.bus._connect import ApiError, Connection
-from convive.bus._errors import WrongStream
+from convive.bus._errors import BusUnavailable, WrongStream
 from convive.bus._jetstream_own import last_record
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._jetstream_tail import BoundedReader, Hub, LiveTail
@@ -21,6 +21,10 @@ CLOSING_S = 1.0
 
 _STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
+
+NO_PEERS = 10005
+"""A cluster has not as many nodes now as the stream is to have copies."""
+
 _PROMISED: dict[str, Any] = {
     "retention": "limits",
     "storage": "file",
@@ -107,12 +111,17 @@ class JetStreamLog:
             since_s,
             lambda: self._newest(subjects, after, since_s),
         )
-        try:
-            await reader.open()
+        async with _opened_reader(reader):
             yield reader
-        finally:
-            with anyio.move_on_after(CLOSING_S, shield=True):
-                await reader.close()
+
+    @asynccontextmanager
+    async def latest(self, *subjects: str) -> AsyncGenerator[AsyncIterator[Record]]:
+        def newest() -> Awaitable[int]:
+            return self._newest(subjects, 0, None)
+
+        reader = BoundedReader(self._connection, self._stream, subjects, 0, None, None, newest, latest=True)
+        async with _opened_reader(reader):
+            yield reader
 
     async def _newest(self, subjects: tuple[str, ...], after: int, since_s: float | None) -> int:
         """The place of the newest record that a reader must see, as the leader knows it. One request a subject.
@@ -130,6 +139,11 @@ class JetStreamLog:
     async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncGenerator[LiveTail]:
         # A start by time has a consumer of its own: its first sequence number is not known beforehand.
         key = subjects if since_s is None else (*subjects, f"since {since_s}")
+
+        async def newest() -> int:
+            return await self._newest(subjects, after, since_s)
+
+        wanted = await newest()
         async with self._opening:
             hub = shared = self._shared(key) or self._covering(subjects, since_s)
             if hub is None:
@@ -140,7 +154,7 @@ class JetStreamLog:
         def read(first: int, last: int) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
             return self.read(*subjects, after=first, until=last, since_s=since_s)
 
-        tail = LiveTail(hub, subjects, after, read)
+        tail = LiveTail(hub, subjects, after, read, newest, wanted)
         hub.tails.add(tail)
         try:
             if shared is not None:
@@ -202,6 +216,16 @@ class JetStreamLog:
         return int(answer["purged"])
 
 
+@asynccontextmanager
+async def _opened_reader(reader: BoundedReader) -> AsyncGenerator[None]:
+    try:
+        await reader.open()
+        yield
+    finally:
+        with anyio.move_on_after(CLOSING_S, shield=True):
+            await reader.close()
+
+
 async def open_log(connection: Connection, publisher: Publisher, plan: StreamPlan) -> JetStreamLog:
     """The log of a stream, created when it does not exist.
 
@@ -261,10 +285,20 @@ async def _create(connection: Connection, plan: StreamPlan) -> dict[str, Any]:
     except ApiError as error:
         if error.code == _NAME_IN_USE:  # another process was first, or it has other settings: look
             return await connection.api(f"STREAM.INFO.{plan.name}")
+        if error.code == NO_PEERS:
+            raise lacking_nodes(plan.name, error) from None
         raise WrongStream(
             f"the server refused to create the stream {plan.name}: {error.description} ({error.code}). Nothing was "
             "changed. Use another server, or another prefix if these subjects belong to somebody else."
         ) from None
+
+
+def lacking_nodes(stream: str, error: ApiError) -> BusUnavailable:
+    """A stream that a cluster cannot make now, since it has not the nodes for its copies."""
+    return BusUnavailable(
+        f"the cluster cannot make the stream {stream}: {error.description} ({error.code}). Nothing was changed, and "
+        "streams that exist go on; try again when more of its nodes are there, or ask for fewer replicas."
+    )
 
 
 def _check(plan: StreamPlan, config: dict[str, Any]) -> None:

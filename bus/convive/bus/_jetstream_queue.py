@@ -1,7 +1,8 @@
 """A work queue on a JetStream stream with work-queue retention: a job is there until a worker acknowledges it.
 
 All queues of a prefix share a stream; below `<prefix>-queue.<queue>.` a job stands on `job.<id>`, on `later.<id>` while
-it is delayed (a message schedule, NATS ADR-51), on `dead.<id>` when it was given up. Each queue has one durable pull
+it is delayed (a message schedule, NATS ADR-51), on `parked.<id>` while it waits to be woken, on `dead.<id>` when it was
+given up. Each queue has one durable pull
 consumer. nats-py's own `fetch` loses what it has already received when it is cancelled, and waits in vain after a
 reconnect; here a worker that waits has one request out, and what arrives for nobody is given back (docs/adr/0009).
 """
@@ -19,6 +20,7 @@ from nats.aio.msg import Msg
 
 from convive.bus._connect import CLOSED, ApiError, Connection
 from convive.bus._errors import BusUnavailable, Conflict, ConviveError, WrongStream
+from convive.bus._jetstream import NO_PEERS, lacking_nodes
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._jetstream_records import stored
 from convive.bus._log import RESERVED_HEADERS, Draft, Guard
@@ -113,6 +115,22 @@ class JetStreamWorkQueue:
     async def waiting(self, id: str) -> Job | None:
         found = await self._last(f"{self._base}.*.{id}")
         return None if found is None else found.job
+
+    async def wake(self, id: str) -> bool:
+        parked = await self._last(f"{self._base}.parked.{id}")
+        if parked is None:
+            return False
+        # Without the id of `send`: what was sent in the last ten minutes would not be taken again.
+        guard = Guard(f"{self._base}.*.{id}", parked.seq)
+        job = parked.job
+        with contextlib.suppress(Conflict):  # somebody was first, and may not have got as far as the purge
+            await self._publisher.append(
+                self._stream, Draft(f"{self._base}.job.{id}", job.body, job.headers, guard=guard)
+            )
+        # Up to this one: a quick worker may have parked it again.
+        upto = {"filter": f"{self._base}.parked.{id}", "seq": parked.seq + 1}
+        await self._connection.api(f"STREAM.PURGE.{self._stream}", upto)
+        return True
 
     async def dead(self) -> list[DeadJob]:
         query = {"subjects_filter": f"{self._base}.dead.*", "offset": 0}
@@ -257,6 +275,14 @@ class _JetStreamLease:
             return  # its lease runs out, or somebody else has it
         await self._settle(b"+ACK")
 
+    async def park(self) -> None:
+        base, _, _ = self._subject.rpartition(".job.")
+        # No guard: who wakes it may not have purged the copy before yet.
+        await self._publisher.append(
+            self._stream, Draft(f"{base}.parked.{self.job.id}", self.job.body, self.job.headers)
+        )
+        await self._settle(b"+ACK")
+
     async def bury(self, reason: str) -> None:
         base, _, _ = self._subject.rpartition(".job.")
         subject = f"{base}.dead.{self.job.id}"
@@ -330,6 +356,8 @@ async def _create(connection: Connection, stream: str, config: dict[str, Any]) -
     except ApiError as error:
         if error.code in _NAMES_IN_USE:  # another process was first, or it has other settings: look
             return await connection.api(f"STREAM.INFO.{stream}")
+        if error.code == NO_PEERS:
+            raise lacking_nodes(stream, error) from None
         raise WrongStream(
             f"the server refused to create the stream {stream}: {error.description} ({error.code}). Nothing was "
             "changed. Use another server, or another prefix if these subjects belong to somebody else."

@@ -20,9 +20,9 @@ def decide(memory: MemoryFold, seat: SeatName, before: Floor, after: Floor) -> N
         memory.decide(after.opened)
     outcome = after.last_outcome
     # A turn decides on the memories of the seat that had it, and of no other.
-    if outcome is not None and outcome is not before.last_outcome and after.last_grant is not None:
-        if after.last_grant.seat == seat:
-            memory.decide(outcome)
+    holder = None if after.last_grant is None else after.last_grant.seat
+    if outcome is not None and outcome is not before.last_outcome and holder == seat:
+        memory.decide(outcome)
 
 
 @dataclass(slots=True)

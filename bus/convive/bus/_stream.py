@@ -17,6 +17,7 @@ from convive.bus._producer import Place, Producer, open_producer
 from convive.bus._stream_fence import Fence
 from convive.bus._stream_records import (
     NEXT,
+    POSITION,
     Entry,
     Limits,
     Snapshot,
@@ -26,8 +27,6 @@ from convive.bus._stream_records import (
     encoded,
     snapshot_of,
 )
-
-_POSITION = "Cv-Position"
 
 
 class Stream:
@@ -262,7 +261,7 @@ class Stream:
         return await self.log.purge(self.subject, position)
 
     async def _note_trim(self, position: int) -> None:
-        draft = Draft(self._beside("trimmed"), b"", {_POSITION: str(position)}, replaces=True)
+        draft = Draft(self._beside("trimmed"), b"", {POSITION: str(position)}, replaces=True)
         while True:
             last = await self.log.last(draft.subject)
             if last is not None and _position(last.headers) >= position:
@@ -325,7 +324,7 @@ class _Start:
 
 
 def _position(headers: Mapping[str, str]) -> int:
-    text = headers.get(_POSITION, "")
+    text = headers.get(POSITION, "")
     return int(text) if text.isdecimal() else 0
 
 

@@ -11,6 +11,7 @@ from convive.bus._ids import ConversationId, is_slug, slugify
 from convive.bus._log import RESERVED_HEADERS, Draft, Record, Tail
 
 NEXT = "Cv-Next"
+POSITION = "Cv-Position"
 """The header of a snapshot that names the first position which it does not cover."""
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -16,6 +16,8 @@ from convive.bus import DEFAULT_DATA, Conversation, ConviveError
 from convive.scenarios import _commands as commands
 from convive.scenarios import _hosting as hosting
 from convive.scenarios import _streams as streams
+from convive.scenarios._answer_cli import answering
+from convive.scenarios._copy_cli import copies
 from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
 from convive.scenarios._options import AsJson, Data, Url
@@ -32,6 +34,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="--debug with any command shows tracebacks.",
 )
+
+app.add_typer(answering)
+app.add_typer(copies)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
 Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no colours.")]
@@ -151,11 +156,13 @@ def sit(
 ) -> None:
     """Sit in one seat of a conversation that is led elsewhere."""
 
+    where = commands.Where(url, data)
+
     async def work() -> None:
-        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
+        async with where.open_existing(dict(os.environ)) as bus:
             there = await bus.existing(conversation)
             evening = None if agent else await find(bus, conversation)
-            await hosting.sit(there, seat, agent, about, model, evening)
+            await hosting.sit(there, hosting.Sitting(seat, agent, about, model), evening, where.options)
 
     go(work)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import anyio
 
-from convive.bus import Conversation, ConviveError, Record, address_of, fold_floor
+from convive.bus import Conversation, ConviveError, Record, address_of, fold_floor, happened_s
 from convive.scenarios._display import Display
 
 LONGEST_PAUSE_S = 10.0
@@ -82,11 +82,11 @@ async def replay(
             inside = shower.due(record)
             if speed and inside and shown_s is not None:
                 # A party that was left for the night is not waited for until morning.
-                await pause(min(LONGEST_PAUSE_S, max(0.0, record.time_s - shown_s)) / speed)
+                await pause(min(LONGEST_PAUSE_S, max(0.0, happened_s(record) - shown_s)) / speed)
             if not shower.take(record):
                 break
             if inside:
-                shown_s = record.time_s
+                shown_s = happened_s(record)
 
 
 class _Shower:
@@ -120,4 +120,4 @@ def _order(place_text: str, record: Record, turn: int) -> float:
         return turn - int(place_text[5:])
     if place_text.isdigit():
         return record.seq - int(place_text)
-    return record.time_s - datetime.fromisoformat(place_text).timestamp()
+    return happened_s(record) - datetime.fromisoformat(place_text).timestamp()

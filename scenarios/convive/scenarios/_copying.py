@@ -1,0 +1,236 @@
+"""What the commands that copy and compare conversations do: `export`, `import`, `fork`, `diff`."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rich.console import Console
+from rich.text import Text
+
+from convive.bus import (
+    BadArchive,
+    Bus,
+    Conversation,
+    ConviveError,
+    Difference,
+    Floor,
+    Happening,
+    Joined,
+    Left,
+    Opened,
+    Remembered,
+    RunContext,
+    SeatName,
+    difference,
+    export_lines,
+    fold_floor,
+    fork,
+    import_archive,
+    open_archive,
+)
+from convive.scenarios._commands import Where, tell
+from convive.scenarios._party import Guest, Party, PartyError, invite
+from convive.scenarios._party_file import party_from
+from convive.scenarios._play import find, new_name
+from convive.scenarios._table_guest import INTENTION
+from convive.scenarios._transcript import shown
+from convive.scenarios._watch import Span
+
+STANDARD = Path("-")
+"""Standard input or output."""
+
+
+async def export(conversation: Conversation, to: Path, span: Span) -> None:
+    """Write a conversation into a file, or to standard output."""
+    until = await cut_of(conversation, span)
+    if to == STANDARD:
+        await _write(conversation, until, sys.stdout.buffer)
+        return
+    try:
+        file = to.open("xb")
+    except OSError as error:
+        raise ConviveError(f"{to} cannot be made: {error.strerror or error}. Nothing was written.") from None
+    with file:
+        count = await _write(conversation, until, file)
+    tell(f"{count} records of {conversation.id} are in {to}. Bring them back with: convive import {to}")
+
+
+async def _write(conversation: Conversation, until: int | None, to: BinaryIO) -> int:
+    count = -2  # the first line and the last
+    async with aclosing(export_lines(conversation, until)) as lines:
+        async for line in lines:
+            to.write(line)
+            count += 1
+    to.flush()
+    return count
+
+
+async def bring(bus: Bus, path: Path, name: str | None, where: Where) -> None:
+    """Import a file, or standard input, once it was checked from end to end."""
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as spool:
+        if path == STANDARD:
+            while block := sys.stdin.buffer.read(1 << 20):
+                spool.write(block)
+            spool.flush()
+        try:
+            archive = open_archive(Path(spool.name) if path == STANDARD else path)
+        except BadArchive as error:
+            if path != STANDARD:
+                raise
+            raise BadArchive(Path("standard input"), error.line, error.why) from None
+        except OSError as error:
+            raise ConviveError(f"{path} cannot be read: {error.strerror or error}. Nothing was imported.") from None
+        there = await import_archive(bus, archive, name)
+    tell(f"{archive.count} records are on the bus. See them: convive replay {there.id}{where.options}")
+
+
+async def cut_of(conversation: Conversation, span: Span) -> int | None:
+    """The last sequence number that is not behind the end of a span; None: all there is. Raises ConviveError."""
+    if span.last is None:
+        return None
+    floor, cut = Floor(), 0
+    async with conversation.read() as records:
+        async for record in records:
+            floor = fold_floor(floor, record)
+            if span.ended(record, floor.turn):
+                break
+            cut = record.seq
+    if not cut:
+        raise ConviveError(f"nothing of {conversation.id} is at or before {span.last}. Nothing was done.")
+    return cut
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is to be different in a fork; None or empty: the same."""
+
+    topic: str | None = None
+    models: tuple[str, ...] = ()
+    """`MODEL` for everybody, or `SEAT=MODEL`."""
+    guests: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    turns: int | None = None
+
+
+async def split(bus: Bus, source: str, name: str | None, span: Span, changes: Changes, where: Where) -> None:
+    """Fork a party, with changes, and say how to go on with it. Raises PartyError before anything was written."""
+    evening = await find(bus, source)
+    conversation = await bus.existing(source)
+    party = None if evening is None else changed(evening.party, changes)
+    if party is None and changes != Changes():
+        raise PartyError(f"{source} is no party of `convive run`: it can be forked, but not changed.")
+    until = await cut_of(conversation, span)
+
+    def change(opened: Opened) -> Opened:
+        if party is None:
+            return opened
+        return opened.model_copy(update={"topic": party.topic, "setting": party.public()})
+
+    there = await fork(bus, conversation, name or new_name(source[:50]), until, change)
+    if evening is not None and party is not None:
+        await _seat(there, evening.party, party)
+    tell(f"{there.id} begins as {source} was{f' at {until}' if until else ''}. Go on with it:")
+    tell(f"  convive run --conversation {there.id}{where.options}")
+
+
+def changed(party: Party, changes: Changes) -> Party:
+    """The party with the changes. Raises PartyError."""
+    given: dict[str, Any] = {name: getattr(party, name) for name in Party.model_fields}
+    guests: list[Guest] = [guest for guest in party.guests if guest.seat not in changes.without]
+    for seat in changes.without:
+        _known(seat, party.guests, "--without")
+    come = {guest.seat for guest in guests}
+    guests += invite(seat for seat in changes.guests if seat not in come)
+    for wish in changes.models:
+        seat, equals, model = wish.partition("=")
+        if equals:
+            _known(seat, guests, "--model")
+            # Checked where parties are.
+            guests = [guest.model_copy(update={"model": model}) if guest.seat == seat else guest for guest in guests]
+        else:
+            given["model"] = wish
+            guests = [guest.model_copy(update={"model": None}) for guest in guests]
+    given["guests"] = [
+        guest.model_dump(exclude={"participant"}, exclude_none=True) | {"participant": guest.participant}
+        for guest in guests
+    ]
+    for name in ("topic", "turns"):
+        if (value := getattr(changes, name)) is not None:
+            given[name] = value
+    return party_from(given, "the fork")
+
+
+def _known(seat: str, guests: Sequence[Guest], option: str) -> None:
+    if seat not in {guest.seat for guest in guests}:
+        raise PartyError(f"{option} {seat}: nobody of that name comes. Guests: {', '.join(g.seat for g in guests)}.")
+
+
+async def _seat(there: Conversation, before: Party, after: Party) -> None:
+    """Those who come and those who go do so where the fork begins: what was said before stays said."""
+    opened = (await there.floor()).opened
+    assert opened is not None  # noqa: S101 - `floor` raises otherwise
+    run = RunContext.root(opened.run_id)
+    seated = {guest.seat for guest in before.guests}
+    for guest in after.guests:
+        if guest.seat not in seated:
+            if guest.intention:
+                await there.remember(SeatName(guest.seat), [Remembered(text=guest.intention, kind=INTENTION)], run)
+            await there.aside(SeatName(guest.seat), Joined(about=guest.about), run)
+    for seat in seated - {guest.seat for guest in after.guests}:
+        await there.aside(SeatName(seat), Left(reason="not in this fork"), run)
+
+
+async def compare(left: Conversation, right: Conversation, *, as_json: bool) -> bool:
+    """Print where two conversations part; says whether they do."""
+    found = await difference(left, right)
+    if as_json:
+        print(json.dumps(_row(found)))  # noqa: T201 - standard output is this command's result
+        return not found.equal
+    out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    for what in found.opened:
+        out.print(Text(f"opened with another {what}"))
+    out.print(Text(f"the same: {found.same} happenings, to the end of turn {found.turn}"))
+    if found.left is not None or found.right is not None:
+        out.print(Text(f"then {left.id}{_behind(found.more[0])}:", style="dim"))
+        out.print(Text(f"  {_told(found.left)}"))
+        out.print(Text(f"and {right.id}{_behind(found.more[1])}:", style="dim"))
+        out.print(Text(f"  {_told(found.right)}"))
+    for seat in found.memories:
+        out.print(Text(f"{seat} remembers other things"))
+    if found.equal:
+        out.print(Text("no difference"))
+    return not found.equal
+
+
+def _behind(more: int) -> str:
+    return f" (and {more} more behind it)" if more else ""
+
+
+def _told(happening: Happening | None) -> str:
+    if happening is None:
+        return "nothing more"
+    text = shown(happening.text)
+    return f"{happening.seq}  {happening.seat} {happening.what}{f': {text}' if text else ''}"
+
+
+def _row(found: Difference) -> dict[str, object]:
+    sides = {
+        side: None
+        if one is None
+        else {"seq": one.seq, "turn": one.turn, "what": one.what, "seat": one.seat, "text": one.text}
+        for side, one in (("left", found.left), ("right", found.right))
+    }
+    return {
+        "equal": found.equal,
+        "opened": found.opened,
+        "same": found.same,
+        "turn": found.turn,
+        **sides,
+        "more": found.more,
+        "memories": found.memories,
+    }
