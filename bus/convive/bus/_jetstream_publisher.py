@@ -69,6 +69,8 @@ class _InFlight:
     new: bool
     """No earlier call can have stored it, since its id was made up for this one."""
     attempts: int = 0
+    unsure: bool = False
+    """An attempt had no answer, so a copy may be stored."""
 
 
 class Publisher:
@@ -82,7 +84,7 @@ class Publisher:
         self._count = 0
         self._newest: dict[str, int] = {}
         self._in_flight: dict[str, _InFlight] = {}
-        self._looked_after = False
+        self._waiting = asyncio.Event()
 
     async def start(self) -> None:
         """Listen for acknowledgements. Once, before the first append. Raises BusUnavailable."""
@@ -90,6 +92,7 @@ class Publisher:
         # A barrier: nats-py sends the PING of its `flush` before the SUB that waits with it.
         await self._connection.api("INFO")
         self._connection.on_reconnect(self._send_all_again)
+        self._connection.tasks.start_soon(self._look_after)
 
     async def append(self, stream: str, draft: Draft, schedule: Mapping[str, str] | None = None) -> int:
         """See `Log.append`. `schedule`: headers that have the server store the record elsewhere later (NATS ADR-51)."""
@@ -155,9 +158,7 @@ class Publisher:
         headers = tuple({**_headers(draft), **(schedule or {})} for draft in every)
         flight = _InFlight(every, headers, reply, loop.create_future(), now_s, now_s, behind, new)
         self._in_flight[reply] = flight
-        if not self._looked_after:
-            self._looked_after = True
-            self._connection.tasks.start_soon(self._look_after)
+        self._waiting.set()
         try:
             await self._launch(flight)
         except BaseException:
@@ -202,7 +203,7 @@ class Publisher:
                 if code in (_WRONG_LAST_SEQUENCE, _DUPLICATE_IN_BATCH):
                     return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
                 if code not in _TRY_AGAIN:
-                    raise NotAppended(_refusal(flight.drafts[0].subject, code, str(error.get("description"))))
+                    raise _refused(flight, code, str(error.get("description")), loop.time())
                 if loop.time() - flight.began_s > self._patience_s:
                     raise MaybeAppended(flight.drafts[0].subject, self._patience_s)
                 flight.answer = loop.create_future()
@@ -217,7 +218,8 @@ class Publisher:
         One task for all appends in flight: a deadline of its own for each would cost as much as the append.
         """
         loop = asyncio.get_running_loop()
-        while self._in_flight:
+        while True:
+            await self._waiting.wait()
             await asyncio.sleep(SWEEP_S)
             now_s = loop.time()
             late: list[_InFlight] = []
@@ -230,8 +232,9 @@ class Publisher:
                 elif now_s - flight.sent_s > ATTEMPT_S:
                     late.append(flight)
             if late:
-                self._connection.tasks.start_soon(self._resend, late)
-        self._looked_after = False
+                self._send_again(late)
+            if not self._in_flight:
+                self._waiting.clear()
 
     async def _own_or_conflict(self, stream: str, flight: _InFlight, description: str) -> int:
         """A refusal may mean that our own earlier copy is what came first: one node checks guards before duplicates,
@@ -253,7 +256,7 @@ class Publisher:
         raise Conflict(draft.subject, draft.guard.last if draft.guard else 0, int(match[1]) if match else -1)
 
     async def _own(self, stream: str, flight: _InFlight) -> int | None:
-        if flight.new and flight.attempts == 1:
+        if flight.new and not flight.unsure:
             return None
         place = await own_place(self._connection, stream, flight.drafts[0], flight.behind)
         if place is None or len(flight.drafts) == 1:
@@ -272,7 +275,12 @@ class Publisher:
         flight.answer.set_result(json.loads(message.data))
 
     def _send_all_again(self) -> None:
-        self._connection.tasks.start_soon(self._resend, list(self._in_flight.values()))
+        self._send_again([flight for flight in self._in_flight.values() if not flight.answer.done()])
+
+    def _send_again(self, unanswered: list[_InFlight]) -> None:
+        for flight in unanswered:
+            flight.unsure = True
+        self._connection.tasks.start_soon(self._resend, unanswered)
 
     async def _resend(self, flights: list[_InFlight]) -> None:
         for flight in flights:
@@ -285,11 +293,16 @@ class Publisher:
                         flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, self._patience_s))
 
 
-def _refusal(subject: str, code: int, description: str) -> str:
+def _refused(flight: _InFlight, code: int, description: str, now_s: float) -> NotAppended | MaybeAppended:
+    subject = flight.drafts[0].subject
+    if flight.unsure:  # this copy was refused; another may be stored
+        return MaybeAppended(subject, round(now_s - flight.began_s, 1))
     told = f"{subject}: the server refused the record: {description} ({code}). Nothing was appended"
     if code in _NO_ROOM:
-        return f"{told}: its disk, or what JetStream may use of it, is full. Make room and start it again."
-    return f"{told}."
+        return NotAppended(
+            f"{told}: its disk, or what JetStream may use of it, is full. Make room: trim, or free disk."
+        )
+    return NotAppended(f"{told}.")
 
 
 def _size(headers: dict[str, str]) -> int:
