@@ -1,5 +1,6 @@
 """Private memory commits with the turn: held back, kept or dropped, in the order in which it was written down."""
 
+import time
 import weakref
 
 import pytest
@@ -128,6 +129,15 @@ def test_a_memory_does_not_keep_what_was_said_in_its_turns() -> None:
     memory.decide(said)
     del said
     assert gone() is None
+
+
+def test_a_turn_that_names_very_many_memories_takes_no_longer_for_each(play: Play) -> None:
+    play.grant(ADA)
+    places = [play.remember(ADA, "x", turn=1) for _ in range(50_000)]
+    began = time.process_time()
+    play.say(ADA, memories=tuple(places))
+    assert time.process_time() - began < 2, "it was meant to be linear"
+    assert len(play.held()) == len(places)
 
 
 def test_a_memory_without_a_turn_counts_at_once(play: Play) -> None:
