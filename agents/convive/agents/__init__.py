@@ -65,6 +65,7 @@ from convive.agents._stops import has_tool_call, step_count_is
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
 from convive.agents._tools import Final, ModelRetry, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
 from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
+from convive.agents._verify import RunFate, Verdict, verify
 from convive.agents._worker import TryLater, UnknownAgent, WorkersLost, work
 
 __all__ = [
@@ -142,6 +143,7 @@ __all__ = [
     "Revoke",
     "RunCancelled",
     "RunFailed",
+    "RunFate",
     "RunTaken",
     "RunUnfinished",
     "RunUpdate",
@@ -167,6 +169,7 @@ __all__ = [
     "UnknownModel",
     "UnknownRun",
     "Usage",
+    "Verdict",
     "Wait",
     "WorkersLost",
     "accept_answers",
@@ -205,5 +208,6 @@ __all__ = [
     "tool",
     "unwrap",
     "user",
+    "verify",
     "work",
 ]

@@ -59,6 +59,7 @@ from convive.bus._runs import RunContext, run_of
 from convive.bus._server import EmbeddedServer, embedded_server
 from convive.bus._server_process import server_binary, server_version
 from convive.bus._subjects import Address, Subjects, address_of
+from convive.bus._verify import Finding, FindingKind, Part, Verification, Verified
 from convive.bus._world import Private, World
 
 __all__ = [
@@ -83,6 +84,8 @@ __all__ = [
     "EmbeddedServer",
     "Ended",
     "Event",
+    "Finding",
+    "FindingKind",
     "Floor",
     "FloorEvent",
     "Granted",
@@ -102,6 +105,7 @@ __all__ = [
     "Noted",
     "OpenGrant",
     "Opened",
+    "Part",
     "Passed",
     "Private",
     "Record",
@@ -116,6 +120,8 @@ __all__ = [
     "Tail",
     "UnknownConversation",
     "Utterance",
+    "Verification",
+    "Verified",
     "Whispered",
     "WorkQueue",
     "World",

@@ -18,6 +18,7 @@ from convive.scenarios import _hosting as hosting
 from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
 from convive.scenarios._play import find
+from convive.scenarios._verify import check_conversation
 from convive.scenarios._watch import Span, place
 from convive.scenarios._work import keep_working
 
@@ -183,6 +184,18 @@ def server(
 ) -> None:
     """Run the embedded server in the foreground."""
     go(lambda: commands.keep_server(data, port, fast=fast))
+
+
+@app.command()
+def verify(
+    conversation: Id,
+    until: Annotated[int | None, typer.Option(min=1, metavar="SEQ", help="As it was at this sequence number.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Check that a conversation is whole: floor, memories, journals. Exit code 1 when it is not."""
+    _at(url, data, conversation, lambda there, _w, _s: check_conversation(there, until, as_json=as_json))
 
 
 @app.command()
