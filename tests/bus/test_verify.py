@@ -21,6 +21,7 @@ from convive.bus import (
     Remembered,
     Revoked,
     RunContext,
+    RunId,
     Said,
     SeatName,
     Verification,
@@ -61,7 +62,7 @@ class Table:
         self.put(self.log.memory(BOB, Remembered(text="without a turn")))
 
     @property
-    def run(self) -> str:
+    def run(self) -> RunId:
         return run_number(self.turn)
 
     def put(self, record: Record) -> int:
