@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from random import Random
+from typing import cast
 
 import anyio
 import pytest
@@ -124,8 +125,7 @@ def seen_by(conversation: Conversation, chance: Random) -> Conversation:
 
 def only_killed(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        inner: Sequence[BaseException] = error.exceptions  # pyright: ignore[reportUnknownVariableType]
-        return all(only_killed(one) for one in inner)
+        return all(only_killed(one) for one in cast("BaseExceptionGroup[BaseException]", error).exceptions)
     return isinstance(error, Killed)
 
 

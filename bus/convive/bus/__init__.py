@@ -35,6 +35,7 @@ from convive.bus._events import (
     event_of,
 )
 from convive.bus._floor import Floor, OpenGrant, Utterance, fold_floor
+from convive.bus._history import AppendOp, BadHistory, Operation, ReadOp, next_digest, read_history
 from convive.bus._ids import (
     HOST,
     ConversationId,
@@ -49,6 +50,7 @@ from convive.bus._ids import (
     seat_name,
     slugify,
 )
+from convive.bus._linear import Linearity, check_history
 from convive.bus._log import Draft, Guard, Log, Record, Tail, matches
 from convive.bus._memory import Memory, MemoryFold
 from convive.bus._memory_log import MemoryLog
@@ -67,7 +69,9 @@ __all__ = [
     "HOST",
     "URL_VARIABLE",
     "Address",
+    "AppendOp",
     "AsideEvent",
+    "BadHistory",
     "BadName",
     "BadRecord",
     "Bus",
@@ -95,6 +99,7 @@ __all__ = [
     "Joined",
     "Lease",
     "Left",
+    "Linearity",
     "Log",
     "MaybeAppended",
     "Memory",
@@ -105,9 +110,11 @@ __all__ = [
     "Noted",
     "OpenGrant",
     "Opened",
+    "Operation",
     "Part",
     "Passed",
     "Private",
+    "ReadOp",
     "Record",
     "Remembered",
     "Revoked",
@@ -127,6 +134,7 @@ __all__ = [
     "World",
     "WrongStream",
     "address_of",
+    "check_history",
     "compose_run_id",
     "conversation_id",
     "derive_run_id",
@@ -137,8 +145,10 @@ __all__ = [
     "matches",
     "memory_bus",
     "mint_run_id",
+    "next_digest",
     "open_bus",
     "queue_name",
+    "read_history",
     "run_id",
     "run_of",
     "seat_name",

@@ -18,7 +18,7 @@ from convive.scenarios import _hosting as hosting
 from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
 from convive.scenarios._play import find
-from convive.scenarios._verify import check_conversation
+from convive.scenarios._verify import check_conversation, check_file
 from convive.scenarios._watch import Span, place
 from convive.scenarios._work import keep_working
 
@@ -188,14 +188,26 @@ def server(
 
 @app.command()
 def verify(
-    conversation: Id,
+    conversation: Annotated[str | None, typer.Argument(metavar="[ID]", help="The conversation.")] = None,
     until: Annotated[int | None, typer.Option(min=1, metavar="SEQ", help="As it was at this sequence number.")] = None,
+    history: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead: is this recorded history linearizable?")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     url: Url = None,
     data: Data = None,
 ) -> None:
     """Check that a conversation is whole: floor, memories, journals. Exit code 1 when it is not."""
-    _at(url, data, conversation, lambda there, _w, _s: check_conversation(there, until, as_json=as_json))
+    if (conversation is None) == (history is None):
+        raise typer.BadParameter("give the ID of a conversation, or --history FILE")
+    if conversation is not None:
+        _at(url, data, conversation, lambda there, _w, _s: check_conversation(there, until, as_json=as_json))
+        return
+
+    async def work() -> None:
+        check_file(history or Path(), as_json=as_json)
+
+    go(work)
 
 
 @app.command()

@@ -3,10 +3,12 @@
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from convive.agents import RunFate, Verdict, verify
-from convive.bus import Conversation, ConviveError, Finding, Part
+from convive.bus import Conversation, ConviveError, Finding, Linearity, Part, check_history, read_history
 from convive.scenarios._transcript import shown
 
 WIDTH = 80
@@ -42,6 +44,37 @@ async def check_conversation(conversation: Conversation, until: int | None, *, a
         raise Unsound(
             f"{conversation.id} is damaged: {_many(sum(verdict.counts.values()), 'finding')}. Nothing was changed."
         )
+
+
+def check_file(path: Path, *, as_json: bool) -> None:
+    """Print whether a recorded history is linearizable. Raises BadHistory; Unsound when it is not, or nobody knows."""
+    found = check_history(read_history(path))
+    if as_json:
+        lines = [json.dumps(asdict(found), ensure_ascii=False)]
+    else:
+        lines = [line for name, text in _rows_of(path, found) for line in _wrapped(name, text)]
+    for line in lines:
+        print(line)  # noqa: T201 - standard output is this command's result
+    match found.answer:
+        case "linearizable":
+            return
+        case "not linearizable":
+            raise Unsound(f"{shown(str(path))} is not linearizable. Somebody was told what cannot have been.")
+        case "unknown":
+            raise Unsound(
+                f"whether {shown(str(path))} is linearizable is not known. Fewer operations with unknown ends in one "
+                "log, or their `position` where it was found later, make the search shorter."
+            )
+
+
+def _rows_of(path: Path, found: Linearity) -> Iterator[tuple[str, str]]:
+    yield "history", shown(path.name)
+    logs, processes = _many(found.logs, "log"), _many(found.processes, "process", "es")
+    ambiguous = f", {found.ambiguous} with an unknown end" if found.ambiguous else ""
+    yield "has", f"{_many(found.operations, 'operation')} on {logs} by {processes}{ambiguous}"
+    yield "answer", found.answer
+    if found.why:
+        yield "why", shown(found.why)
 
 
 def as_object(verdict: Verdict) -> dict[str, Any]:
@@ -103,8 +136,8 @@ def _listed(counts: Mapping[Any, int], before: str = "", *, number_last: bool = 
     return before + ", ".join(items) if items else ""
 
 
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _many(number: int, what: str, plural: str = "s") -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}{plural}"
 
 
 def _wrapped(name: str, text: str) -> list[str]:
