@@ -1,5 +1,6 @@
 """The log on JetStream while servers are killed and acknowledgements get lost."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -321,6 +322,52 @@ async def test_an_acknowledgement_lost_without_a_broken_line_is_asked_for_again(
         found = await read_all(log, f"{base}.a")
         assert [record.body for record in found] == [b"first", b"second"]
         assert places == [found[1].seq]
+
+
+def test_an_acknowledgement_lost_is_asked_for_again_also_where_anyio_did_not_start_the_loop() -> None:
+    """As the command line runs: under asyncio.run, what a timer calls is not known to be asyncio's."""
+    bodies: list[bytes] = []
+
+    async def main() -> None:
+        async with server() as own, proxied(own.url) as proxy, open_bus(proxy.url) as bus:
+            conversation = await bus.conversation("table")
+            base, log = conversation.subjects.base, conversation.log
+            await log.append(Draft(f"{base}.a", b"first"))
+
+            async def listen_again() -> None:
+                await proxy.thrown_away.wait()
+                proxy.deaf = False
+
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as tasks:
+                    proxy.deaf = True
+                    tasks.start_soon(listen_again)
+                    await log.append(Draft(f"{base}.a", b"second"))
+            bodies.extend([record.body for record in await read_all(log, f"{base}.a")])
+
+    asyncio.run(main())
+    assert bodies == [b"first", b"second"]
+
+
+async def test_an_append_under_way_when_its_bus_is_left_is_not_left_waiting() -> None:
+    outcomes: list[str] = []
+    async with server() as own, anyio.create_task_group() as tasks:
+
+        async def append(log: Log, subject: str) -> None:
+            try:
+                await log.append(Draft(subject, b"x"))
+            except (MaybeAppended, BusUnavailable) as error:
+                outcomes.append(type(error).__name__)
+
+        with anyio.fail_after(20):
+            async with proxied(own.url) as proxy, open_bus(proxy.url) as bus:
+                conversation = await bus.conversation("table")
+                await conversation.log.append(Draft(f"{conversation.subjects.base}.a", b"first"))
+                proxy.deaf = True
+                tasks.start_soon(append, conversation.log, f"{conversation.subjects.base}.a")
+                await proxy.thrown_away.wait()
+            await append(conversation.log, f"{conversation.subjects.base}.a")
+    assert sorted(outcomes) == ["BusUnavailable", "MaybeAppended"]
 
 
 async def test_a_tail_behind_a_line_that_breaks_again_and_again_misses_nothing() -> None:

@@ -63,7 +63,8 @@ class Publisher:
         self._inbox = connection.inbox()
         self._count = 0
         self._in_flight: dict[str, _InFlight] = {}
-        self._sweep: asyncio.TimerHandle | None = None
+        self._some = asyncio.Event()
+        self._over = False
 
     async def start(self) -> None:
         """Listen for acknowledgements. Once, before the first append. Raises BusUnavailable."""
@@ -71,6 +72,7 @@ class Publisher:
         # A barrier: nats-py sends the PING of its `flush` before the SUB that waits with it.
         await self._connection.api("INFO")
         self._connection.on_reconnect(self._send_all_again)
+        self._connection.tasks.start_soon(self._keep)
 
     async def append(self, stream: str, draft: Draft, schedule: Mapping[str, str] | None = None) -> int:
         """See `Log.append`. `schedule`: headers that have the server store the record elsewhere later (NATS ADR-51)."""
@@ -102,6 +104,8 @@ class Publisher:
 
     async def _send(self, draft: Draft, schedule: Mapping[str, str] | None = None) -> _InFlight:
         check_draft(draft)
+        if self._over:
+            raise self._connection.closed()
         if draft.id is None and not _guards_itself(draft):
             draft = replace(draft, id=secrets.token_hex(8))
         self._count += 1
@@ -110,8 +114,7 @@ class Publisher:
         now_s = loop.time()
         flight = _InFlight(draft, {**_headers(draft), **(schedule or {})}, reply, loop.create_future(), now_s, now_s)
         self._in_flight[reply] = flight
-        if self._sweep is None:
-            self._sweep = loop.call_later(SWEEP_S, self._look_after)
+        self._some.set()
         try:
             await self._publish(draft, flight.headers, reply)
         except BaseException:
@@ -147,7 +150,7 @@ class Publisher:
                     return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
                 if code not in (_GUARDED_WRITE_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, _NO_STREAM):
                     raise NotAppended(_refusal(flight.draft.subject, code, str(error.get("description"))))
-                if loop.time() - flight.began_s > self._patience_s:
+                if self._over or loop.time() - flight.began_s > self._patience_s:
                     raise MaybeAppended(flight.draft.subject, self._patience_s)
                 # Another guarded write is on its way through the replicas, or a leader is being elected.
                 flight.answer = loop.create_future()
@@ -156,11 +159,30 @@ class Publisher:
         finally:
             self._in_flight.pop(flight.reply, None)
 
-    def _look_after(self) -> None:
-        """Send again what should have been acknowledged by now, and give up what is out of patience.
+    async def _keep(self) -> None:
+        """Look after what is in flight as long as the bus is open; what is under way when it is left is given up.
 
-        One timer for all appends in flight: a deadline of its own for each would cost as much as the append.
+        One task for all appends in flight: a deadline of its own for each would cost as much as the append. A timer of
+        the loop could not start tasks: under `asyncio.run`, anyio does not know where it is in one.
         """
+        try:
+            while True:
+                await self._some.wait()
+                await asyncio.sleep(SWEEP_S)
+                if self._in_flight:
+                    self._look_after()
+                else:
+                    self._some.clear()
+        finally:
+            self._over = True
+            now_s = asyncio.get_running_loop().time()
+            for flight in self._in_flight.values():
+                if not flight.answer.done():
+                    waited_s = round(now_s - flight.began_s, 1)
+                    flight.answer.set_exception(MaybeAppended(flight.draft.subject, waited_s))
+
+    def _look_after(self) -> None:
+        """Send again what should have been acknowledged by now, and give up what is out of patience."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         late: list[_InFlight] = []
@@ -174,7 +196,6 @@ class Publisher:
                 late.append(flight)
         if late:
             self._connection.tasks.start_soon(self._resend, late)
-        self._sweep = loop.call_later(SWEEP_S, self._look_after) if self._in_flight else None
 
     async def _own_or_conflict(self, stream: str, flight: _InFlight, description: str) -> int:
         """A refused guard may mean that our own earlier copy is what came first: one node checks guards
