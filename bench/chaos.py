@@ -23,6 +23,7 @@ import signal
 import sys
 import tempfile
 import time
+from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -109,8 +110,10 @@ class Chaos:
         command += ["--replicas", str(len(self.servers.nodes)), "--seed", str(self.given.seed * 1_000 + number), *more]
         while child.wanted:
             with (self.evidence / f"{child.name}.err").open("ab") as errors:
-                child.process = await asyncio.create_subprocess_exec(*command, stderr=errors)
+                child.process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stderr=errors)
                 self.done["processes"] += 1
+                if not child.wanted:
+                    child.process.terminate()
                 code = await child.process.wait()
             child.process = None
             if code == 0:
@@ -125,7 +128,7 @@ class Chaos:
         harms: list[Harm] = [self.kill, self.kill, self.kill, self.stop, self.server, self.cut, self.deafen]
         async with asyncio.TaskGroup() as tasks:
             while time.monotonic() < until:
-                await asyncio.sleep(self.chance.uniform(0.1, 1.5))
+                await asyncio.sleep(self.chance.uniform(0.2, 2.5))
                 tasks.create_task(self.chance.choice(harms)(self.chance.random(), self.chance.random()))
 
     async def kill(self, which: float, _: float) -> None:
@@ -187,19 +190,25 @@ class Chaos:
 
     async def all_of_it(self) -> None:
         """The whole run: begin, harm, come to an end."""
+        try:
+            await self._all_of_it()
+        finally:
+            for child in self.children:
+                if child.process is not None and child.process.returncode is None:
+                    child.process.kill()
+
+    async def _all_of_it(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             parties = tasks.create_task(self.party())
             plain = [tasks.create_task(self.keep(*role)) for role in PLAINLY]
             await self.rage()
             self.over = True
-            await self._within(ENDS_S, [parties], "the last party did not come to its end")
+            await self._within(ENDS_S, [parties], "the last party did not end")
             self.dismiss("produce", "look")
             async with self.bus() as bus:
                 plain_streams = await bus.conversation(PLAIN)
                 await plain_streams.log.append(Draft(f"{plain_streams.subjects.base}.stream.{END}", b"that is all"))
-            await self._within(ENDS_S, plain, "a follower did not come to the end")
-            for child in self.children:
-                child.wanted = False
+            await self._within(ENDS_S, plain, "some did not come to their end")
 
     def bus(self) -> AbstractAsyncContextManager[Bus]:
         """The bus, past all lines."""
@@ -208,7 +217,12 @@ class Chaos:
     async def _within(self, seconds: float, tasks: Sequence[asyncio.Task[None]], otherwise: str) -> None:
         _, late = await asyncio.wait(tasks, timeout=seconds)
         if late:
-            self.proof.fault(otherwise)
+            living = [child for child in self.children if child.process and child.process.returncode is None]
+            self.proof.fault(f"{otherwise}: {', '.join(child.name for child in living)}; see the stacks in *.err")
+            for child in living:
+                if child.process is not None:
+                    child.process.send_signal(signal.SIGUSR1)
+            await asyncio.sleep(1)
         for task in late:
             task.cancel()
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import hashlib
 import signal
 import sys
@@ -188,7 +189,9 @@ ROLES: dict[str, Role] = {
 
 
 async def _play(given: argparse.Namespace) -> None:
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sys.exit, 0)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, sys.exit, 0)
+    loop.add_reader(0, sys.exit, LOST)  # whoever started this is gone
     lost = False
     try:
         async with open_bus(given.url, partitions=1, replicas=given.replicas, patience_s=20) as bus:
@@ -211,6 +214,7 @@ def main() -> None:
     parser.add_argument("--standby", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=0.1)
+    faulthandler.register(signal.SIGUSR1)
     asyncio.run(_play(parser.parse_args()))
 
 
