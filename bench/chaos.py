@@ -18,6 +18,7 @@ Ends with 0, or with 1 and the place of the evidence.
 import argparse
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -113,7 +114,7 @@ class Chaos:
                 child.process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stderr=errors)
                 self.done["processes"] += 1
                 if not child.wanted:
-                    child.process.terminate()
+                    _send(child.process, signal.SIGTERM)
                 code = await child.process.wait()
             child.process = None
             if code == 0:
@@ -135,18 +136,17 @@ class Chaos:
         """kill -9 of a process."""
         child = self._pick(which)
         if child is not None:
-            child.kill()
+            _send(child, signal.SIGKILL)
             self.done["processes killed"] += 1
 
     async def stop(self, which: float, long: float) -> None:
         """A process stands still for a while, and does not know."""
         child = self._pick(which)
         if child is not None:
-            child.send_signal(signal.SIGSTOP)
+            _send(child, signal.SIGSTOP)
             self.done["processes stopped"] += 1
             await asyncio.sleep(4 * long)
-            with contextlib.suppress(ProcessLookupError):
-                child.send_signal(signal.SIGCONT)
+            _send(child, signal.SIGCONT)
 
     async def server(self, which: float, long: float) -> None:
         """kill -9 of a server, and a restart; of three, one at a time."""
@@ -185,8 +185,8 @@ class Chaos:
         for child in self.children:
             if child.name.rpartition("-")[0] in roles:
                 child.wanted = False
-                if child.process is not None and child.process.returncode is None:
-                    child.process.terminate()
+                if child.process is not None:
+                    _send(child.process, signal.SIGTERM)
 
     async def all_of_it(self) -> None:
         """The whole run: begin, harm, come to an end."""
@@ -194,8 +194,8 @@ class Chaos:
             await self._all_of_it()
         finally:
             for child in self.children:
-                if child.process is not None and child.process.returncode is None:
-                    child.process.kill()
+                if child.process is not None:
+                    _send(child.process, signal.SIGKILL)
 
     async def _all_of_it(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -221,7 +221,7 @@ class Chaos:
             self.proof.fault(f"{otherwise}: {', '.join(child.name for child in living)}; see the stacks in *.err")
             for child in living:
                 if child.process is not None:
-                    child.process.send_signal(signal.SIGUSR1)
+                    _send(child.process, signal.SIGUSR1)
             await asyncio.sleep(1)
         for task in late:
             task.cancel()
@@ -244,6 +244,13 @@ class Chaos:
         proof.counts["reads"] = len(reads)
         check_order([*made, *reads], self.evidence / "history.jsonl", proof)
         return proof
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    # Not by the process object: that looks for an exit code first, and takes it from asyncio, which waits for it.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def report(chaos: Chaos, proof: Proof, took_s: float) -> None:

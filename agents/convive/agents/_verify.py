@@ -36,13 +36,17 @@ class _Run:
 
     context: RunContext
     first: int
-    subject: str
     state: RunState | None = field(default_factory=RunState)
     records: int = 0
     last: int = 0
     fate: RunFate = "open"
     first_call: int | None = None
     children: set[RunId] = field(default_factory=set[RunId])
+
+    @property
+    def subject(self) -> str:
+        """The subject of its journal, below the conversation."""
+        return f"run.{self.context.root_run_id}.{self.context.run_id}"
 
 
 class JournalVerification:
@@ -59,8 +63,7 @@ class JournalVerification:
         """Take the next record of a journal."""
         run = self._runs.get(context.run_id)
         if run is None:
-            subject = f"run.{context.root_run_id}.{context.run_id}"
-            run = self._runs[context.run_id] = _Run(context, record.seq, subject)
+            run = self._runs[context.run_id] = _Run(context, record.seq)
         elif run.context.root_run_id != context.root_run_id:
             self._checks.found("orphan", record, f"run {context.run_id} has a journal below another root")
             return
@@ -136,7 +139,7 @@ class JournalVerification:
         parent = run.context.parent_run_id
         if parent is None or run.context.run_id in self._checks.turns or parent in self._checks.turns:
             return
-        if parent == self._checks.root:
+        if parent == self._checks.root and parent not in self._runs:
             why = "no grant names this run"
         elif parent not in self._runs:
             why = f"the run above it, {parent}, has no journal"

@@ -34,6 +34,7 @@ from convive.bus._events import (
     Whispered,
     event_of,
 )
+from convive.bus._findings import Finding, FindingKind, Part, Verified
 from convive.bus._floor import Floor, OpenGrant, Utterance, fold_floor
 from convive.bus._history import AppendOp, BadHistory, Operation, ReadOp, next_digest, read_history
 from convive.bus._ids import (
@@ -61,7 +62,7 @@ from convive.bus._runs import RunContext, run_of
 from convive.bus._server import EmbeddedServer, embedded_server
 from convive.bus._server_process import server_binary, server_version
 from convive.bus._subjects import Address, Subjects, address_of
-from convive.bus._verify import Finding, FindingKind, Part, Verification, Verified
+from convive.bus._verify import Verification
 from convive.bus._world import Private, World
 
 __all__ = [
