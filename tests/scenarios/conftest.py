@@ -178,8 +178,8 @@ class Person:
             return await running.ends()
 
     async def said(self, conversation: str) -> list[str]:
-        """What was said with the floor, from the log; checks that every turn was granted once and settled once, and that
-        the conversation is whole: memories, journals, and no orphan."""
+        """What was said with the floor, from the log; checks that every turn was granted once and settled once, and
+        that the conversation is whole."""
         links: list[FloorEvent] = []
         async with open_bus(data=self.folder / ".convive") as bus:
             there = await bus.existing(conversation)
