@@ -35,6 +35,9 @@ WINDOW = 1000
 
 _WRONG_LAST_SEQUENCE = 10071
 _GUARDED_WRITE_IN_FLIGHT = 10164
+_SAME_ID_IN_FLIGHT = 10158
+"""On several nodes: an earlier copy is on its way through the replicas. Whether it arrives, only asking again tells."""
+_IN_FLIGHT = (_GUARDED_WRITE_IN_FLIGHT, _SAME_ID_IN_FLIGHT)
 _TEMPORARILY_UNAVAILABLE = 10008
 _NO_ROOM = (10023, 10047)
 _NO_MESSAGE = 10037
@@ -148,13 +151,13 @@ class Publisher:
                 code = int(error.get("err_code", 0))
                 if code == _WRONG_LAST_SEQUENCE:
                     return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
-                if code not in (_GUARDED_WRITE_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, _NO_STREAM):
+                if code not in (*_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, _NO_STREAM):
                     raise NotAppended(_refusal(flight.draft.subject, code, str(error.get("description"))))
                 if self._over or loop.time() - flight.began_s > self._patience_s:
                     raise MaybeAppended(flight.draft.subject, self._patience_s)
-                # Another guarded write is on its way through the replicas, or a leader is being elected.
+                # Another guarded write, or our own copy, is on its way through the replicas; or there is no leader yet.
                 flight.answer = loop.create_future()
-                await asyncio.sleep(0.002 if code == _GUARDED_WRITE_IN_FLIGHT else RETRY_S)
+                await asyncio.sleep(0.002 if code in _IN_FLIGHT else RETRY_S)
                 await self._resend([flight])
         finally:
             self._in_flight.pop(flight.reply, None)
