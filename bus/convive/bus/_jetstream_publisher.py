@@ -55,6 +55,8 @@ class _InFlight:
     answer: asyncio.Future[dict[str, Any]]
     began_s: float
     sent_s: float
+    unanswered: int = 1
+    """How many copies of it went out that nothing was heard of."""
 
 
 class Publisher:
@@ -145,6 +147,7 @@ class Publisher:
         try:
             while True:
                 answer = await flight.answer
+                flight.unanswered -= 1
                 error = answer.get("error")
                 if error is None:
                     return int(answer["seq"])
@@ -152,6 +155,8 @@ class Publisher:
                 if code == _WRONG_LAST_SEQUENCE:
                     return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
                 if code not in (*_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, _NO_STREAM):
+                    if flight.unanswered:  # this copy was refused; an earlier one may be stored
+                        raise MaybeAppended(flight.draft.subject, round(loop.time() - flight.began_s, 1))
                     raise NotAppended(_refusal(flight.draft.subject, code, str(error.get("description"))))
                 if self._over or loop.time() - flight.began_s > self._patience_s:
                     raise MaybeAppended(flight.draft.subject, self._patience_s)
@@ -237,6 +242,7 @@ class Publisher:
         for flight in flights:
             if not flight.answer.done() and not self._connection.lost:
                 flight.sent_s = asyncio.get_running_loop().time()
+                flight.unanswered += 1
                 try:
                     await self._publish(flight.draft, flight.headers, flight.reply)
                 except (NotAppended, BusUnavailable):  # of this copy; an earlier one may be stored
