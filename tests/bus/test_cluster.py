@@ -314,3 +314,14 @@ async def test_a_turn_is_committed_although_the_leader_of_its_stream_is_killed(
         world = await there.world(ADA)
     assert [utterance.text for utterance in world.heard] == ["where were we?"]
     assert len(world.private[ADA].memory.held) == 1
+
+
+async def test_a_draft_that_is_sent_again_while_its_first_copy_is_on_its_way_is_one_record(buses: list[Bus]) -> None:
+    """The server answers the second with 10158, which says nothing of the first."""
+    conversation = await buses[0].conversation(f"again-{mint_run_id()}")
+    subject = f"{conversation.subjects.base}.a"
+    for number in range(20):
+        draft = Draft(subject, str(number).encode(), id=f"{conversation.id}-{number}")
+        places = await conversation.log.append_all([draft] * 50)
+        assert len(set(places)) == 1
+    assert [record.body for record in await read_all(conversation.log, subject)] == [b"%d" % n for n in range(20)]

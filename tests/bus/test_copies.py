@@ -91,11 +91,11 @@ async def test_a_conversation_comes_back_as_it_was(nats_url: str, tmp_path: Path
         archive = open_archive(await exported(original, tmp_path / "a.jsonl"))
         copy = await import_archive(there, archive)
         assert told(await copy.world(ADA, BOB)) == told(await original.world(ADA, BOB))
-        opened, before = (await copy.floor()).opened, (await original.floor()).opened
+        opened, was = (await copy.floor()).opened, (await original.floor()).opened
         assert opened is not None
-        assert before is not None
+        assert was is not None
         # Its memories stand at other places: in this log are records of others.
-        assert opened.model_copy(update={"memories": before.memories}) == before
+        assert opened.model_copy(update={"memories": was.memories}) == was
         assert (await original.world(ADA)).private[ADA].memory.held
         async with original.log.read("cv.>") as ours, copy.log.read(f"{copy.subjects.base}.>") as theirs:
             before = [(address_of(one.subject), one.headers.get("Cv-Run")) async for one in ours]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convive.bus import (
+    BadRecord,
     Bus,
     Chair,
     Closed,
@@ -245,5 +246,8 @@ async def test_garbage_on_the_floor_is_reported_and_the_holder_still_speaks(buse
     now = await table_here.floor()
     assert len(now.damage) == 3
     assert now.open_grant == held
+    with pytest.raises(BadRecord, match=f"record {now.damage[0].seq} on .*floor.ada: not an event of ours"):
+        await table_here.floor(strict=True)
+    assert (await table_here.floor(held.seq, strict=True)).damage == ()
     await table_here.say(now, held, "anyway", RUN)
     assert (await table_here.floor()).said_turns == 1

@@ -1,5 +1,6 @@
 """Private memory commits with the turn: held back, kept or dropped, in the order in which it was written down."""
 
+import time
 import weakref
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 
 from convive.bus import (
     HOST,
+    BadRecord,
     Chair,
+    Draft,
     Granted,
     Interjected,
     MemoryFold,
@@ -130,6 +133,15 @@ def test_a_memory_does_not_keep_what_was_said_in_its_turns() -> None:
     assert gone() is None
 
 
+def test_a_turn_that_names_very_many_memories_takes_no_longer_for_each(play: Play) -> None:
+    play.grant(ADA)
+    places = [play.remember(ADA, "x", turn=1) for _ in range(50_000)]
+    began = time.process_time()
+    play.say(ADA, memories=tuple(places))
+    assert time.process_time() - began < 2, "it was meant to be linear"
+    assert len(play.held()) == len(places)
+
+
 def test_a_memory_without_a_turn_counts_at_once(play: Play) -> None:
     play.remember(ADA, "always")
     assert play.held() == ["always"]
@@ -203,3 +215,20 @@ async def test_the_same_memory_of_the_same_turn_is_stored_once_and_found_at_its_
         memories = [Remembered(text="a", run_id=run.run_id), Remembered(text="b", run_id=run.run_id)]
         places = await conversation.remember(ADA, memories, run)
         assert await conversation.remember(ADA, memories, run) == places
+
+
+@pytest.mark.anyio
+async def test_a_strict_reader_is_told_of_the_first_bad_record_it_would_have_used() -> None:
+    async with memory_bus() as bus:
+        conversation = await bus.conversation("table")
+        await conversation.open(RunContext.root(), "figs", [Chair(seat=ADA)])
+        place = await conversation.log.append(Draft(conversation.subjects.memory(ADA), b"junk"))
+        await conversation.log.append(Draft(conversation.subjects.aside(BOB), b"junk"))
+        assert len((await conversation.world(ADA)).bad) == 1
+        with pytest.raises(BadRecord) as memory:
+            await conversation.world(ADA, strict=True)
+        assert memory.value.seq == place
+        with pytest.raises(BadRecord) as aside:
+            await conversation.world(BOB, strict=True)
+        assert aside.value.seq == place + 1
+        assert (await conversation.world(ADA, until=place - 1, strict=True)).bad == []

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from convive.bus import BusUnavailable, Draft, Log, Record, open_bus
+from convive.bus import BusUnavailable, Draft, Log, MaybeAppended, Record, open_bus
 from convive.bus._connect import Connection, connect
 from convive.bus._tasks import background_tasks
 from convive.bus.testing import Server, drafts, read_all, server, take
@@ -24,8 +24,10 @@ class Store(NamedTuple):
     stream: str
 
     async def append_much(self) -> list[int]:
-        """More than a reader takes at once."""
-        return await self.log.append_all([Draft(f"{self.base}.a", b"x" * 2_000) for _ in range(30_000)])
+        """More than a reader takes at once, written with more patience than what is tested has."""
+        async with open_bus(self.server.url) as bus:
+            log = (await bus.conversation("table")).log
+            return await log.append_all([Draft(f"{self.base}.a", b"x" * 2_000) for _ in range(30_000)])
 
 
 @asynccontextmanager
@@ -184,3 +186,24 @@ async def meddle_and_raise() -> None:
 async def test_what_the_block_raises_when_the_connection_is_closed_for_good_comes_out_as_it_is() -> None:
     with anyio.fail_after(10), pytest.raises(LookupError, match="mine"):
         await meddle_and_raise()
+
+
+async def test_an_append_under_way_when_its_bus_is_left_is_given_up_and_later_ones_are_refused() -> None:
+    outcomes: list[str] = []
+
+    async def append(log: Log, subject: str) -> None:
+        try:
+            await log.append(Draft(subject, b"x"))
+        except (MaybeAppended, BusUnavailable) as error:
+            outcomes.append(type(error).__name__)
+
+    with anyio.fail_after(20):
+        async with server() as own, anyio.create_task_group() as tasks:
+            async with open_bus(own.url) as bus:
+                conversation = await bus.conversation("table")
+                subject = f"{conversation.subjects.base}.a"
+                own.kill()
+                tasks.start_soon(append, conversation.log, subject)
+                await anyio.wait_all_tasks_blocked()
+            await append(conversation.log, subject)
+    assert sorted(outcomes) == ["BusUnavailable", "MaybeAppended"]

@@ -17,6 +17,7 @@ import anyio
 import pytest
 from anyio.abc import Process, SocketAttribute, SocketStream
 
+from convive.agents import verify
 from convive.bus import FloorEvent, Granted, Passed, Revoked, Said, event_of, open_bus
 
 CONVIVE = Path(sysconfig.get_path("scripts")) / "convive"
@@ -177,16 +178,17 @@ class Person:
             return await running.ends()
 
     async def said(self, conversation: str) -> list[str]:
-        """What was said with the floor, from the log; checks that every turn was granted once and settled once."""
+        """What was said with the floor, from the log; checks that every turn was granted once and settled once, and
+        that the conversation is whole."""
         links: list[FloorEvent] = []
-        async with (
-            open_bus(data=self.folder / ".convive") as bus,
-            (await bus.existing(conversation)).read() as records,
-        ):
-            async for record in records:
-                event = event_of(record)
-                if isinstance(event, FloorEvent):
-                    links.append(event)
+        async with open_bus(data=self.folder / ".convive") as bus:
+            there = await bus.existing(conversation)
+            async with there.read() as records:
+                async for record in records:
+                    event = event_of(record)
+                    if isinstance(event, FloorEvent):
+                        links.append(event)
+            assert (await verify(there)).findings == ()
         assert [event.link for event in links] == list(range(len(links)))
         granted = [event.turn for event in links if isinstance(event, Granted)]
         settled = [event.turn for event in links if isinstance(event, Said | Passed | Revoked)]

@@ -52,6 +52,7 @@ ON_A_BUS: dict[tuple[str, ...], str] = {
     ("run", "--model", "scripted/party", "--conversation", ""): "'' is not a conversation id",
     ("follow", "stew"): "there is no conversation 'stew' on this bus. `convive ls` shows those that are.",
     ("run", "--conversation", "soup", "--turns", "9"): "the conversation soup is there already, and --turns cannot",
+    ("verify", "stew"): "there is no conversation 'stew' on this bus. `convive ls` shows those that are.",
     ("say", "soup", "--as", "eve", "hello"): "conversation 'soup' is closed. `convive replay soup` shows it.",
     ("sit", "soup", "--as", "host", "--agent", "table:AMY"): "'host' is the supervisor's own seat",
     ("say", "soup", "--as", "host", "hello"): "'host' is the supervisor's own name",

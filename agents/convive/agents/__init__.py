@@ -178,6 +178,7 @@ from convive.agents._turn import (
     Say,
     Turn,
 )
+from convive.agents._verify import RunFate, Verdict, verify
 from convive.agents._waiting import (
     Suspension,
     Where,
@@ -274,6 +275,7 @@ __all__ = [
     "Revoke",
     "RunCancelled",
     "RunFailed",
+    "RunFate",
     "RunState",
     "RunStream",
     "RunTaken",
@@ -304,6 +306,7 @@ __all__ = [
     "UnknownPrice",
     "UnknownRun",
     "Usage",
+    "Verdict",
     "Wait",
     "Where",
     "WorkersLost",
@@ -352,5 +355,6 @@ __all__ = [
     "until_answered",
     "unwrap",
     "user",
+    "verify",
     "work",
 ]

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 
 from convive.agents._journal import Place
-from convive.bus import Conversation, Draft, Log, Record, Tail
+from convive.bus import Conversation, Draft, Log, LogAround, Record, Tail
 
 Where = TypeVar("Where", Place, Conversation, Log)
 
@@ -97,13 +97,13 @@ def only_crashed(error: BaseException) -> bool:
     return isinstance(error, Crashed)
 
 
-class _CrashingLog:
+class _CrashingLog(LogAround):
     """A log up to the crash point, and a dead one from there."""
 
     def __init__(self, log: Log, point: CrashPoint) -> None:
         self.dead = False
         self.stored = Counter[str]()
-        self._log = log
+        super().__init__(log)
         self._point = point
         self._left = point.nth
         self._turn = anyio.Lock(fast_acquire=True)
@@ -123,49 +123,46 @@ class _CrashingLog:
             counted = sum(self._point.matches(draft.body) for draft in drafts)
             if counted >= self._left and self._point.when == "before":
                 self._crash()
-            places = await self._log.append_batch(drafts)
+            places = await self.inner.append_batch(drafts)
             self.stored.update(str(_event(draft.body).get("type", "unknown")) for draft in drafts)
             self._left -= counted
             if self._left <= 0 and counted:
                 self._crash()
             return places
 
-    def check(self, draft: Draft) -> None:
-        self._log.check(draft)
-
     async def end(self) -> int:
         self._living()
-        return await self._log.end()
+        return await self.inner.end()
 
     async def purge(self, subject: str, until: int) -> int:
         self._living()
-        return await self._log.purge(subject, until)
+        return await self.inner.purge(subject, until)
 
     async def post(self, draft: Draft) -> None:
         self._living()
-        await self._log.post(draft)
+        await self.inner.post(draft)
 
     def read(
         self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         self._living()
-        return self._log.read(*subjects, after=after, until=until, since_s=since_s)
+        return self.inner.read(*subjects, after=after, until=until, since_s=since_s)
 
     def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AbstractAsyncContextManager[Tail]:
         self._living()
-        return self._log.follow(*subjects, after=after, since_s=since_s)
+        return self.inner.follow(*subjects, after=after, since_s=since_s)
 
     def latest(self, *subjects: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         self._living()
-        return self._log.latest(*subjects)
+        return self.inner.latest(*subjects)
 
     async def last(self, subject: str) -> Record | None:
         self._living()
-        return await self._log.last(subject)
+        return await self.inner.last(subject)
 
     async def subjects(self, pattern: str) -> dict[str, int]:
         self._living()
-        return await self._log.subjects(pattern)
+        return await self.inner.subjects(pattern)
 
     async def _append(self, drafts: Sequence[Draft]) -> list[int]:
         self._living()
@@ -180,9 +177,9 @@ class _CrashingLog:
 
     async def _store(self, drafts: Sequence[Draft]) -> list[int]:
         if len(drafts) == 1:
-            seqs = [await self._log.append(drafts[0])]
+            seqs = [await self.inner.append(drafts[0])]
         else:
-            seqs = await self._log.append_all(drafts) if drafts else []
+            seqs = await self.inner.append_all(drafts) if drafts else []
         self.stored.update(str(_event(draft.body).get("type", "unknown")) for draft in drafts)
         return seqs
 

@@ -6,25 +6,15 @@ from convive.bus._archive import (
     export_lines,
     open_archive,
 )
-from convive.bus._bus import (
-    Bus,
-    Sync,
-    memory_bus,
-)
-from convive.bus._conversation import (
-    Conversation,
-)
+from convive.bus._bus import Bus, Sync, memory_bus
+from convive.bus._conversation import Conversation
 from convive.bus._copies import (
     NameTaken,
     fork,
     happened_s,
     import_archive,
 )
-from convive.bus._diff import (
-    Difference,
-    Happening,
-    difference,
-)
+from convive.bus._diff import Difference, Happening, difference
 from convive.bus._errors import (
     BadName,
     BadRecord,
@@ -65,16 +55,26 @@ from convive.bus._events import (
     event_of,
     unreadable,
 )
+from convive.bus._findings import (
+    Finding,
+    FindingKind,
+    Part,
+    Verified,
+)
 from convive.bus._floor import (
     Floor,
     OpenGrant,
     Utterance,
     fold_floor,
 )
-from convive.bus._folds import (
-    Fold,
-    Folded,
-    fold_records,
+from convive.bus._folds import Fold, Folded, fold_records
+from convive.bus._history import (
+    AppendOp,
+    BadHistory,
+    Operation,
+    ReadOp,
+    next_digest,
+    read_history,
 )
 from convive.bus._ids import (
     HOST,
@@ -90,6 +90,7 @@ from convive.bus._ids import (
     seat_name,
     slugify,
 )
+from convive.bus._linear import Linearity, check_history
 from convive.bus._log import (
     Draft,
     Guard,
@@ -98,25 +99,12 @@ from convive.bus._log import (
     Tail,
     matches,
 )
-from convive.bus._memory import (
-    Memory,
-    MemoryFold,
-)
-from convive.bus._memory_log import (
-    MemoryLog,
-)
-from convive.bus._memory_queue import (
-    MemoryWorkQueue,
-)
-from convive.bus._open import (
-    DEFAULT_DATA,
-    URL_VARIABLE,
-    open_bus,
-)
-from convive.bus._producer import (
-    Producer,
-    Ticket,
-)
+from convive.bus._log_around import LogAround
+from convive.bus._memory import Memory, MemoryFold
+from convive.bus._memory_log import MemoryLog
+from convive.bus._memory_queue import MemoryWorkQueue
+from convive.bus._open import DEFAULT_DATA, URL_VARIABLE, open_bus
+from convive.bus._producer import Producer, Ticket
 from convive.bus._queue import (
     DeadJob,
     Job,
@@ -124,26 +112,11 @@ from convive.bus._queue import (
     WorkQueue,
     queue_name,
 )
-from convive.bus._runs import (
-    RunContext,
-    run_of,
-)
-from convive.bus._seat_memory import (
-    FLOOR,
-    SeatMemory,
-    memory_fold,
-)
-from convive.bus._server import (
-    EmbeddedServer,
-    embedded_server,
-)
-from convive.bus._server_process import (
-    server_binary,
-    server_version,
-)
-from convive.bus._stream import (
-    Stream,
-)
+from convive.bus._runs import RunContext, run_of
+from convive.bus._seat_memory import FLOOR, SeatMemory, memory_fold
+from convive.bus._server import EmbeddedServer, embedded_server
+from convive.bus._server_process import server_binary, server_version
+from convive.bus._stream import Stream
 from convive.bus._stream_records import (
     Entry,
     Snapshot,
@@ -152,15 +125,9 @@ from convive.bus._stream_records import (
     StreamTail,
     stream_name,
 )
-from convive.bus._subjects import (
-    Address,
-    Subjects,
-    address_of,
-)
-from convive.bus._world import (
-    Private,
-    World,
-)
+from convive.bus._subjects import Address, Subjects, address_of
+from convive.bus._verify import Verification
+from convive.bus._world import Private, World
 
 __all__ = [
     "DEFAULT_DATA",
@@ -169,9 +136,11 @@ __all__ = [
     "SCHEMA",
     "URL_VARIABLE",
     "Address",
+    "AppendOp",
     "Archive",
     "AsideEvent",
     "BadArchive",
+    "BadHistory",
     "BadName",
     "BadRecord",
     "BeyondTail",
@@ -192,6 +161,8 @@ __all__ = [
     "Entry",
     "Event",
     "Fenced",
+    "Finding",
+    "FindingKind",
     "Floor",
     "FloorEvent",
     "Fold",
@@ -204,7 +175,9 @@ __all__ = [
     "Joined",
     "Lease",
     "Left",
+    "Linearity",
     "Log",
+    "LogAround",
     "MaybeAppended",
     "Memory",
     "MemoryFold",
@@ -216,11 +189,14 @@ __all__ = [
     "Noted",
     "OpenGrant",
     "Opened",
+    "Operation",
     "Origin",
+    "Part",
     "Passed",
     "Private",
     "Producer",
     "ProducerReplaced",
+    "ReadOp",
     "Record",
     "Remembered",
     "Revoked",
@@ -241,11 +217,14 @@ __all__ = [
     "Trimmed",
     "UnknownConversation",
     "Utterance",
+    "Verification",
+    "Verified",
     "Whispered",
     "WorkQueue",
     "World",
     "WrongStream",
     "address_of",
+    "check_history",
     "compose_run_id",
     "conversation_id",
     "derive_run_id",
@@ -263,9 +242,11 @@ __all__ = [
     "memory_bus",
     "memory_fold",
     "mint_run_id",
+    "next_digest",
     "open_archive",
     "open_bus",
     "queue_name",
+    "read_history",
     "run_id",
     "run_of",
     "seat_name",

@@ -211,9 +211,15 @@ class Conversation:
         """The records, and then those that come."""
         return self.log.follow(*self.world_subjects(*seats), after=after, since_s=since_s)
 
-    async def floor(self, until: int | None = None) -> Floor:
-        """The floor now, or as it was at a sequence number. Raises UnknownConversation."""
+    async def floor(self, until: int | None = None, *, strict: bool = False) -> Floor:
+        """The floor now, or as it was at a sequence number. Raises UnknownConversation.
+
+        Records that are not ours or break the protocol are counted in the floor's `damage`; `strict` raises BadRecord
+        for the first of them.
+        """
         floor = await self._folded(until)
+        if strict and floor.damage:
+            raise floor.damage[0]
         if floor.opened is None:
             raise UnknownConversation(self.id)
         return floor
@@ -238,12 +244,17 @@ class Conversation:
         subjects = (self.subjects.floor, self.subjects.memory(seat))
         return (await self.fold(memory_fold(seat), *subjects, until=until)).state.memory.held
 
-    async def world(self, *seats: SeatName, until: int | None = None) -> World:
-        """What these seats know now, or knew at a sequence number. Raises UnknownConversation."""
+    async def world(self, *seats: SeatName, until: int | None = None, strict: bool = False) -> World:
+        """What these seats know now, or knew at a sequence number. Raises UnknownConversation.
+
+        Bad records are told of in the world's `bad` and its floor's `damage`; `strict` raises BadRecord for the first.
+        """
         world = World(*seats)
         async with self.read(until=until, seats=seats) as records:
             async for record in records:
                 world.apply(record)
+                if strict and (bad := (*world.floor.damage, *world.bad)):
+                    raise bad[0]
         if world.floor.opened is None:
             raise UnknownConversation(self.id)
         return world

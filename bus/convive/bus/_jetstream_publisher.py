@@ -85,6 +85,7 @@ class Publisher:
         self._newest: dict[str, int] = {}
         self._in_flight: dict[str, _InFlight] = {}
         self._waiting = asyncio.Event()
+        self._over = False
 
     async def start(self) -> None:
         """Listen for acknowledgements. Once, before the first append. Raises BusUnavailable."""
@@ -142,6 +143,8 @@ class Publisher:
             )
 
     async def _send(self, stream: str, drafts: Sequence[Draft], schedule: Mapping[str, str] | None = None) -> _InFlight:
+        if self._over:
+            raise self._connection.closed()
         for draft in drafts:
             self.check(draft)
         first, *others = drafts
@@ -204,7 +207,7 @@ class Publisher:
                     return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
                 if code not in _TRY_AGAIN:
                     raise _refused(flight, code, str(error.get("description")), loop.time())
-                if loop.time() - flight.began_s > self._patience_s:
+                if self._over or loop.time() - flight.began_s > self._patience_s:
                     raise MaybeAppended(flight.drafts[0].subject, self._patience_s)
                 flight.answer = loop.create_future()
                 await asyncio.sleep(_TRY_AGAIN[code])
@@ -213,28 +216,39 @@ class Publisher:
             self._in_flight.pop(flight.reply, None)
 
     async def _look_after(self) -> None:
-        """Send again what should have been acknowledged by now, and give up what is out of patience.
+        """As long as the bus is open, see to what is in flight; what is under way when it is left is given up.
 
         One task for all appends in flight: a deadline of its own for each would cost as much as the append.
         """
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._waiting.wait()
-            await asyncio.sleep(SWEEP_S)
-            now_s = loop.time()
-            late: list[_InFlight] = []
+        try:
+            while True:
+                await self._waiting.wait()
+                await asyncio.sleep(SWEEP_S)
+                self._sweep()
+                if not self._in_flight:
+                    self._waiting.clear()
+        finally:
+            self._over = True
+            now_s = asyncio.get_running_loop().time()
             for flight in self._in_flight.values():
-                if flight.answer.done():
-                    continue
-                waited_s = now_s - flight.began_s
-                if waited_s > self._patience_s or self._connection.client.is_closed:
-                    flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, round(waited_s, 1)))
-                elif now_s - flight.sent_s > ATTEMPT_S:
-                    late.append(flight)
-            if late:
-                self._send_again(late)
-            if not self._in_flight:
-                self._waiting.clear()
+                if not flight.answer.done():
+                    waited_s = round(now_s - flight.began_s, 1)
+                    flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, waited_s))
+
+    def _sweep(self) -> None:
+        """Send again what should have been acknowledged by now, and give up what is out of patience."""
+        now_s = asyncio.get_running_loop().time()
+        late: list[_InFlight] = []
+        for flight in self._in_flight.values():
+            if flight.answer.done():
+                continue
+            waited_s = now_s - flight.began_s
+            if waited_s > self._patience_s or self._connection.client.is_closed:
+                flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, round(waited_s, 1)))
+            elif now_s - flight.sent_s > ATTEMPT_S:
+                late.append(flight)
+        if late:
+            self._send_again(late)
 
     async def _own_or_conflict(self, stream: str, flight: _InFlight, description: str) -> int:
         """A refusal may mean that our own earlier copy is what came first: one node checks guards before duplicates,

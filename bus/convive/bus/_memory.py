@@ -36,13 +36,13 @@ class MemoryFold:
     held: list[Memory] = field(default_factory=list[Memory])
     """What is remembered, in the order in which it was written down."""
     _waiting: dict[RunId, list[Memory]] = field(default_factory=dict[RunId, list[Memory]])
-    _decided: dict[RunId, tuple[int, ...] | None] = field(default_factory=dict[RunId, tuple[int, ...] | None])
+    _decided: dict[RunId, frozenset[int] | None] = field(default_factory=dict[RunId, frozenset[int] | None])
     """Of each decided run, the places of its memories that count; None: all of them."""
 
     def decide(self, outcome: Opened | Said | Passed | Revoked) -> None:
         """Take the link that decides on memories, as the fold of the floor accepted it: an opening or a turn's end."""
-        places = () if isinstance(outcome, Revoked) else outcome.memories
-        self._decided[outcome.run_id] = places
+        named = () if isinstance(outcome, Revoked) else outcome.memories
+        self._decided[outcome.run_id] = places = None if named is None else frozenset(named)
         waiting = self._waiting.pop(outcome.run_id, [])
         self.held += [memory for memory in waiting if places is None or memory.seq in places]
 

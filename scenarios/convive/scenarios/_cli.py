@@ -22,6 +22,7 @@ from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
 from convive.scenarios._options import AsJson, Data, Url
 from convive.scenarios._play import find
+from convive.scenarios._verify import check_conversation, check_file
 from convive.scenarios._watch import Span, place
 from convive.scenarios._work import keep_working
 
@@ -189,6 +190,30 @@ def server(
 ) -> None:
     """Run the embedded server in the foreground."""
     go(lambda: commands.keep_server(data, port, fast=fast))
+
+
+@app.command()
+def verify(
+    conversation: Annotated[str | None, typer.Argument(metavar="[ID]", help="The conversation.")] = None,
+    until: Annotated[int | None, typer.Option(min=1, metavar="SEQ", help="As it was at this sequence number.")] = None,
+    history: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead: is this recorded history linearizable?")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Check that a conversation is whole: floor, memories, journals. Exit code 1 when it is not."""
+    if (conversation is None) == (history is None):
+        raise typer.BadParameter("give the ID of a conversation, or --history FILE")
+    if conversation is not None:
+        _at(url, data, conversation, lambda there, _w, _s: check_conversation(there, until, as_json=as_json))
+        return
+
+    async def work() -> None:
+        check_file(history or Path(), as_json=as_json)
+
+    go(work)
 
 
 @app.command()
