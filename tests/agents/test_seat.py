@@ -9,7 +9,6 @@ import pytest
 from convive.agents import (
     Agent,
     AgentSeat,
-    Answer,
     BadModelRequest,
     ModelError,
     ModelOverloaded,
@@ -17,11 +16,9 @@ from convive.agents import (
     Pass,
     Place,
     Say,
-    ToolUse,
     Turn,
     UnknownModel,
     host_seats,
-    tool,
 )
 from convive.agents.testing import ScriptedModel
 from convive.bus import (
@@ -595,20 +592,3 @@ async def test_a_conversation_opens_behind_records_that_are_not_ours(bus: Bus) -
     assert floor.opened is not None
     assert len(floor.damage) == 1
     assert list(await bus.conversations()) == ["haunted"]
-
-
-async def test_an_agent_whose_tool_needs_an_answer_does_not_keep_the_floor_waiting(table: Conversation) -> None:
-    @tool(needs_approval=True)
-    async def pay(amount: int) -> str:
-        """Pay the bill."""
-        return f"paid {amount}"
-
-    model = ScriptedModel(
-        [Answer(parts=(ToolUse(id="1", name="pay", arguments={"amount": 3}),), stop_reason="tool_use")]
-    )
-    async with seated(table, ada=AgentSeat(Agent("ada", model=model, tools=[pay]))):
-        open_grant = await grant(table)
-        floor = await turn_over(table, open_grant.seq)
-        assert isinstance(floor.last_outcome, Passed)
-        assert floor.last_outcome.reason == "waits for an answer about pay"
-        await table.close(floor, RUN)

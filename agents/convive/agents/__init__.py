@@ -1,7 +1,13 @@
 """Agents: models, tools, the run loop, and the supervisor and seats that bring them to a conversation."""
 
 from convive.agents._agent import Agent, agent, prompt
-from convive.agents._agent_seat import AgentSeat, FunctionSeat, first_seen, run_options
+from convive.agents._agent_seat import (
+    AgentSeat,
+    FunctionSeat,
+    first_seen,
+    run_in_turn,
+    run_options,
+)
 from convive.agents._audience import EventHandler, Observers
 from convive.agents._chain import RunTaken
 from convive.agents._errors import (
@@ -16,18 +22,65 @@ from convive.agents._errors import (
 from convive.agents._events import AnyRunEvent, EventName
 from convive.agents._failover import FailoverModel, NoModelAnswered
 from convive.agents._handoff import handoff
-from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result
+from convive.agents._interrupts import (
+    Approve,
+    Deny,
+    Edit,
+    Interrupt,
+    Resolution,
+    Result,
+)
 from convive.agents._journal import ChildRun, Place
 from convive.agents._limits import Limits
 from convive.agents._local import local_available
 from convive.agents._mentions import Mentions, mention_rule, parse_mentions
-from convive.agents._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
-from convive.agents._middleware import Abort, HookContext, HookedCall, Middleware, ReplaceArgs, Skip
-from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, ToolSpec, Usage
-from convive.agents._models import Choice, Models, choose_model, default_models, split_model
+from convive.agents._messages import (
+    Message,
+    Text,
+    Thinking,
+    ToolResult,
+    ToolUse,
+    assistant,
+    user,
+)
+from convive.agents._middleware import (
+    Abort,
+    HookContext,
+    HookedCall,
+    Middleware,
+    ReplaceArgs,
+    Skip,
+)
+from convive.agents._model import (
+    Answer,
+    Model,
+    Request,
+    Sampling,
+    TextDelta,
+    ThinkingDelta,
+    ToolSpec,
+    Usage,
+)
+from convive.agents._models import (
+    Choice,
+    Models,
+    choose_model,
+    default_models,
+    split_model,
+)
 from convive.agents._output import BadOutput
-from convive.agents._policies import POLICIES, Policy, addressed_next, round_robin
-from convive.agents._prices import Cost, Price, Prices, shipped_prices
+from convive.agents._policies import (
+    POLICIES,
+    Policy,
+    addressed_next,
+    round_robin,
+)
+from convive.agents._prices import (
+    Cost,
+    Price,
+    Prices,
+    shipped_prices,
+)
 from convive.agents._providers import BrokenProvider
 from convive.agents._queue import (
     BadCallback,
@@ -40,33 +93,91 @@ from convive.agents._queue import (
     queued,
     queueing_on,
 )
-from convive.agents._redrive import Deviation, Redriven, first_model, redrive
-from convive.agents._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
-from convive.agents._resume import (
+from convive.agents._redrive import (
+    Deviation,
+    Redriven,
+    first_model,
+    redrive,
+)
+from convive.agents._refusals import (
     AgentChanged,
     AlreadyResumed,
     BadAnswers,
     NotSuspended,
     ResumeRefused,
-    Suspension,
     SuspensionExpired,
+    TurnOver,
     UnknownRun,
+)
+from convive.agents._result import (
+    AgentResult,
+    Report,
+    RunCancelled,
+    RunFailed,
+    RunUnfinished,
+    unwrap,
+)
+from convive.agents._resume import (
+    GoesOn,
     accept_answers,
+    answer,
     cancel_run,
-    peek,
-    pending,
+    go_on,
     resume,
 )
-from convive.agents._resume_many import ResumedRuns, ResumeOutcome, ResumeRequest, resume_many
+from convive.agents._resume_many import (
+    ResumedRuns,
+    ResumeOutcome,
+    ResumeRequest,
+    resume_many,
+)
 from convive.agents._run_events import Followed, run_events
 from convive.agents._scoped import scoped_tool
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
 from convive.agents._stops import has_tool_call, step_count_is
-from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide, standby, supervise
-from convive.agents._tools import Final, ModelRetry, Tool, ToolContext, ToolError, ToolReturn, client_tool, tool
-from convive.agents._turn import FirstOf, Participant, Pass, Say, Turn
-from convive.agents._worker import TryLater, UnknownAgent, WorkersLost, work
+from convive.agents._supervisor import (
+    Close,
+    Decision,
+    Grant,
+    Pause,
+    Plan,
+    Revoke,
+    Wait,
+    decide,
+    standby,
+    supervise,
+)
+from convive.agents._tools import (
+    Final,
+    ModelRetry,
+    Tool,
+    ToolContext,
+    ToolError,
+    ToolReturn,
+    client_tool,
+    tool,
+)
+from convive.agents._turn import (
+    FirstOf,
+    Participant,
+    Pass,
+    Say,
+    Turn,
+)
+from convive.agents._waiting import (
+    Suspension,
+    Where,
+    peek,
+    pending,
+    until_answered,
+)
+from convive.agents._worker import (
+    TryLater,
+    UnknownAgent,
+    WorkersLost,
+    work,
+)
 
 __all__ = [
     "POLICIES",
@@ -100,6 +211,7 @@ __all__ = [
     "FirstOf",
     "Followed",
     "FunctionSeat",
+    "GoesOn",
     "Grant",
     "HookContext",
     "HookedCall",
@@ -122,6 +234,7 @@ __all__ = [
     "Observers",
     "Participant",
     "Pass",
+    "Pause",
     "Place",
     "Plan",
     "Policy",
@@ -166,15 +279,18 @@ __all__ = [
     "ToolUse",
     "TryLater",
     "Turn",
+    "TurnOver",
     "UnknownAgent",
     "UnknownModel",
     "UnknownRun",
     "Usage",
     "Wait",
+    "Where",
     "WorkersLost",
     "accept_answers",
     "addressed_next",
     "agent",
+    "answer",
     "assistant",
     "cancel_run",
     "choose_model",
@@ -184,6 +300,7 @@ __all__ = [
     "find_queued",
     "first_model",
     "first_seen",
+    "go_on",
     "handoff",
     "has_tool_call",
     "host_seats",
@@ -200,6 +317,7 @@ __all__ = [
     "resume_many",
     "round_robin",
     "run_events",
+    "run_in_turn",
     "run_options",
     "scoped_tool",
     "shipped_prices",
@@ -208,6 +326,7 @@ __all__ = [
     "step_count_is",
     "supervise",
     "tool",
+    "until_answered",
     "unwrap",
     "user",
     "work",

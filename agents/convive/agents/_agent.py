@@ -219,6 +219,7 @@ def _task(agent: str, input: str | None, options: RunOptions, listeners: Listene
         history=tuple(options.get("history", ())),
         source=options.get("source"),
         session_id=options.get("session_id", None if frame is None else frame.session_id),
+        meta=options.get("meta"),
         deps=options.get("deps"),
         fresh=fresh,
         on_cancel=options.get("on_cancel", "record" if frame is None else frame.on_cancel),

@@ -1,13 +1,17 @@
 """Ways to sit in a seat: any agent, and any async function."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any, Unpack
 
 from pydantic import JsonValue
 
 from convive.agents._agent import Agent
 from convive.agents._messages import Message, assistant, user
 from convive.agents._options import RunOptions
+from convive.agents._output import Data
+from convive.agents._result import AgentResult
 from convive.agents._turn import Pass, Say, Turn
+from convive.agents._waiting import until_answered
 
 TurnFunction = Callable[[Turn], Awaitable[str | Say | Pass | None]]
 """What a turn is answered with: words, or nothing to pass."""
@@ -30,25 +34,37 @@ class AgentSeat:
     """A participant that is an agent. It reads the conversation as a chat: its own words as the assistant's.
 
     The run of the turn is the agent's run, journaled beside the conversation; after a restart it is continued. A run
-    that fails passes the turn. `lines` is how much of the conversation the agent sees: at least so many utterances, and
-    at most half as many again, so that a prompt keeps its beginning for a while and can be cached.
+    that fails passes the turn, one that needs an answer waits for it with the floor. `lines` is how much of the
+    conversation the agent sees: at least so many utterances, and at most half as many again, so that a prompt keeps its
+    beginning for a while and can be cached.
     """
 
     def __init__(self, agent: Agent, lines: int = 400) -> None:
-        self._agent = agent
+        self.agent = agent
         self._lines = lines
 
     async def take_turn(self, turn: Turn) -> Say | Pass:
-        options = run_options(turn)
-        options["history"] = chat(turn, self._lines)
-        options["deps"] = turn
-        result = await self._agent.execute(**options)
+        result = await run_in_turn(self.agent, turn, history=chat(turn, self._lines), deps=turn)
         if result.error is not None:
             return Pass(result.error.message)
         if result.interrupts:
-            return Pass(f"waits for an answer about {', '.join(each.tool for each in result.interrupts)}")
+            return Pass(f"nobody answered about {', '.join(each.tool for each in result.interrupts)} in time")
         text = result.text.strip()
         return Say(text) if text else Pass("had nothing to say")
+
+
+async def run_in_turn(agent: Agent[Data], turn: Turn, **options: Unpack[RunOptions]) -> AgentResult[Data]:
+    """Execute an agent in a turn, as `run_options` says. While it waits for answers, this waits with the floor for
+    them, and then goes on: in this process, in one that takes the seat after a restart, or in its double.
+
+    The result is `suspended` when the time to answer is over. Raises as `Agent.execute`.
+    """
+    given: Any = {**run_options(turn), **options}
+    result: AgentResult[Data] = await agent.execute(**given)
+    while result.interrupts and await until_answered(given["place"], given["run"]):
+        given["fresh"] = False
+        result = await agent.execute(**given)
+    return result
 
 
 def run_options(turn: Turn) -> RunOptions:

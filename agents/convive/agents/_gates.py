@@ -5,6 +5,8 @@ import logging
 from collections.abc import Mapping
 from types import SimpleNamespace
 
+from pydantic import ValidationError
+
 from convive.agents._calls import Outcome, Ready
 from convive.agents._fold import Call
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Result, args_hash
@@ -20,8 +22,7 @@ async def gate(call: Call, ready: Ready, context: ToolContext, agent: str) -> Re
         case Deny(message=message):
             return Outcome(json_of({"rejected": True, "reason": message or "the call was not allowed"}), is_error=True)
         case Result(value=value):
-            shown = jsonable(value)
-            return Outcome(clean(shown) if isinstance(shown, str) else json_of(shown))
+            return _given(ready.tool, value)
         case Approve() | Edit():
             return _interrupt(call, context, agent, "client_tool") if ready.tool.client else ready
         case None:
@@ -31,6 +32,19 @@ async def gate(call: Call, ready: Ready, context: ToolContext, agent: str) -> Re
     if await needs_approval(ready.tool, ready.arguments, context):
         return _interrupt(call, context, agent, "approval")
     return _interrupt(call, context, agent, "client_tool") if ready.tool.client else ready
+
+
+def _given(tool: Tool, value: object) -> Outcome:
+    """The result that a client tool was given. Whoever answered may not have had the agent to check it with."""
+    try:
+        if tool.result is not None:
+            tool.result.validate_python(value)
+    except ValidationError as error:
+        issues = "; ".join(issue["msg"] for issue in error.errors(include_url=False, include_input=False)[:3])
+        message = f"What {tool.name} gave back does not fit: {issues}."
+        return Outcome(json_of({"error": "invalid_result", "message": message}), is_error=True)
+    shown = jsonable(value)
+    return Outcome(clean(shown) if isinstance(shown, str) else json_of(shown))
 
 
 def _interrupt(call: Call, context: ToolContext, agent: str, kind: str) -> Interrupt:

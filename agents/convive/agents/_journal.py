@@ -57,6 +57,7 @@ class RunStarted(Event):
     """The first record. `input` and `history` are what the caller gave; or `source` refers to it where it stands.
 
     With a `source` the caller rebuilds input and history itself, so that a shared history is not stored once a run.
+    `meta` is the application's own, and means nothing here.
     """
 
     type: Literal["run_started"] = "run_started"
@@ -68,6 +69,7 @@ class RunStarted(Event):
     input: str | None = None
     history: tuple[Message, ...] = ()
     source: JsonValue = None
+    meta: JsonValue = None
 
 
 class TripStarted(Event):

@@ -73,12 +73,14 @@ class RunOptions(AgentOptions, total=False):
     input, which the caller rebuilds the same. `run`, `place`: as which run, and where its journal goes; by
     default a child of the run around this code, at its place, or else a new run in memory. With a run id that
     has a journal, the run is continued. `fresh=True`: it has none, do not look. `on_cancel="leave"`: when this
-    task is cancelled, leave the run to be continued. `deps`: handed to tools and callables as it is.
+    task is cancelled, leave the run to be continued. `deps`: handed to tools and callables as it is. `meta`: JSON data
+    of the application's own that stands in the journal, for whoever looks at a suspended run.
     """
 
     history: Sequence[Message]
     source: JsonValue
     session_id: str | None
+    meta: JsonValue
     deps: object
     run: RunContext
     place: Place

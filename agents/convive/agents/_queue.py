@@ -174,6 +174,15 @@ def _json_of(record: Record) -> dict[str, JsonValue]:
         raise BadRecord(record.subject, record.seq, "not a JSON object") from None
 
 
+async def wake_worker(bus: Bus, place: Place, run: RunId) -> bool:
+    """Have a worker go on with a queued run that was paused; says whether one has it, or will. Raises as `send`."""
+    before, space, queue = place.base.rpartition(".")[2].partition("queue-")
+    if before or not space or not queue:
+        return False
+    jobs = await bus.work_queue(queue)
+    return await jobs.wake(run) or await jobs.waiting(run) is not None
+
+
 async def find_queued(bus: Bus, run_id: RunId, *, queue: str = "default", root: RunId | None = None) -> QueuedRun:
     """A handle on a queued run by its id, in any process. `root`: the outermost run above it, when there is one.
 

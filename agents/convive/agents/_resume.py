@@ -1,93 +1,36 @@
-"""Suspended runs, from any process: look at them, answer what they wait for, go on, or call them off."""
+"""Suspended runs, from any process: answer what they wait for, go on, or call them off."""
 
 import hmac
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from pydantic import ValidationError
 
 from convive.agents._agent import Agent
 from convive.agents._chain import Chain, RunTaken
-from convive.agents._fold import RunState
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result, args_hash, plain
-from convive.agents._journal import Place, Resumed, RunCancelled, RunStarted, Suspended, journal_event_of
+from convive.agents._journal import Place, Resumed, RunCancelled, RunStarted, Suspended
 from convive.agents._options import RunOptions
 from convive.agents._output import Data
+from convive.agents._queue import wake_worker
+from convive.agents._refusals import (
+    AgentChanged,
+    AlreadyResumed,
+    BadAnswers,
+    ResumeRefused,
+    SuspensionExpired,
+    TurnOver,
+)
 from convive.agents._result import AgentResult
 from convive.agents._schema import BadArguments
 from convive.agents._settings import Settings, digests
-from convive.bus import Conversation, ConviveError, RunContext, RunId
-from convive.bus import run_id as checked_id
+from convive.agents._waiting import Found, Turns, Where, find_run, turns_around, waiting_for
+from convive.bus import Bus, RunContext, run_of
 
-
-class ResumeRefused(ConviveError):
-    """A run cannot be resumed like this. Nothing changed: what it waits for, it still waits for."""
-
-
-class UnknownRun(ResumeRefused):
-    """There is no such run here, or it is a run below another one, which is the one to resume."""
-
-
-class NotSuspended(ResumeRefused):
-    """The run does not wait for anything: it is under way, or over."""
-
-
-class AlreadyResumed(NotSuspended):
-    """This suspension was answered before: its token is used up, or somebody else was first."""
-
-
-class SuspensionExpired(ResumeRefused):
-    """The time to answer is over."""
-
-
-class BadAnswers(ResumeRefused):
-    """A token or an answer that does not belong to this suspension, or does not fit what is waited for."""
-
-
-class AgentChanged(ResumeRefused):
-    """The run was suspended by an agent of another name, or with other tools. `force=True` resumes it all the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Suspension:
-    """A suspended run, looked at without changing it."""
-
-    run: RunContext
-    agent: str
-    interrupts: tuple[Interrupt, ...]
-    token: str
-    expires_at: float | None
-    session_id: str | None
-    trips: int
-
-    @property
-    def run_id(self) -> RunId:
-        """The run's id."""
-        return self.run.run_id
-
-
-Where = Place | Conversation
-"""Where a run has its journal: a place, or the conversation beside which it is kept."""
-
-
-async def peek(where: Where, run_id: str) -> Suspension:
-    """What a suspended run waits for. Raises UnknownRun, NotSuspended, and errors of the bus."""
-    chain, run = await _read(_place(where), run_id)
-    return _suspension(run, chain.state)
-
-
-async def pending(where: Where) -> list[Suspension]:
-    """All suspended runs of a place that are nobody's children, the oldest first."""
-    place = _place(where)
-    found: list[tuple[int, Suspension]] = []
-    for subject in await place.log.subjects(f"{place.base}.run.*.*"):
-        root, run_id = subject.split(".")[-2:]
-        last = await place.log.last(subject) if root == run_id else None
-        if last is not None and isinstance(journal_event_of(last), Suspended):
-            found.append((last.seq, await peek(place, run_id)))
-    return [suspension for _, suspension in sorted(found, key=lambda each: each[0])]
+GoesOn = Literal["seat", "worker", "nobody"]
+"""Who goes on with a run that was answered: the seat whose turn it is, a worker of the queue that it is on, or nobody
+before somebody executes it."""
 
 
 async def resume(
@@ -100,16 +43,55 @@ async def resume(
     force: bool = False,
     **options: Unpack[RunOptions],
 ) -> AgentResult[Data]:
-    """Answer what a suspended run waits for, and execute it to its end or to its next suspension.
+    """Answer what a suspended run waits for, and execute it here to its end or to its next suspension.
 
     `answers` are by the id of the interrupt, those of runs below included; what is left out is waited for again.
     Raises as `accept_answers` before anything changed, and then as `Agent.execute`. Should this process stop in
-    between, `agent.execute(run=..., place=...)` goes on with the answers.
+    between, `agent.execute(run=..., place=...)` goes on with the answers. The run of a turn has its input in its seat:
+    give it as `history`, or let the seat go on (`answer`). For a queued run give the bus: a worker then settles its
+    order.
     """
-    given = await accept_answers(where, run_id, answers, agent=agent, token=token, force=force)
-    merged: Any = {**given, **options}
-    result: AgentResult[Data] = await agent.execute(**merged)
-    return result
+    _check_input(await find_run(where, run_id), options)
+    found, _ = await _accept(where, run_id, answers, agent, token, force)
+    return await _execute(where, found, agent, options)
+
+
+async def go_on(where: Where, run_id: str, *, agent: Agent[Data], **options: Unpack[RunOptions]) -> AgentResult[Data]:
+    """Execute a run from where its journal stands: one that was answered and that nobody goes on with, or whose process
+    is gone. One that another process executes is taken from it.
+
+    Raises UnknownRun, ResumeRefused for a run that has its input elsewhere, as `resume`, and as `Agent.execute`.
+    """
+    found = await find_run(where, run_id)
+    _check_input(found, options)
+    return await _execute(where, found, agent, options)
+
+
+async def answer(
+    where: Where,
+    run_id: str,
+    answers: Mapping[str, Resolution],
+    *,
+    agent: Agent[Any] | None = None,
+    token: str | None = None,
+    force: bool = False,
+) -> GoesOn:
+    """Answer what a suspended run waits for, and have it gone on with where that is due; says by whom.
+
+    A seat that waits with the floor goes on by itself, a worker takes a queued run up again (for that `where` has to be
+    the bus). Raises as `accept_answers`; a worker that was not told of an answer before is told then.
+    """
+    try:
+        found, turns = await _accept(where, run_id, answers, agent, token, force)
+    except AlreadyResumed:
+        if isinstance(where, Bus):
+            earlier = await find_run(where, run_id)
+            await wake_worker(where, earlier.place, earlier.run.run_id)
+        raise
+    if found.run.run_id in turns.seats:
+        return "seat"
+    woken = isinstance(where, Bus) and await wake_worker(where, found.place, found.run.run_id)
+    return "worker" if woken else "nobody"
 
 
 async def accept_answers(
@@ -117,7 +99,7 @@ async def accept_answers(
     run_id: str,
     answers: Mapping[str, Resolution],
     *,
-    agent: Agent[Any],
+    agent: Agent[Any] | None = None,
     token: str | None = None,
     force: bool = False,
 ) -> RunOptions:
@@ -125,33 +107,11 @@ async def accept_answers(
     `agent.execute(**options)`, or `agent.stream(**options)` to watch.
 
     Everything is checked first. Raises UnknownRun, NotSuspended, AlreadyResumed (a used token, or another process was
-    first), SuspensionExpired, BadAnswers or AgentChanged; then nothing changed.
+    first), SuspensionExpired, TurnOver, BadAnswers or AgentChanged; then nothing changed. Without the `agent`, edited
+    arguments and results are checked when the run goes on: what does not fit is told to the model, and not carried out.
     """
-    place = _place(where)
-    chain, run = await _read(place, run_id)
-    state = chain.state
-    if token is not None and _known(token, state.used_tokens):
-        raise AlreadyResumed(f"run {run_id}: this token was used. A token is good for one resumption.")
-    suspended = _waiting(run, state)
-    if token is not None and not _known(token, [suspended.token]):
-        raise BadAnswers(f"run {run_id}: the token is not that of its suspension.")
-    if suspended.expires_at is not None and time.time() > suspended.expires_at:
-        late_s = time.time() - suspended.expires_at
-        raise SuspensionExpired(
-            f"run {run_id}: the time to answer was over {late_s:.0f} s ago. Cancel it, or run anew."
-        )
-    started = state.started
-    assert started is not None  # noqa: S101 - `_read` looked
-    settings = agent.settings()
-    if not force:
-        _check_agent(run, started, suspended, settings)
-        await _check_below(place, run, suspended, settings)
-    checked = _checked(suspended, answers, settings)
-    try:
-        await chain.append(Resumed(answers=checked))
-    except RunTaken as taken:
-        raise AlreadyResumed(f"run {run_id}: somebody else resumed it at the same time.") from taken
-    return {"run": run, "place": place, "source": started.source, "session_id": started.session_id}
+    found, _ = await _accept(where, run_id, answers, agent, token, force)
+    return _options(found)
 
 
 async def cancel_run(where: Where, run_id: str, reason: str = "") -> bool:
@@ -160,59 +120,112 @@ async def cancel_run(where: Where, run_id: str, reason: str = "") -> bool:
     A run that another process executes is called off as well: that process stops at its next record.
     Raises UnknownRun, and errors of the bus.
     """
-    place = _place(where)
-    chain, run = await _read(place, run_id)
-    if chain.state.ended is not None:
+    found = await find_run(where, run_id)
+    place, run = found.place, found.run
+    if not await _call_off(place, run, reason):
         return False
-    try:
-        await chain.append(RunCancelled(reason=reason))
-    except RunTaken:
-        return await cancel_run(place, run_id, reason)
-    for subject in await place.log.subjects(f"{place.base}.run.{run.root_run_id}.*"):
-        below = RunContext(checked_id(subject.rpartition(".")[2]), run.root_run_id, run.run_id)
-        child = Chain(place, below)
-        await child.read()
-        if child.state.started is not None and child.state.ended is None:
-            await child.append(RunCancelled(reason=reason))
+    below: dict[str, RunContext] = {}
+    async with place.log.latest(f"{place.base}.run.{run.root_run_id}.*") as records:
+        async for record in records:
+            if (one := run_of(record.headers)) is not None:
+                below[one.run_id] = one
+    for one in below.values():
+        if _is_below(one, run, below):
+            await _call_off(place, one, reason)
+    if isinstance(where, Bus):
+        await wake_worker(where, place, run.run_id)
     return True
 
 
-def _place(where: Where) -> Place:
-    return where if isinstance(where, Place) else Place(where.log, where.subjects.base)
+def _options(found: Found) -> RunOptions:
+    started = found.state.started
+    assert started is not None  # noqa: S101 - a journal that folds begins with it
+    return {"run": found.run, "place": found.place, "source": started.source, "session_id": started.session_id}
 
 
-async def _read(place: Place, run_id: str) -> tuple[Chain, RunContext]:
-    run = RunContext.root(checked_id(run_id))
-    chain = Chain(place, run)
+def _check_input(found: Found, options: RunOptions) -> None:
+    source = found.state.started.source if found.state.started else None
+    if source is not None and "history" not in options:
+        raise ResumeRefused(
+            f"run {found.run.run_id} has its input elsewhere ({source}), so that it cannot be executed here without "
+            "`history`. Nothing changed; answer it with `answer`, and whoever began it goes on."
+        )
+
+
+async def _execute(where: Where, found: Found, agent: Agent[Data], options: RunOptions) -> AgentResult[Data]:
+    merged: Any = {**_options(found), **options}
+    result: AgentResult[Data] = await agent.execute(**merged)
+    if isinstance(where, Bus) and result.status != "suspended":
+        await wake_worker(where, found.place, found.run.run_id)
+    return result
+
+
+async def _accept(
+    where: Where,
+    run_id: str,
+    answers: Mapping[str, Resolution],
+    agent: Agent[Any] | None,
+    token: str | None,
+    force: bool,
+) -> tuple[Found, Turns]:
+    found = await find_run(where, run_id)
+    run, state = found.run, found.state
+    if token is not None and _known(token, state.used_tokens):
+        raise AlreadyResumed(f"run {run_id}: this token was used. A token is good for one resumption.")
+    suspended, turns = waiting_for(found), await turns_around(found)
+    if turns.over(run.run_id):
+        raise TurnOver(
+            f"run {run_id}: the turn of {turns.seats[run.run_id]} is over, so that nobody goes on with it. Nothing "
+            "changed; cancel the run, or leave it."
+        )
+    if token is not None and not _known(token, [suspended.token]):
+        raise BadAnswers(f"run {run_id}: the token is not that of its suspension.")
+    if suspended.expires_at is not None and time.time() > suspended.expires_at:
+        late_s = time.time() - suspended.expires_at
+        raise SuspensionExpired(
+            f"run {run_id}: the time to answer was over {late_s:.0f} s ago. Cancel it, or run anew."
+        )
+    started = state.started
+    assert started is not None  # noqa: S101 - a journal that folds begins with it
+    settings = None if agent is None else agent.settings()
+    if settings is not None and not force:
+        _check_agent(run, started, suspended, settings)
+        await _check_below(found.place, run, suspended, settings)
+    checked = _checked(suspended, answers, settings)
+    chain = Chain(found.place, run)
     await chain.read()
-    if chain.state.started is not None:
-        return chain, run
-    for subject in await place.log.subjects(f"{place.base}.run.*.{run_id}"):
-        root = subject.split(".")[-2]
-        raise UnknownRun(f"run {run_id} is a part of run {root}. Resume that one: it waits for the same answers.")
-    raise UnknownRun(f"there is no run {run_id} at {place.base}.")
+    if chain.state != state:
+        raise AlreadyResumed(f"run {run_id}: somebody else resumed it at the same time.")
+    try:
+        await chain.append(Resumed(answers=checked))
+    except RunTaken as taken:
+        raise AlreadyResumed(f"run {run_id}: somebody else resumed it at the same time.") from taken
+    return found, turns
 
 
-def _waiting(run: RunContext, state: RunState) -> Suspended:
-    if state.suspended is not None and state.ended is None:
-        return state.suspended
-    kind = AlreadyResumed if state.used_tokens else NotSuspended
-    now = "under way" if state.ended is None else f"over ({state.ended.type})"
-    raise kind(f"run {run.run_id} does not wait for an answer{' any more' if state.used_tokens else ''}: it is {now}.")
+async def _call_off(place: Place, run: RunContext, reason: str) -> bool:
+    """Record a run's end unless it has one."""
+    while True:
+        chain = Chain(place, run)
+        await chain.read()
+        if chain.state.started is None or chain.state.ended is not None:
+            return False
+        try:
+            await chain.append(RunCancelled(reason=reason))
+        except RunTaken:
+            continue  # whoever executes it wrote first
+        return True
 
 
-def _suspension(run: RunContext, state: RunState) -> Suspension:
-    suspended, started = _waiting(run, state), state.started
-    assert started is not None  # noqa: S101 - `_read` looked
-    return Suspension(
-        run,
-        started.agent,
-        suspended.everything,
-        suspended.token,
-        suspended.expires_at,
-        started.session_id,
-        len(state.trips),
-    )
+def _is_below(one: RunContext, above: RunContext, runs: Mapping[str, RunContext]) -> bool:
+    parent = one.parent_run_id
+    seen = {one.run_id}
+    while parent is not None and parent not in seen:
+        if parent == above.run_id:
+            return True
+        seen.add(parent)
+        parent = runs[parent].parent_run_id if parent in runs else None
+    return False
 
 
 def _known(token: str, tokens: Sequence[str]) -> bool:
@@ -255,7 +268,9 @@ def _settings_below(agent: str, settings: Settings) -> Settings | None:
     return None
 
 
-def _checked(suspended: Suspended, answers: Mapping[str, Resolution], settings: Settings) -> dict[str, Resolution]:
+def _checked(
+    suspended: Suspended, answers: Mapping[str, Resolution], settings: Settings | None
+) -> dict[str, Resolution]:
     waiting = {interrupt.id: interrupt for interrupt in suspended.everything}
     if not answers:
         raise BadAnswers(f"there is no answer. The run waits for: {', '.join(waiting)}.")
@@ -267,7 +282,7 @@ def _checked(suspended: Suspended, answers: Mapping[str, Resolution], settings: 
     return checked
 
 
-def _fit(interrupt: Interrupt, answer: Resolution, settings: Settings) -> Resolution:
+def _fit(interrupt: Interrupt, answer: Resolution, settings: Settings | None) -> Resolution:
     fitting: tuple[type, ...] = (Approve, Deny, Edit) if interrupt.kind == "approval" else (Deny, Result)
     what = f"{interrupt.tool} ({interrupt.id})"
     if type(answer) not in fitting:
@@ -275,7 +290,7 @@ def _fit(interrupt: Interrupt, answer: Resolution, settings: Settings) -> Resolu
         raise BadAnswers(f"{what} waits for {names}, not for {type(answer).__name__}.")
     if interrupt.args_hash != args_hash(interrupt.arguments):
         raise BadAnswers(f"{what}: the journal's arguments are not those that were shown for approval.")
-    owner = _settings_below(interrupt.agent, settings)
+    owner = None if settings is None else _settings_below(interrupt.agent, settings)
     tool = owner.tools.get(interrupt.tool) if owner else None
     try:
         answer = plain(answer)

@@ -9,7 +9,8 @@ import anyio
 from convive.agents._agent import Agent
 from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._result import AgentResult
-from convive.agents._resume import Where, resume
+from convive.agents._resume import resume
+from convive.agents._waiting import Where
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,7 @@ class Performer:
             input=None if referred else task.input,
             history=() if referred else task.history,
             source=task.source,
+            meta=task.meta,
         )
 
     def _is_over(self, step: Step) -> bool:

@@ -13,7 +13,6 @@ from convive.agents._fold import RunState, fold, joined
 from convive.agents._journal import (
     JournalEvent,
     ModelAnswered,
-    Place,
     Resumed,
     RunCancelled,
     RunFailed,
@@ -27,7 +26,7 @@ from convive.agents._journal import (
 )
 from convive.agents._messages import user
 from convive.agents._result import AgentResult, result_of
-from convive.agents._resume import Where
+from convive.agents._waiting import Where, place_of_run
 from convive.bus import BadRecord, Record, RunContext, RunId, Tail, run_of
 
 
@@ -45,12 +44,13 @@ async def run_events(
 ) -> AsyncGenerator[AsyncIterator[Followed]]:
     """The events of a run: those that were, then those that come, until its last: `async with ... as events`.
 
-    A run that waits for answers is followed on; one that has not begun is waited for. Text deltas and updates are
+    A run that waits for answers is followed on; one that has not begun is waited for, but for a bus, which cannot know
+    where that will be: UnknownRun. Text deltas and updates are
     there as long as the log keeps them (minutes), the text of a trip and of the run always. `after`: only what stands
     behind that place. `tree`: with the runs below it, for a run that is nobody's child. Iterating raises BadRecord for
     a damaged journal and BusUnavailable when the bus is gone for good.
     """
-    place = where if isinstance(where, Place) else Place(where.log, where.subjects.base)
+    place = await place_of_run(where, run_id)
     which = f"{run_id}.*" if tree else f"*.{run_id}"
     async with place.log.follow(f"{place.base}.run.{which}", f"{place.base}.live.{which}") as tail:
         yield _Events(tail, RunId(run_id), f"{place.base}.live.", after)

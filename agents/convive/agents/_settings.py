@@ -94,6 +94,7 @@ class Task:
     history: tuple[Message, ...] = ()
     source: JsonValue = None
     session_id: str | None = None
+    meta: JsonValue = None
     deps: Any = None  # handed to the application's own callables untouched
     fresh: bool = False
     on_cancel: OnCancel = "record"

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from convive.agents._journal import Resumed, Suspended, journal_event_of
 from convive.agents._policies import Policy, round_robin
-from convive.bus import HOST, Conflict, Conversation, Floor, RunContext, SeatName, Tail, fold_floor
+from convive.bus import HOST, BadRecord, Conflict, Conversation, Floor, RunContext, SeatName, Tail, fold_floor
 
 SETTLE_S = 1.0
 """How long after an append its record may take to come round before the supervisor decides again."""
@@ -21,7 +22,9 @@ class Plan:
     """How a conversation is to be led.
 
     `turns` counts the guests' turns; the host's opening (`opens`) and toast (`toasts`) come on top. `turn_s` is how
-    long a seat may hold the floor, `grace_s` what is added before it is revoked. `standby_s` makes this supervisor a
+    long a seat may hold the floor, `grace_s` what is added before it is revoked. A seat whose run waits for answers may
+    hold it for `answer_s` from then on (0: no longer than any other), and has a whole turn's time again when there are
+    some. `standby_s` makes this supervisor a
     standby: it acts only when whatever is due has been due for that long.
     """
 
@@ -29,6 +32,7 @@ class Plan:
     policy: Policy = round_robin
     turn_s: float = 120.0
     grace_s: float = 2.0
+    answer_s: float = 3_600.0
     opens: bool = True
     toasts: bool = True
     standby_s: float = 0.0
@@ -69,23 +73,48 @@ OPENING, TOAST = "open", "toast"
 """The cues of the host's own turns."""
 
 
-def decide(floor: Floor, plan: Plan, now_s: float, since_s: float = 0.0) -> Decision:
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The run that has the floor waits for answers, or did: since when, until when, and since when not any more."""
+
+    since_s: float
+    expires_at: float | None = None
+    answered_s: float | None = None
+
+
+def decide(floor: Floor, plan: Plan, now_s: float, since_s: float = 0.0, pause: Pause | None = None) -> Decision:
     """What to do about a conversation at a moment.
 
     `since_s` is when this supervisor began: an open grant that is older gets a whole turn's time from then,
-    because the seat that holds it may be starting again as well.
+    because the seat that holds it may be starting again as well. `pause` is that of the run that has the floor; it
+    changes nothing before its time is over.
     """
     if not floor.is_open:
         return Wait()
     if floor.open_grant is not None:
-        due_s = max(floor.open_grant.grant.deadline_s, since_s + plan.turn_s) + plan.grace_s + plan.standby_s
+        grant, late_s = floor.open_grant.grant, plan.grace_s + plan.standby_s
+        due_s = _due_s(max(grant.deadline_s, since_s + plan.turn_s), plan, now_s, since_s, pause) + late_s
         if now_s < due_s:
             return Wait(due_s)
-        return Revoke(f"no word from {floor.open_grant.grant.seat} in time")
+        waits = pause is not None and pause.answered_s is None
+        return Revoke(f"nobody answered {grant.seat} in time" if waits else f"no word from {grant.seat} in time")
     # `at_s` is the server's clock: an active supervisor must not wait for ours to get there.
     if plan.standby_s and now_s < floor.at_s + plan.standby_s:
         return Wait(floor.at_s + plan.standby_s)
     return _next_grant(floor, plan)
+
+
+def _due_s(deadline_s: float, plan: Plan, now_s: float, since_s: float, pause: Pause | None) -> float:
+    """When the turn is over, or is to be looked at again."""
+    if pause is None or not plan.answer_s:
+        return deadline_s
+    if pause.answered_s is not None:
+        return max(deadline_s, pause.answered_s + plan.turn_s)
+    until_s = max(pause.since_s, since_s) + plan.answer_s
+    if pause.expires_at is not None:
+        until_s = min(until_s, pause.expires_at)
+    # Looking once a turn's time is enough: from an answer on, the seat has that long.
+    return max(deadline_s, min(until_s, now_s + plan.turn_s))
 
 
 def _next_grant(floor: Floor, plan: Plan) -> Decision:
@@ -116,6 +145,8 @@ async def supervise(
                 floor = fold_floor(floor, record)
                 continue
             decision = decide(floor, plan, clock(), since_s)
+            if isinstance(decision, Revoke):  # unless its run waits for somebody
+                decision = decide(floor, plan, clock(), since_s, await _pause(conversation, floor))
             if isinstance(decision, Wait):
                 timeout_s = None if decision.until_s is None else max(0.0, decision.until_s - clock())
                 if (record := await tail.next(timeout_s)) is not None:
@@ -123,6 +154,25 @@ async def supervise(
             else:
                 floor = await _perform(conversation, floor, decision, plan, run, tail, clock)
     return floor
+
+
+async def _pause(conversation: Conversation, floor: Floor) -> Pause | None:
+    """Whether the run that has the floor waits for answers, or did, as its journal says. One request."""
+    above = conversation.run_of(floor)
+    if floor.open_grant is None or above is None:
+        return None
+    pause: Pause | None = None
+    async with conversation.log.read(conversation.journal(above.child(floor.open_grant.grant.run_id))) as records:
+        async for record in records:
+            try:
+                event = journal_event_of(record)
+            except BadRecord:
+                continue  # whoever executes the run will say so
+            if isinstance(event, Suspended):
+                pause = Pause(record.time_s, event.expires_at)
+            elif isinstance(event, Resumed) and pause is not None:
+                pause = replace(pause, answered_s=record.time_s)
+    return pause
 
 
 async def _perform(

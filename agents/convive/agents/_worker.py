@@ -57,31 +57,33 @@ async def work(
     after `retry_s` and then twice as long each time; when the order's attempts are spent, the run has failed, and
     the job is kept as a dead one. What ends a run otherwise (also a failure) ends the job. Callbacks are called
     before that, and again when the worker is lost meanwhile; one that raises is an attempt that failed. When the
-    attempts are spent, `on_failure` is called once at most. Raises
+    attempts are spent, `on_failure` is called once at most. A run that needs answers is put aside; `answer(bus, ...)`
+    in any process has a worker go on with it, with all its attempts again. Raises
     BadName, BusUnavailable, WrongStream.
     """
     if concurrency < 1:
         raise ValueError(f"a worker does one run at a time at least, not {concurrency}")
-    worker = _Worker(await place_of(bus, queue), dict(agents), retry_s)
     jobs = await bus.work_queue(queue, lease_s=lease_s)
+    worker = _Worker(jobs, await place_of(bus, queue), dict(agents), retry_s)
     with queueing_on(bus):
         try:
             async with anyio.create_task_group() as tasks:
                 for _ in range(concurrency):
-                    tasks.start_soon(worker.run, jobs)
+                    tasks.start_soon(worker.run)
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
 
 class _Worker:
-    def __init__(self, place: Place, agents: Mapping[str, Agent], retry_s: float) -> None:
+    def __init__(self, jobs: WorkQueue, place: Place, agents: Mapping[str, Agent], retry_s: float) -> None:
+        self._jobs = jobs
         self._place = place
         self._agents = agents
         self._retry_s = retry_s
 
-    async def run(self, jobs: WorkQueue) -> None:
+    async def run(self) -> None:
         while True:
-            lease = await jobs.take()
+            lease = await self._jobs.take()
             try:
                 async with _kept(lease):
                     await self._settle(lease)
@@ -98,7 +100,7 @@ class _Worker:
             await _bury(lease, str(error))
             return
         try:
-            await self._perform(order, run, lease)
+            result = await self._perform(order, run, lease)
         except RunTaken as error:
             # The other one has the job, or its lease: an acknowledgement would take it from whoever comes after it.
             _log.info("%s", error)
@@ -110,9 +112,20 @@ class _Worker:
         except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
             await self._again(order, run, lease, error)
         else:
-            await lease.done()
+            await (self._park(run, lease) if result.status == "suspended" else lease.done())
 
-    async def _perform(self, order: RunOrder, run: RunContext, lease: Lease) -> None:
+    async def _park(self, run: RunContext, lease: Lease) -> None:
+        """Keep the job of a run that waits for answers until there are some."""
+        try:
+            await lease.park()
+            # Who answered before the job was parked could not wake it.
+            last = await self._place.log.last(self._place.journal(run))
+            if last is not None and journal_event_of(last).type != "suspended":
+                await self._jobs.wake(lease.job.id)
+        except ConviveError as error:
+            _log.warning("job %s waits for answers and could not be parked: %s", lease.job.id, error)
+
+    async def _perform(self, order: RunOrder, run: RunContext, lease: Lease) -> AgentResult:
         if lease.attempt > order.max_attempts:
             raise WorkersLost(f"{order.max_attempts} attempts ended without a word: their workers were lost.")
         agent = self._agents.get(order.agent)
@@ -129,6 +142,7 @@ class _Worker:
             model=model if lease.attempt >= order.max_attempts else _Patient(model),
         )
         await _call_back(order, result)
+        return result
 
     async def _again(self, order: RunOrder, run: RunContext, lease: Lease, error: Exception) -> None:
         told = clean(str(error)) or type(error).__name__

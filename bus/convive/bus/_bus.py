@@ -9,7 +9,7 @@ import anyio
 from convive.bus._conversation import Conversation
 from convive.bus._errors import UnknownConversation
 from convive.bus._floor import Floor, fold_floor
-from convive.bus._ids import ConversationId, conversation_id, is_slug
+from convive.bus._ids import ConversationId, conversation_id, is_slug, run_id
 from convive.bus._log import Log
 from convive.bus._memory_log import MemoryLog
 from convive.bus._memory_queue import MemoryWorkQueue
@@ -62,6 +62,23 @@ class Bus:
         if log is None or await log.last(subjects.floor) is None:
             raise UnknownConversation(conversation)
         return Conversation(log, conversation, subjects)
+
+    async def run_place(self, run: str) -> Conversation | None:
+        """The conversation, or name space, beside which a run keeps its journal; None for a run that has none yet.
+
+        One request a partition; creates nothing. Raises BadName for what is not the id of a run.
+        """
+        run_id(run)
+        for pattern, log in (await self.partitions()).items():
+            for subject in await log.subjects(f"{pattern}.run.*.{run}"):
+                name = address_of(subject).conversation
+                return Conversation(log, name, Subjects(pattern.removesuffix("*") + name))
+        return None
+
+    async def partitions(self) -> dict[str, Log]:
+        """The logs that there are, by the pattern of the conversations in each, such as `cv.03.*`. Creates nothing."""
+        logs = (await self._existing()).items()
+        return {f"{self._prefix}.{number:02d}.*": log for number, log in sorted(logs)}
 
     async def work_queue(self, name: str = "default", *, lease_s: float = LEASE_S) -> WorkQueue:
         """A work queue by name. `lease_s` counts for a queue that no worker has listened to yet.

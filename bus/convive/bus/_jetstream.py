@@ -1,7 +1,7 @@
 """A log that is one JetStream stream. Only the `_jetstream*` and `_connect` files know nats-py."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -97,12 +97,17 @@ class JetStreamLog:
             since_s,
             lambda: self._newest(subjects, after, since_s),
         )
-        try:
-            await reader.open()
+        async with _opened_reader(reader):
             yield reader
-        finally:
-            with anyio.move_on_after(CLOSING_S, shield=True):
-                await reader.close()
+
+    @asynccontextmanager
+    async def latest(self, *subjects: str) -> AsyncGenerator[AsyncIterator[Record]]:
+        def newest() -> Awaitable[int]:
+            return self._newest(subjects, 0, None)
+
+        reader = BoundedReader(self._connection, self._stream, subjects, 0, None, None, newest, latest=True)
+        async with _opened_reader(reader):
+            yield reader
 
     async def _newest(self, subjects: tuple[str, ...], after: int, since_s: float | None) -> int:
         """The place of the newest record that a reader must see, as the leader knows it. One request a subject.
@@ -184,6 +189,16 @@ class JetStreamLog:
             found.update(page)
             if not page or len(found) >= int(answer.get("total", 0)):
                 return found
+
+
+@asynccontextmanager
+async def _opened_reader(reader: BoundedReader) -> AsyncGenerator[None]:
+    try:
+        await reader.open()
+        yield
+    finally:
+        with anyio.move_on_after(CLOSING_S, shield=True):
+            await reader.close()
 
 
 async def open_log(connection: Connection, publisher: Publisher, plan: StreamPlan) -> JetStreamLog:

@@ -33,7 +33,7 @@ class Consumer:
 
     `deliver` is called on the event loop and must not block: with each record, and with None when `last` or `complete`
     has changed without one. `held` says whether the receiver has more than it can take; while it does, flow control
-    keeps the server from sending more.
+    keeps the server from sending more. `latest`: only the last record of each subject.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class Consumer:
         since_s: float | None,
         deliver: Callable[[Record | None], None],
         held: Callable[[], bool],
+        *,
+        latest: bool = False,
     ) -> None:
         self._connection = connection
         self._stream = stream
@@ -52,6 +54,7 @@ class Consumer:
         self._since_s = since_s
         self._deliver = deliver
         self._held = held
+        self._latest = latest
         self._generation = 0
         self._subscription: Subscription | None = None
         self._name = ""
@@ -156,6 +159,8 @@ class Consumer:
             self._deliver(None)
 
     def _start_policy(self) -> dict[str, Any]:
+        if self._latest:  # a new consumer begins anew; what was delivered before is dropped on arrival
+            return {"deliver_policy": "last_per_subject"}
         if self.last == 0 and self._since_s is not None:
             # Rounded down, since a float holds half a microsecond at best; what comes too early is dropped on arrival.
             start_us = max(0, math.floor(self._since_s * 1e6) - 1)

@@ -1,7 +1,8 @@
 """A work queue on a JetStream stream with work-queue retention: a job is there until a worker acknowledges it.
 
 All queues of a prefix share a stream; below `<prefix>-queue.<queue>.` a job stands on `job.<id>`, on `later.<id>` while
-it is delayed (a message schedule, NATS ADR-51), on `dead.<id>` when it was given up. Each queue has one durable pull
+it is delayed (a message schedule, NATS ADR-51), on `parked.<id>` while it waits to be woken, on `dead.<id>` when it was
+given up. Each queue has one durable pull
 consumer. nats-py's own `fetch` loses what it has already received when it is cancelled, and waits in vain after a
 reconnect; here a worker that waits has one request out, and what arrives for nobody is given back (docs/adr/0009).
 """
@@ -113,6 +114,22 @@ class JetStreamWorkQueue:
     async def waiting(self, id: str) -> Job | None:
         found = await self._last(f"{self._base}.*.{id}")
         return None if found is None else found.job
+
+    async def wake(self, id: str) -> bool:
+        parked = await self._last(f"{self._base}.parked.{id}")
+        if parked is None:
+            return False
+        # Without the id of `send`: what was sent in the last ten minutes would not be taken again.
+        guard = Guard(f"{self._base}.*.{id}", parked.seq)
+        job = parked.job
+        with contextlib.suppress(Conflict):  # somebody was first, and may not have got as far as the purge
+            await self._publisher.append(
+                self._stream, Draft(f"{self._base}.job.{id}", job.body, job.headers, guard=guard)
+            )
+        # Up to this one: a quick worker may have parked it again.
+        upto = {"filter": f"{self._base}.parked.{id}", "seq": parked.seq + 1}
+        await self._connection.api(f"STREAM.PURGE.{self._stream}", upto)
+        return True
 
     async def dead(self) -> list[DeadJob]:
         query = {"subjects_filter": f"{self._base}.dead.*", "offset": 0}
@@ -255,6 +272,14 @@ class _JetStreamLease:
             await self._publisher.append(self._stream, copy)
         except ConviveError:
             return  # its lease runs out, or somebody else has it
+        await self._settle(b"+ACK")
+
+    async def park(self) -> None:
+        base, _, _ = self._subject.rpartition(".job.")
+        # No guard: who wakes it may not have purged the copy before yet.
+        await self._publisher.append(
+            self._stream, Draft(f"{base}.parked.{self.job.id}", self.job.body, self.job.headers)
+        )
         await self._settle(b"+ACK")
 
     async def bury(self, reason: str) -> None:

@@ -37,6 +37,8 @@ class BoundedReader:
         until: int | None,
         since_s: float | None,
         newest: Callable[[], Awaitable[int]],
+        *,
+        latest: bool = False,
     ) -> None:
         self._ask_newest = newest
         self._newest = 0
@@ -47,7 +49,7 @@ class BoundedReader:
         self._until = until
         self._done = False
         self._consumer = Consumer(
-            connection, stream, subjects, after, since_s, self._take, lambda: len(self._waiting) >= ROOM
+            connection, stream, subjects, after, since_s, self._take, lambda: len(self._waiting) >= ROOM, latest=latest
         )
 
     async def open(self) -> None:

@@ -129,6 +129,14 @@ class Log(Protocol):
         """
         ...
 
+    def latest(self, *subjects: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
+        """The last record of each subject that matches, in the order of the log; then it ends.
+
+        A subject that is written to meanwhile may come a second time, with the newer record. Costs as much as `read`,
+        and raises the same.
+        """
+        ...
+
     def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AbstractAsyncContextManager[Tail]:
         """The records on `subjects` with `seq > after`, and then those that come, until the context is left.
 

@@ -369,25 +369,3 @@ async def read_ends_although_writers_go_on(log: Log, base: str) -> None:
         assert len(found) >= 500
         assert seqs(found) == sorted(set(seqs(found)))
         tasks.cancel_scope.cancel()
-
-
-# last, subjects
-
-
-async def last_finds_the_newest_record_also_by_wildcard(log: Log, base: str) -> None:
-    assert await log.last(f"{base}.>") is None
-    await log.append(Draft(f"{base}.f.a", b"1"))
-    await log.append(Draft(f"{base}.f.b", b"2"))
-    await log.append(Draft(f"{base}.g", b"3"))
-    for subject, body in ((f"{base}.f.a", b"1"), (f"{base}.f.*", b"2"), (f"{base}.>", b"3")):
-        found = await log.last(subject)
-        assert found is not None
-        assert found.body == body
-    assert await log.last(f"{base}.h") is None
-
-
-async def subjects_counts_the_records_of_each(log: Log, base: str) -> None:
-    assert await log.subjects(f"{base}.>") == {}
-    await log.append_all([*drafts(f"{base}.f.a", 3), *drafts(f"{base}.f.b", 1), *drafts(f"{base}.g", 2)])
-    assert await log.subjects(f"{base}.f.*") == {f"{base}.f.a": 3, f"{base}.f.b": 1}
-    assert (await log.subjects(f"{base}.>"))[f"{base}.g"] == 2

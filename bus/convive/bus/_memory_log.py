@@ -48,6 +48,14 @@ class MemoryLog:
         yield tail.__aiter__()
 
     @asynccontextmanager
+    async def latest(self, *subjects: str) -> AsyncGenerator[AsyncIterator[Record]]:
+        records = self._there()
+        places = [
+            seqs[-1] for name, seqs in self._places.items() if any(matches(pattern, name) for pattern in subjects)
+        ]
+        yield _each([records[seq - 1] for seq in sorted(places)])
+
+    @asynccontextmanager
     async def follow(
         self, *subjects: str, after: int = 0, since_s: float | None = None
     ) -> AsyncGenerator["_MemoryTail"]:
@@ -183,6 +191,11 @@ class _MemoryTail:
                 return record
             self._place += 1
         return None
+
+
+async def _each(records: Sequence[Record]) -> AsyncIterator[Record]:
+    for record in records:
+        yield record
 
 
 def _is_on(record: Record, pattern: str) -> bool:

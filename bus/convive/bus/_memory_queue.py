@@ -30,6 +30,7 @@ class MemoryWorkQueue:
         self._entries: dict[str, _Entry] = {}
         self._sent: dict[str, float] = {}
         self._dead: dict[str, DeadJob] = {}
+        self._parked: dict[str, Job] = {}
         self._changed = asyncio.Event()
 
     @property
@@ -45,10 +46,11 @@ class MemoryWorkQueue:
             )
         now_s = self._clock()
         recent = now_s - self._sent.get(job.id, -REMEMBERED_S) < REMEMBERED_S
-        if not recent and job.id not in self._entries and job.id not in self._dead:
+        known = job.id in self._entries or job.id in self._dead or job.id in self._parked
+        if not recent and not known:
             self._sent[job.id] = now_s
             self._entries[job.id] = _Entry(job, now_s + delay_s)
-            self.wake()
+            self.wake_takers()
 
     async def take(self) -> Lease:
         while True:
@@ -67,19 +69,31 @@ class MemoryWorkQueue:
                 continue
 
     async def waiting(self, id: str) -> Job | None:
-        entry = self._entries.get(id)
-        return self._dead[id].job if entry is None and id in self._dead else entry.job if entry else None
+        entry, dead = self._entries.get(id), self._dead.get(id)
+        return entry.job if entry else dead.job if dead else self._parked.get(id)
+
+    async def wake(self, id: str) -> bool:
+        job = self._parked.pop(id, None)
+        if job is None:
+            return False
+        self._entries.setdefault(id, _Entry(job, self._clock()))
+        self.wake_takers()
+        return True
 
     async def dead(self) -> list[DeadJob]:
         return list(self._dead.values())
 
-    def wake(self) -> None:
+    def wake_takers(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     def ready_in(self, entry: _Entry, delay_s: float) -> None:
         entry.ready_s = self._clock() + delay_s
-        self.wake()
+        self.wake_takers()
+
+    def park(self, entry: _Entry) -> None:
+        if self._entries.pop(entry.job.id, None) is not None:
+            self._parked[entry.job.id] = entry.job
 
     def remove(self, entry: _Entry, reason: str | None = None) -> None:
         if self._entries.pop(entry.job.id, None) is not None and reason is not None:
@@ -110,6 +124,9 @@ class _MemoryLease:
         if self._entry.delivery == self._delivery:
             self._entry.attempts -= 1
             self._queue.ready_in(self._entry, 0.0)
+
+    async def park(self) -> None:
+        self._queue.park(self._entry)
 
     async def bury(self, reason: str) -> None:
         self._queue.remove(self._entry, reason)

@@ -39,7 +39,7 @@ class DeadJob:
 
 
 class Lease(Protocol):
-    """A job in a worker's hands. Settle it with one of `done`, `retry`, `release` and `bury`.
+    """A job in a worker's hands. Settle it with one of `done`, `retry`, `release`, `park` and `bury`.
 
     A lease that is neither extended nor settled within `lease_s` runs out, and the job is delivered again. Nothing
     stops the worker that was too slow: what it does must be safe to be done twice, or fenced, as a run's journal is.
@@ -75,6 +75,10 @@ class Lease(Protocol):
         """This worker stops: deliver the job to another one at once, as if it had not been delivered here."""
         ...
 
+    async def park(self) -> None:
+        """It waits for something else: keep the job, and deliver it again when it is woken. Raises as `bury`."""
+        ...
+
     async def bury(self, reason: str) -> None:
         """Give the job up, and keep it with the reason. Raises MaybeAppended or NotAppended: the lease goes on."""
         ...
@@ -89,8 +93,8 @@ class WorkQueue(Protocol):
     async def send(self, job: Job, delay_s: float = 0.0) -> None:
         """Store a job durably, to be delivered after `delay_s`.
 
-        A job whose id waits, is being worked on or was given up is not stored again, nor one whose id was sent in the
-        last ten minutes; a job that was done long ago is. Raises BadName, NotAppended (too large) or MaybeAppended
+        A job whose id waits, is being worked on, parked or given up is not stored again, nor one whose id was sent in
+        the last ten minutes; a job that was done long ago is. Raises BadName, NotAppended (too large) or MaybeAppended
         (sending it again is safe).
         """
         ...
@@ -103,7 +107,15 @@ class WorkQueue(Protocol):
         ...
 
     async def waiting(self, id: str) -> Job | None:
-        """The job of that id, delayed, waiting, being worked on or given up; None for one that is done or unknown."""
+        """The job of that id, delayed, waiting, being worked on, parked or given up; None for one that is done or
+        unknown."""
+        ...
+
+    async def wake(self, id: str) -> bool:
+        """Deliver a parked job, as one that was not delivered before; says whether there was one.
+
+        Waking one twice is waking it once. Raises MaybeAppended or NotAppended.
+        """
         ...
 
     async def dead(self) -> list[DeadJob]:

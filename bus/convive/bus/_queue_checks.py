@@ -156,6 +156,27 @@ async def a_job_that_is_buried_is_kept_with_the_reason_and_not_delivered(queue: 
     await nothing_comes(queue, CHECK_LEASE_S * 1.5)
 
 
+async def a_job_that_is_parked_comes_again_when_it_is_woken(queue: WorkQueue) -> None:
+    job = Job("job-1", b"body", {"Name": "value"})
+    for _ in range(2):  # also when it was sent within the time that an id is remembered
+        await queue.send(job)
+        await (await take_job(queue)).park()
+        await queue.send(Job("job-1", b"again"))
+        await nothing_comes(queue, CHECK_LEASE_S * 1.5)
+        assert await queue.waiting("job-1") == job
+        assert await queue.wake("job-1")
+    assert not await queue.wake("job-1")
+    lease = await take_job(queue)
+    assert (lease.job, lease.attempt) == (job, 1)
+    assert not await queue.wake("job-1")
+    assert await queue.waiting("job-1") == job
+    await lease.done()
+    assert not await queue.wake("job-1")
+    assert not await queue.wake("unknown")
+    assert await queue.waiting("job-1") is None
+    assert await queue.dead() == []
+
+
 async def a_cancelled_take_loses_nothing(queue: WorkQueue) -> None:
     count = 30
     taken: set[str] = set()

@@ -20,7 +20,7 @@ from typing import Final
 
 import anyio
 
-from convive.bus import _log_checks, _queue_checks, _server_child, _tail_checks
+from convive.bus import _log_checks, _lookup_checks, _queue_checks, _server_child, _tail_checks
 from convive.bus._data_dir import CONFIG, write
 from convive.bus._events import AsideEvent, FloorEvent, Remembered, Whispered
 from convive.bus._ids import ConversationId, RunId, SeatName, compose_run_id
@@ -75,8 +75,10 @@ LOG_CHECKS: Final[tuple[Check, ...]] = (
     _log_checks.read_takes_several_subjects_in_the_order_of_the_log,
     _log_checks.read_can_be_left_early_and_begun_again,
     _log_checks.read_ends_although_writers_go_on,
-    _log_checks.last_finds_the_newest_record_also_by_wildcard,
-    _log_checks.subjects_counts_the_records_of_each,
+    _lookup_checks.latest_gives_the_last_record_of_each_subject_in_the_order_of_the_log,
+    _lookup_checks.latest_ends_with_the_newest_although_writers_go_on,
+    _lookup_checks.last_finds_the_newest_record_also_by_wildcard,
+    _lookup_checks.subjects_counts_the_records_of_each,
     _tail_checks.a_tail_catches_up_and_then_stays_live,
     _tail_checks.a_tail_on_an_empty_subject_is_caught_up_at_once,
     _tail_checks.a_tail_is_iterated_over,
@@ -109,6 +111,7 @@ QUEUE_CHECKS: Final[tuple[QueueCheck, ...]] = (
     _queue_checks.a_job_that_is_retried_comes_again_after_its_delay,
     _queue_checks.a_job_that_is_released_comes_again_as_if_it_had_not,
     _queue_checks.a_job_that_is_buried_is_kept_with_the_reason_and_not_delivered,
+    _queue_checks.a_job_that_is_parked_comes_again_when_it_is_woken,
     _queue_checks.a_cancelled_take_loses_nothing,
     _queue_checks.what_is_no_job_is_refused,
 )

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from convive.bus import DEFAULT_DATA, Conversation, ConviveError
 from convive.scenarios import _commands as commands
-from convive.scenarios import _copying as copying
 from convive.scenarios import _hosting as hosting
-from convive.scenarios import _redriving as redriving
+from convive.scenarios._answer_cli import answering
+from convive.scenarios._copy_cli import copies
 from convive.scenarios._doctor import examine
-from convive.scenarios._exits import DEBUG_VARIABLE, FAILED, go
+from convive.scenarios._exits import DEBUG_VARIABLE, go
 from convive.scenarios._play import find
 from convive.scenarios._watch import Span, place
 from convive.scenarios._work import keep_working
@@ -32,6 +32,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="--debug with any command shows tracebacks.",
 )
+
+app.add_typer(answering)
+app.add_typer(copies)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
 Url = Annotated[str | None, typer.Option(help="A NATS server. Default: CONVIVE_NATS_URL, else the embedded one.")]
@@ -154,104 +157,15 @@ def sit(
 ) -> None:
     """Sit in one seat of a conversation that is led elsewhere."""
 
+    where = commands.Where(url, data)
+
     async def work() -> None:
-        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
+        async with where.open_existing(dict(os.environ)) as bus:
             there = await bus.existing(conversation)
             evening = None if agent else await find(bus, conversation)
-            await hosting.sit(there, seat, agent, about, model, evening)
+            await hosting.sit(there, hosting.Sitting(seat, agent, about, model), evening, where.options)
 
     go(work)
-
-
-@app.command("export")
-def export_conversation(
-    conversation: Id,
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="A new file; - or nothing: standard output.")] = (
-        copying.STANDARD
-    ),
-    last: Last = None,
-    url: Url = None,
-    data: Data = None,
-) -> None:
-    """Write a conversation with all that belongs to it into one JSONL file."""
-    _at(url, data, conversation, lambda there, _w, span: copying.export(there, file, span), None, last)
-
-
-@app.command("import")
-def import_conversation(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `convive export` wrote; -: standard input.")],
-    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="As a fork of that name.")] = None,
-    url: Url = None,
-    data: Data = None,
-) -> None:
-    """Bring an exported conversation onto the bus."""
-    where = commands.Where(url, data)
-
-    async def work() -> None:
-        async with where.open() as bus:
-            await copying.bring(bus, file, name, where)
-
-    go(work)
-
-
-@app.command("fork")
-def fork_conversation(
-    conversation: Id,
-    at: Annotated[str | None, typer.Option(metavar="PLACE", help="345, turn:3 (its end), or a time.")] = None,
-    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Its name; default: one is made.")] = None,
-    topic: Annotated[str | None, typer.Option(help="Another topic.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Another model: MODEL, or SEAT=MODEL.")] = None,
-    guest: Annotated[list[str] | None, typer.Option(help="A guest who joins.")] = None,
-    without: Annotated[list[str] | None, typer.Option(metavar="SEAT", help="A guest who leaves.")] = None,
-    turns: Annotated[int | None, typer.Option(help="How many turns the guests have, in all.")] = None,
-    url: Url = None,
-    data: Data = None,
-) -> None:
-    """Begin a new conversation as another one was at a place, and let it go another way."""
-    where = commands.Where(url, data)
-    changes = copying.Changes(topic, tuple(model or ()), tuple(guest or ()), tuple(without or ()), turns)
-
-    async def work() -> None:
-        span = Span(None, place(at) if at else None)
-        async with where.open_existing(dict(os.environ)) as bus:
-            await copying.split(bus, conversation, name, span, changes, where)
-
-    go(work)
-
-
-@app.command("diff")
-def diff_conversations(left: Id, right: Id, as_json: AsJson = False, url: Url = None, data: Data = None) -> None:
-    """Show where two conversations part; leaves with 1 when they do."""
-    differ: list[bool] = []
-
-    async def work() -> None:
-        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
-            there = await bus.existing(left)
-            differ.append(await copying.compare(there, await bus.existing(right), as_json=as_json))
-
-    go(work)
-    raise typer.Exit(int(any(differ)))
-
-
-@app.command("redrive")
-def redrive_conversation(
-    conversation: Id,
-    target: Annotated[str | None, typer.Argument(help="my_party.py, for the participants it brings.")] = None,
-    last: Last = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    data: Data = None,
-) -> None:
-    """Take all turns again with the recorded answers; leaves with 1 at the first thing that differs."""
-    same: list[bool] = []
-
-    async def work() -> None:
-        span = Span(None, place(last) if last else None)
-        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
-            same.append(await redriving.again(bus, conversation, target, span, as_json=as_json))
-
-    go(work)
-    raise typer.Exit(0 if all(same) else FAILED)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
@@ -39,6 +41,11 @@ class Display(ABC):
         """A record that must be known but not shown."""
         for _ in self.transcript.apply(record):
             pass
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Keep off the screen within this block, in which somebody is asked something."""
+        yield
 
     def close(self) -> None:  # noqa: B027 - most displays have nothing to tidy up
         """Leave the screen tidy."""
@@ -111,6 +118,19 @@ class TerminalDisplay(Display):
         self._console = console
         self._text = LiveText()
         self._region: Live | None = None
+        self._held: list[TranscriptLine] | None = None
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        self._clear()
+        self._held = []
+        try:
+            yield
+        finally:
+            lines, self._held = self._held, None
+            for line in lines:
+                self._console.print(self._line(line))
+            self._refresh()
 
     def show(self, record: Record) -> None:
         if address_of(record.subject).kind == "live":
@@ -119,6 +139,9 @@ class TerminalDisplay(Display):
                 self._refresh()
             return
         lines = list(self.transcript.apply(record))
+        if self._held is not None:
+            self._held += lines
+            return
         self._clear()
         for line in lines:
             self._console.print(self._line(line))
@@ -132,7 +155,7 @@ class TerminalDisplay(Display):
 
     def _refresh(self) -> None:
         held = self.transcript.floor.open_grant
-        if held is None or not self._console.is_terminal:
+        if held is None or self._held is not None or not self._console.is_terminal:
             return
         seat = held.grant.seat
         text = shown(self._text.text)

@@ -37,6 +37,7 @@ from convive.bus import (
     seat_name,
     slugify,
 )
+from convive.scenarios._attend import agents_in, attend
 from convive.scenarios._commands import Where, show_replay, tell
 from convive.scenarios._display import Display
 from convive.scenarios._party import Guest, Party, PartyError, choose_guests
@@ -178,7 +179,7 @@ async def _hold(
 ) -> None:
     name = evening.conversation.id
     try:
-        await hold(evening, seats, display, wishes.standby_s or 0.0)
+        await hold(evening, seats, display, wishes.standby_s or 0.0, where.options)
     except BaseException:
         display.close()
         # The participants of a Python file are not on the bus: it is needed again.
@@ -190,23 +191,34 @@ async def _hold(
     tell(f"All of it is kept. See it again: convive replay {name}{where.options}")
 
 
-async def sit(
-    conversation: Conversation, name: str, agent: str | None, about: str, model: str | None, evening: Evening | None
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """What `sit` was asked for on the command line; without an agent, the guest that was invited sits there."""
+
+    seat: str
+    agent: str | None = None
+    about: str = ""
+    model: str | None = None
+
+
+async def sit(conversation: Conversation, wish: Sitting, evening: Evening | None, options: str = "") -> None:
     """Take one seat from this process until the conversation is closed. Raises BadAgent, Closed."""
-    seat = seat_name(name)
+    seat = seat_name(wish.seat)
     if seat == HOST:
         raise BadAgent("'host' is the supervisor's own seat; take another one.")
     models = default_models()
-    choice = choose_model(model or (evening.party.model if evening else None), os.environ, local_available())
+    choice = choose_model(wish.model or (evening.party.model if evening else None), os.environ, local_available())
     try:
-        who = _participant(seat, agent, evening, models, choice)
+        who = _participant(seat, wish.agent, evening, models, choice)
         floor = await conversation.floor()
         if floor.closed is not None:
             raise Closed(conversation.id)
-        await _join(conversation, floor, seat, about)
+        await _join(conversation, floor, seat, wish.about)
         tell(f"{seat} sits in {conversation.id}. Ctrl-C leaves the seat to whoever takes it next.")
-        await host_seats(conversation, {seat: who})
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(attend, conversation, None, agents_in({seat: who}), options, seat)
+            await host_seats(conversation, {seat: who})
+            beside.cancel_scope.cancel()
         tell(f"{conversation.id} is over.")
     finally:
         with anyio.CancelScope(shield=True):

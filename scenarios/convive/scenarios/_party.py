@@ -78,7 +78,10 @@ class Guest(BaseModel):
 
 
 class Party(BaseModel):
-    """A dinner party. `turns` counts the guests' turns; the host opens and closes the evening besides."""
+    """A dinner party. `turns` counts the guests' turns; the host opens and closes the evening besides.
+
+    `turn_s`: how long a turn may take; `answer_s`: how long a guest may wait for an answer, such as an approval.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     topic: Annotated[_Prose, Field(min_length=1)] = TOPICS[0]
@@ -89,6 +92,7 @@ class Party(BaseModel):
     policy: Literal["round-robin", "addressed"] = "addressed"
     turns: Annotated[int, Field(ge=1, le=MAX_TURNS)] = 12
     turn_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+    answer_s: Annotated[float, Field(ge=0, le=31 * 86_400)] = 3_600.0
     model: _ModelName | None = None
     seed: int | None = None
 
@@ -103,7 +107,7 @@ class Party(BaseModel):
 
     def plan(self) -> Plan:
         """How the supervisor leads it."""
-        return Plan(turns=self.turns, policy=POLICIES[self.policy], turn_s=self.turn_s)
+        return Plan(turns=self.turns, policy=POLICIES[self.policy], turn_s=self.turn_s, answer_s=self.answer_s)
 
     def public(self) -> dict[str, Any]:
         """What stands on the bus for everybody to see, and from which any process can go on: no intentions."""

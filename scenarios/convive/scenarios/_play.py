@@ -17,6 +17,7 @@ from convive.bus import (
     SeatName,
     UnknownConversation,
 )
+from convive.scenarios._attend import agents_in, attend
 from convive.scenarios._display import Display
 from convive.scenarios._guests import HOST as HOST_PERSONA
 from convive.scenarios._party import Party, PartyError
@@ -123,9 +124,15 @@ def _at_table(persona: Persona, party: Party, model: Model) -> TableGuest:
 
 
 async def hold(
-    evening: Evening, seats: Mapping[SeatName, Participant], display: Display, standby_s: float = 0.0
+    evening: Evening,
+    seats: Mapping[SeatName, Participant],
+    display: Display,
+    standby_s: float = 0.0,
+    options: str = "",
 ) -> None:
-    """Lead a party to its end while showing it from its beginning.
+    """Lead a party to its end while showing it from its beginning, and have somebody answer what its guests wait for.
+
+    `options` are what another command has to be told to come to the same bus.
 
     Raises ConviveError (also inside an ExceptionGroup) when a model or the bus fails for good; the log stays whole and
     `find` goes on from there.
@@ -133,4 +140,7 @@ async def hold(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(host_seats, evening.conversation, seats)
         tasks.start_soon(supervise, evening.conversation, standby(evening.party.plan(), standby_s), evening.run)
-        await watch(evening.conversation, display, Span())
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(attend, evening.conversation, display, agents_in(seats), options)
+            await watch(evening.conversation, display, Span())
+            beside.cancel_scope.cancel()

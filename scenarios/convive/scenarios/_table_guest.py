@@ -16,7 +16,7 @@ from convive.agents import (
     Say,
     Turn,
     first_seen,
-    run_options,
+    run_in_turn,
 )
 from convive.bus import HOST, Chair, RunContext, SeatName, derive_run_id
 from convive.scenarios._scene import Cue, Line, Persona, Scene
@@ -124,16 +124,16 @@ class TableGuest:
             seed = request.sampling.seed
             return request.sampling.model_copy(update={"seed": None if seed is None else seed + context.trip})
 
-        options = run_options(turn)
-        options |= {
-            "run": run,
-            "history": request.messages,
-            "instructions": request.system,
-            "sampling": sampling,
-            "refine": refine,
-            "limits": Limits(trips=1 + _REASKS, reasks=_REASKS),
-        }
-        return await self._agent.execute(**options)
+        return await run_in_turn(
+            self._agent,
+            turn,
+            run=run,
+            history=request.messages,
+            instructions=request.system,
+            sampling=sampling,
+            refine=refine,
+            limits=Limits(trips=1 + _REASKS, reasks=_REASKS),
+        )
 
 
 class _Names:
