@@ -55,7 +55,7 @@ OVER: frozenset[Status] = frozenset({"ok", "passed", "failed", "cancelled", "rev
 
 @dataclass(slots=True)
 class Node:
-    """One thing that was done. Times are the server's, in seconds since 1970; `seqs` are places in `conversation`'s log.
+    """One thing that was done. Times are the server's, in seconds since 1970; `seqs` are places in that log.
 
     `usage` and `cost` are of this node alone; `total_usage` and `total_cost` are sums over all below it.
     """
@@ -64,7 +64,7 @@ class Node:
     name: str
     run: RunContext
     part: str
-    """Which part of its run: `turn`, `llm/0`, `tool/0/1`; empty for the run itself. Run and part together name the node."""
+    """Which part of its run: `turn`, `llm/0`, `tool/0/1`; empty for the run itself. Run and part name the node."""
     started_s: float
     seqs: tuple[int, int]
     """The first and the last record that tell of it."""
