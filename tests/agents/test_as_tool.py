@@ -130,6 +130,17 @@ def test_an_input_without_a_prompt_needs_a_mapper() -> None:
         Agent("helper", model=ScriptedModel([])).as_tool("ask", "Ask.", input=Research)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "why"),
+    [("Research {topik}", r"names \['topik'\], and the input has: topic, depth"), ("{topic", "no format string")],
+)
+def test_a_format_string_that_does_not_fit_the_input_is_refused_when_the_tool_is_made(prompt: str, why: str) -> None:
+    """G21"""
+    with pytest.raises(BadTool, match=why):
+        Agent("helper", model=ScriptedModel([])).as_tool("ask", "Ask.", input=Research, prompt=prompt)
+    Agent("helper", model=ScriptedModel([])).as_tool("ask", "Ask.", input=Research, prompt="{topic!r:>{depth}} {{x}}")
+
+
 async def test_progress_is_shown_with_a_first_and_a_last_update() -> None:
     """G22"""
     helper = Agent("helper", model=ScriptedModel([use("look", 2), say("Found.")]), tools=[look])
@@ -264,6 +275,24 @@ async def test_runs_below_are_bound_by_what_the_run_above_has_left(limits: Limit
     result = await chief.prompt("go", limits=limits)
     assert (reports[0].finish_reason, len(reports[0].report.trips)) == ("limit", trips)
     assert result.finish_reason == ("answered" if limits == Limits() else "limit")
+
+
+async def test_an_agent_can_wait_also_where_nothing_of_it_is_streamed() -> None:
+    """G27: the error at build time that the row asks for has no place here. A run waits in its journal, and needs
+    neither a stream nor a store of its own for that, so that `streaming=False` contradicts nothing."""
+
+    @tool(needs_approval=True)
+    async def publish() -> str:
+        return "published"
+
+    writer = Agent("writer", model=ScriptedModel([use("publish"), say("Out.")]), tools=[publish])
+    ask = writer.as_tool("write", "Write.", streaming=False)
+    chief = Agent("chief", model=ScriptedModel([use("write", prompt="x"), "Done."]), tools=[ask])
+    where = place()
+    result = await chief.prompt("go", place=where)
+    assert [each.tool for each in result.interrupts] == ["publish"]
+    after = await resume(where, result.run_id, {result.interrupts[0].id: Approve()}, agent=chief)
+    assert after.text == "Done."
 
 
 async def test_an_agent_that_waits_suspends_the_one_above_and_shows_it() -> None:

@@ -1,14 +1,16 @@
 """Events in three tiers, and observers."""
 
 import logging
-from typing import Unpack
+from typing import Any, Unpack
 
 import anyio
 import pytest
+from pydantic import BaseModel
 
-from convive.agents import Agent, Answer, Observers, Place, RunFailed, ToolUse, resume, tool
+from convive.agents import Agent, Answer, Observers, Place, RunFailed, Tool, ToolUse, handoff, resume, tool
+from convive.agents._audience import EventHandler
 from convive.agents._errors import BadModelRequest
-from convive.agents._events import AnyRunEvent
+from convive.agents._events import AnyRunEvent, RunStarted
 from convive.agents._interrupts import Approve
 from convive.agents._options import AgentOptions
 from convive.agents._scripted import Scripted, ScriptedModel
@@ -21,6 +23,23 @@ TERMINAL = {"run_finished", "run_failed", "run_cancelled", "run_suspended"}
 
 def use(name: str) -> Answer:
     return Answer(parts=(ToolUse(id="1", name=name, arguments={}),), stop_reason="tool_use")
+
+
+def _ask(agent: Agent, how: str) -> Tool:
+    if how == "handoff":
+        return handoff(agent, name="ask")
+    if how == "as_tool":
+        return agent.as_tool("ask", "Ask.", input=Nothing, prompt="x")
+
+    @tool
+    async def ask() -> str:
+        return (await agent.prompt("x")).text
+
+    return ask
+
+
+class Nothing(BaseModel):
+    pass
 
 
 def greeter(**options: Unpack[AgentOptions]) -> Agent:
@@ -44,6 +63,30 @@ async def test_handlers_are_told_in_the_order_agent_instance_call() -> None:
     told.clear()
     await ada.prompt("x")
     assert "call" not in told
+
+
+async def test_handlers_on_a_class_are_the_first_tier_until_the_constructor_brings_others() -> None:
+    """W26, W27, W28, W29, G9, G10"""
+    told: list[str] = []
+
+    def tells(tier: str) -> EventHandler:
+        return lambda event: told.append(tier)
+
+    class Greeter(Agent):
+        model = ScriptedModel(lambda request: "good evening")
+        on: Any = {"run_finished": tells("class")}  # noqa: RUF012 - a method of that name stays
+
+    class Below(Greeter):
+        pass
+
+    for kind in (Greeter, Below):
+        ada = kind()
+        ada.on("run_finished", tells("instance"))
+        await ada.prompt("x", on={"run_finished": tells("call")})
+    assert told == ["class", "instance", "call"] * 2
+    told.clear()
+    await Greeter(on={"run_finished": tells("constructor")}).prompt("x", on={"run_finished": tells("call")})
+    assert told == ["constructor", "call"]
 
 
 async def test_a_handler_can_be_taken_away_also_while_events_are_told() -> None:
@@ -126,6 +169,40 @@ async def test_observers_hear_of_all_runs_but_not_of_deltas() -> None:
     observers.subscribe(lambda event: seen.append(event.type))
     await greeter(observers=observers).prompt("x")
     assert seen == ["run_started", "trip_started", "trip_finished", "run_finished"]
+
+
+@pytest.mark.parametrize("how", ["as_tool", "handoff", "in a tool"])
+async def test_observers_hear_of_the_runs_below_however_these_are_made(how: str) -> None:
+    """G65, G95: those of the root, and from where they are those of an agent in between"""
+    heard: dict[str, list[str]] = {"chief": [], "middle": []}
+
+    def observers(name: str) -> Observers:
+        made = Observers()
+
+        def hear(event: AnyRunEvent) -> None:
+            if isinstance(event, RunStarted):
+                heard[name].append(event.agent)
+
+        made.subscribe(hear)
+        return made
+
+    def asking(name: str, below: Agent) -> Agent:
+        return Agent(name, model=ScriptedModel([use("ask"), "ok"]), tools=[_ask(below, how)], observers=observers(name))
+
+    chief = asking("chief", asking("middle", Agent("leaf", model=ScriptedModel(["found"]))))
+    await chief.prompt("x")
+    assert heard == {"chief": ["chief", "middle", "leaf"], "middle": ["middle", "leaf"]}
+
+
+async def test_observers_that_are_given_at_each_level_hear_everything_once() -> None:
+    """G65"""
+    heard: list[str] = []
+    observers = Observers()
+    observers.subscribe(lambda event: heard.append(event.type))
+    leaf = Agent("leaf", model=ScriptedModel(["found"]), observers=observers)
+    tools = [_ask(leaf, "as_tool")]
+    await Agent("chief", model=ScriptedModel([use("ask"), "ok"]), tools=tools, observers=observers).prompt("x")
+    assert (heard.count("run_started"), heard.count("run_finished")) == (2, 2)
 
 
 async def test_a_run_has_exactly_one_terminal_event_however_it_ends() -> None:

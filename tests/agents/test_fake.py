@@ -2,6 +2,7 @@
 
 import doctest
 from collections.abc import Iterator
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from convive.agents import _fake
 from convive.agents._agent import Agent, agent, prompt
 from convive.agents._errors import ModelOverloaded, UnknownModel
+from convive.agents._events import TextDelta
 from convive.agents._fake import FakeModels, fake_models
 from convive.agents._messages import Text, ToolUse
 from convive.agents._model import Answer, Request
@@ -88,6 +90,53 @@ async def test_an_unexpected_prompt_fails_and_says_what_was_asked() -> None:
 
     with pytest.raises(UnexpectedRequest, match=r"anthropic/a was asked .* this was request 2: 'Again\?'"):
         await ask_twice()
+
+
+async def test_an_unexpected_prompt_fails_when_it_is_streamed_as_well() -> None:
+    """3.4: stray prompts, also when streaming; what was read of the stream changes nothing"""
+
+    async def block(*, read: bool) -> None:
+        with fake_models(["Once."]):
+            for text in ("Once?", "Again?"):
+                with suppress(UnexpectedRequest):
+                    async with Agent("ada", model="anthropic/a").stream(text) as run:
+                        if read:
+                            assert [event.type async for event in run]
+                        await run.result()
+
+    for read in (False, True):
+        with pytest.raises(UnexpectedRequest, match=r"this was request 2: 'Again\?'"):
+            await block(read=read)
+
+
+async def test_a_step_fails_in_its_place_of_a_sequence_and_the_next_run_goes_on_behind_it() -> None:
+    """3.4: fail on step"""
+    call = Answer(parts=(ToolUse(id="1", name="look", arguments={}),), stop_reason="tool_use")
+
+    @tool
+    def look() -> str:
+        return "seen"
+
+    with fake_models([call, ModelOverloaded("busy"), call, "done"]) as fake:
+        ada = Agent("ada", model="anthropic/a", tools=[look])
+        failed, done = await ada.execute("x"), await ada.execute("x")
+    assert (failed.status, len(failed.report.trips), done.text, fake.left) == ("failed", 2, "done", 0)
+
+
+async def test_answers_come_in_scripted_pieces_and_as_slowly_as_they_are_told_to() -> None:
+    """3.4: chunk boundaries and latency; W23"""
+    paused: list[int] = []
+
+    async def pause() -> None:
+        paused.append(len(heard))
+
+    heard: list[str] = []
+    with fake_models([("Hel", "lo"), "two words"], pause=pause):
+        for _ in range(2):
+            async with Agent("ada", model="anthropic/a").stream("x") as run:
+                heard += [event.text async for event in run if isinstance(event, TextDelta)]
+    assert heard == ["Hel", "lo", "two", " words"]
+    assert len(paused) == 4
 
 
 async def test_an_unexpected_prompt_fails_the_block_even_where_something_caught_it() -> None:

@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from convive.agents import Agent, Answer, Limits, Place, RunFailed, Text, ToolUse, Usage, tool
+from convive.agents import Agent, Answer, Approve, Limits, Place, RunFailed, Text, ToolUse, Usage, resume, tool
 from convive.agents._fold import RunState
 from convive.agents._journal import RunStarted
 from convive.agents._meter import Meter
@@ -47,7 +47,7 @@ async def test_a_cost_that_is_not_known_is_not_zero() -> None:
     assert (
         await Agent("ada", model=ScriptedModel(["hi"], name="scripted/other"), cost=euros).prompt("x")
     ).report.cost is None
-    assert (await Agent("ada", model=ScriptedModel(["hi"])).prompt("x")).report.cost is None
+    assert (await Agent("ada", model=ScriptedModel(["hi"]), cost=None).prompt("x")).report.cost is None
     assert (await Agent("ada", model=ScriptedModel(["hi"]), cost=euros).prompt("x")).report.cost == 0
 
 
@@ -89,6 +89,47 @@ async def test_a_run_below_has_the_time_that_the_one_above_has_left() -> None:
     chief = Agent("chief", model=ScriptedModel(answer), tools=[leaf.as_tool("ask", "Ask.")])
     result = await chief.prompt("x", limits=Limits(seconds=0.05))
     assert (result.finish_reason, len(result.report.trips)) == ("limit", 1)
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked"),
+    [
+        (Limits(tokens=20), (0, 0)),
+        (Limits(tokens=30), (1, 0)),
+        (Limits(tokens=31), (1, 1)),
+        (Limits(tool_calls=2), (0, 0)),
+        (Limits(tool_calls=3), (1, 1)),
+        (Limits(cost=2), (0, 0)),
+        (Limits(cost=3), (1, 0)),
+        (Limits(cost=3.5), (1, 1)),
+        (Limits(seconds=0), (0, 0)),
+    ],
+)
+async def test_limits_hold_below_and_go_on_counting_after_a_suspension(limits: Limits, asked: tuple[int, int]) -> None:
+    """Deliverable 4 of the issue, conformance test 5: in a process that knows nothing but the journals"""
+
+    @tool(needs_approval=True)
+    async def publish() -> str:
+        return "published"
+
+    def agents(chief: list[Scripted], leaf: list[Scripted]) -> tuple[Agent, list[ScriptedModel]]:
+        models = [ScriptedModel(leaf), ScriptedModel(chief)]
+        below = Agent("leaf", model=models[0], tools=[publish], cost=euros)
+        top = Agent("chief", model=models[1], tools=[below.as_tool("ask", "Ask.")], cost=euros, limits=limits)
+        return top, models
+
+    def use(name: str, **arguments: str) -> Answer:
+        return USE.model_copy(update={"parts": (ToolUse(id="1", name=name, arguments={**arguments}),)})
+
+    place = Place(MemoryLog(), "base", live=False)
+    begun, _ = agents([use("ask", prompt="x")], [use("publish")])
+    result = await begun.prompt("go", place=place, limits=Limits(seconds=60))
+    assert result.status == "suspended"
+    later, models = agents([USE] * 9, [Answer(parts=(Text(text="out"),), stop_reason="end", usage=USE.usage)])
+    after = await resume(place, result.run_id, {result.interrupts[0].id: Approve()}, agent=later)
+    assert tuple(bool(model.requests) for model in models) == tuple(map(bool, asked))
+    assert after.usage.input_tokens >= 20
+    assert after.status == "completed"
 
 
 def test_the_decision_takes_the_time_as_an_argument() -> None:

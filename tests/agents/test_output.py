@@ -1,20 +1,21 @@
 """Structured output: native or by instruction, always validated, repaired within the trips."""
 
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 from pydantic import BaseModel
 
-from convive.agents._agent import Agent
+from convive.agents._agent import Agent, agent, prompt
 from convive.agents._anthropic import AnthropicModel
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
 from convive.agents._messages import Text, ToolUse
 from convive.agents._model import Answer
 from convive.agents._output import BadOutput, output_of
-from convive.agents._result import RunFailed
+from convive.agents._result import AgentResult, RunFailed
 from convive.agents._scripted import ScriptedModel
 from convive.agents._settings import Retry
+from convive.agents._stream import RunStream
 from convive.agents._tools import tool
 from convive.agents.testing import MessagesServer
 from convive.bus import MemoryLog, RunContext
@@ -201,3 +202,29 @@ async def test_claude_is_held_to_the_schema_by_the_messages_api() -> None:
     assert set(request["output_config"]["format"]["schema"]["required"]) == {"title", "minutes"}
     assert "system" not in request
     assert not AnthropicModel("anthropic/smollm", base_url="http://127.0.0.1:1", api_key="k").structured_output
+
+
+async def test_the_result_of_a_stream_and_of_each_shape_has_the_type_of_the_output() -> None:
+    """W11, G3: checked by the type checkers as much as here"""
+
+    class Typed(Agent[Recipe]):
+        output = Recipe
+        model = ScriptedModel(lambda request: GOOD)
+
+    model = ScriptedModel(lambda request: GOOD)
+    cook, anyone = Agent("cook", model=model, output=Recipe), Agent("anyone", model=model)
+    async with cook.stream("soup") as run:
+        pass
+    assert_type(run, RunStream[Recipe])
+    assert_type((await run.result()).data, Recipe | None)
+    async with anyone.stream("soup", output=Recipe) as other:
+        pass
+    assert_type(await other.result(), AgentResult[Recipe])
+    inline = await agent("You cook.", model=model, output=Recipe).prompt("soup")
+    assert_type(inline, AgentResult[Recipe])
+    asked = await prompt("soup", model=model, output=Recipe)
+    assert_type(asked, AgentResult[Recipe])
+    made = await Typed().prompt("soup")
+    assert_type(made, AgentResult[Recipe])
+    results = (await run.result(), await other.result(), inline, asked, made)
+    assert [result.data and result.data.minutes for result in results] == [20] * 5

@@ -31,7 +31,11 @@ costs = st.builds(Cost, st.integers(min_value=0, max_value=10**6).map(float), st
 def test_each_kind_of_token_has_its_price_per_million() -> None:
     assert TABLE.cost(MILLION, "acme/fast") == Cost(1111.0)
     assert TABLE.cost(Usage(input_tokens=500, output_tokens=20), "acme/fast").amount == pytest.approx(0.0007)
-    assert TABLE.cost(Usage(), "acme/fast") == Cost(0.0)
+
+
+def test_an_answer_whose_tokens_nobody_counted_has_an_unknown_cost_unless_its_model_is_free() -> None:
+    assert TABLE.cost(Usage(), "acme/fast") == TABLE.unknown()
+    assert TABLE.cost(Usage(), "free/x") == Cost(0.0)
 
 
 @pytest.mark.parametrize("model", ["acme/slow", "acme/fast-2", "fast", "acme/fast-2026", "", "other/acme/fast"])

@@ -147,7 +147,7 @@ async def test_a_failed_run_is_told_to_its_callback(bus: Bus, name: str) -> None
 
 @pytest.mark.parametrize("callback", [lambda result: None, "module", "module:", ":name", "module:a.b"])  # pyright: ignore
 async def test_a_callback_that_no_other_process_finds_is_refused(callback: Any) -> None:
-    """G55: a closure lives in this process only."""
+    """G55, conformance test 26: a closure lives in this process only."""
     async with memory_bus() as bus:
         with pytest.raises(BadCallback, match="cannot be found"):
             await queued("echo", "x", on_success=callback).send(bus)
@@ -194,7 +194,7 @@ async def test_a_failure_is_one_error_event_also_for_a_late_follower(bus: Bus, n
 
 
 async def test_a_suspended_run_is_paused_and_goes_on(bus: Bus, name: str) -> None:
-    """G58: `paused` comes once, and the follower stays for what comes after the suspension."""
+    """G58, conformance test 26: `paused` comes once, and the follower stays for what comes after the suspension."""
     run = await queued("echo", "hello", queue=name).send(bus)
     place = await place_of(bus, name)
     subject = place.journal(run.run)

@@ -41,6 +41,15 @@ async def test_the_deltas_add_up_to_the_text(text: str) -> None:
     assert len(deltas) >= len(text.split())
 
 
+@pytest.mark.parametrize("pieces", [("Hel", "lo", " wor", "ld"), ("\u200d", "", "x"), ("whole",), ()])
+async def test_a_text_is_streamed_in_the_pieces_that_it_is_given_in(pieces: tuple[str, ...]) -> None:
+    """3.4: scripted chunk boundaries"""
+    for model in (ScriptedModel([pieces]), ScriptedModel(lambda request: pieces)):
+        deltas, answer = await ask(model)
+        assert deltas == [TextDelta(piece) for piece in pieces]
+        assert answer.text == "".join(pieces)
+
+
 async def test_thinking_and_calls_stream_like_those_of_a_real_model() -> None:
     parts = (Thinking(thinking="Let me see."), ToolUse(id="t", name="f", arguments={}))
     deltas, answer = await ask(ScriptedModel([Answer(parts=parts, stop_reason="tool_use")]))

@@ -124,9 +124,9 @@ def test_tokens_and_tool_calls_are_limited_over_all_trips(limits: Limits) -> Non
 def test_a_stop_condition_holds_after_the_tools_ran() -> None:
     """G12"""
     asked = [STARTED, *answered(0, *uses(0), stop="tool_use")]
-    assert isinstance(next_step(fold_all(asked), Limits(), lambda state: True), UseTools)
+    assert isinstance(next_step(fold_all(asked), Limits(), stop=True), UseTools)
     after = fold_all([*asked, *returned(0, 0)])
-    assert next_step(after, Limits(), lambda state: True) == Finish("let me see", "stop_condition")
+    assert next_step(after, Limits(), stop=True) == Finish("let me see", "stop_condition")
 
 
 def test_an_unusable_answer_is_asked_for_again_until_the_reasks_are_used_up() -> None:

@@ -1,13 +1,13 @@
 """`convive worker`: queued runs in processes of their own, which are killed in the middle of a run (G53, G55, G56)."""
 
 import signal
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from convive.agents import QueuedRun, find_queued, queued
+from convive.agents import QueuedRun, RunUpdate, find_queued, follow_channel, queued
 from convive.bus import Bus, open_bus
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ def answer(request):
     return Answer(parts=(ToolUse(id="c1", name="look", arguments={}),), stop_reason="tool_use")
 
 
+async def told(result):
+    await knock("told")
+
+
 support = Agent("support", model=Knocking(answer), tools=[look])
 other = Agent("other", model=ScriptedModel(["other"]))
 '''
@@ -71,11 +75,11 @@ async def bus(desk: "Person") -> AsyncGenerator[Bus]:
         yield made
 
 
-async def send(bus: Bus) -> QueuedRun:
+async def send(bus: Bus, **options: Any) -> QueuedRun:
     jobs = await bus.work_queue(lease_s=1.0)
     with anyio.move_on_after(0.3):  # the first to listen decides on the lease: a short one, for these tests
         await jobs.take()
-    return await queued("support", "find it").send(bus)
+    return await queued("support", "find it", **options).send(bus)
 
 
 @pytest.mark.parametrize("moment", ["asked first", "looked", "asked again"])
@@ -98,6 +102,46 @@ async def test_a_worker_that_is_killed_in_a_run_leaves_it_to_another(
     assert (result.text, result.run_id) == ("found", run.run_id)
     assert outcomes == ["done"]
     assert door.knocks == {"asked first": 1, "looked": 1, "asked again": 1, moment: 2}
+
+
+async def test_a_worker_that_is_killed_when_its_run_is_over_tells_nobody_twice(
+    desk: "Person", door: "Door", bus: Bus
+) -> None:
+    """G56, conformance test 26: the end is journaled and the job is not acknowledged. It is delivered again; followers
+    of the run and of its channel hear `done` once, early and late, and only the callback is called again."""
+    run = await send(bus, on_success="my_agents:told", channel="user.42")
+    door.shut("told")
+    heard: dict[str, list[str]] = {"early": [], "late": [], "in the channel": []}
+
+    async def follow(who: str, updates: AsyncIterator[RunUpdate]) -> None:
+        async for update in updates:
+            heard[who].append(update.name)
+            if who != "early" and update.name == "done":
+                break
+
+    async def listen() -> None:
+        async with follow_channel(bus, "user.42") as updates:
+            await follow("early", updates)
+
+    async with anyio.create_task_group() as tasks, desk.starts(*WORK, env=door.env) as first:
+        tasks.start_soon(listen)
+        await door.knocked("told")
+        async with desk.starts(*WORK, env=door.env) as second:
+            await second.err.until(READY)
+            await first.kill()
+            await door.knocked("told", times=2)
+            door.open("told")
+            jobs = await bus.work_queue()
+            with anyio.fail_after(30):
+                while await jobs.waiting(run.run_id) is not None:  # noqa: ASYNC110 - another process sets no event
+                    await anyio.sleep(0.02)
+                async with run.events() as events, follow_channel(bus, "user.42") as updates:
+                    await follow("late", events)
+                    await follow("in the channel", updates)
+        tasks.cancel_scope.cancel()
+    assert {who: names.count("done") for who, names in heard.items()} == {"early": 1, "late": 1, "in the channel": 1}
+    assert {names[-1] for names in heard.values()} == {"done"}
+    assert door.knocks == {"asked first": 1, "looked": 1, "asked again": 1, "told": 2}
 
 
 async def test_a_worker_that_is_stopped_gives_its_run_back_at_once(desk: "Person", door: "Door", bus: Bus) -> None:

@@ -10,6 +10,7 @@ from convive.agents._agent_seat import (
 )
 from convive.agents._audience import EventHandler, Observers
 from convive.agents._chain import RunTaken
+from convive.agents._channel_follower import follow_channel
 from convive.agents._errors import (
     BadModelRequest,
     ModelAccessDenied,
@@ -21,6 +22,7 @@ from convive.agents._errors import (
 )
 from convive.agents._events import AnyRunEvent, EventName
 from convive.agents._failover import FailoverModel, NoModelAnswered
+from convive.agents._fold import RunState
 from convive.agents._handoff import handoff
 from convive.agents._interrupts import (
     Approve,
@@ -53,6 +55,7 @@ from convive.agents._middleware import (
 )
 from convive.agents._model import (
     Answer,
+    Hints,
     Model,
     Request,
     Sampling,
@@ -79,6 +82,7 @@ from convive.agents._prices import (
     Cost,
     Price,
     Prices,
+    UnknownPrice,
     shipped_prices,
 )
 from convive.agents._providers import BrokenProvider
@@ -135,7 +139,13 @@ from convive.agents._run_events import Followed, run_events
 from convive.agents._scoped import scoped_tool
 from convive.agents._seat import host_seats
 from convive.agents._settings import AskContext, Refine, Retry
-from convive.agents._stops import has_tool_call, step_count_is
+from convive.agents._stops import (
+    StopCondition,
+    has_tool_call,
+    has_tool_result,
+    step_count_is,
+)
+from convive.agents._stream import RunStream
 from convive.agents._supervisor import (
     Close,
     Decision,
@@ -159,7 +169,13 @@ from convive.agents._tools import (
     tool,
 )
 from convive.agents._trace import Node, Trace
-from convive.agents._trace_reading import TracePlace, find_trace, follow_trace, journals, read_trace
+from convive.agents._trace_reading import (
+    TracePlace,
+    find_trace,
+    follow_trace,
+    journals,
+    read_trace,
+)
 from convive.agents._turn import (
     FirstOf,
     Participant,
@@ -215,6 +231,7 @@ __all__ = [
     "FunctionSeat",
     "GoesOn",
     "Grant",
+    "Hints",
     "HookContext",
     "HookedCall",
     "Interrupt",
@@ -261,12 +278,15 @@ __all__ = [
     "Revoke",
     "RunCancelled",
     "RunFailed",
+    "RunState",
+    "RunStream",
     "RunTaken",
     "RunUnfinished",
     "RunUpdate",
     "Sampling",
     "Say",
     "Skip",
+    "StopCondition",
     "Suspension",
     "SuspensionExpired",
     "Text",
@@ -287,6 +307,7 @@ __all__ = [
     "TurnOver",
     "UnknownAgent",
     "UnknownModel",
+    "UnknownPrice",
     "UnknownRun",
     "Usage",
     "Wait",
@@ -306,10 +327,12 @@ __all__ = [
     "find_trace",
     "first_model",
     "first_seen",
+    "follow_channel",
     "follow_trace",
     "go_on",
     "handoff",
     "has_tool_call",
+    "has_tool_result",
     "host_seats",
     "journals",
     "local_available",

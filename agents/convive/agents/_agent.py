@@ -1,14 +1,15 @@
 """`Agent`: frozen configuration. State lives in runs, and a thousand runs of one agent share nothing."""
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Generic, TypeVar, Unpack, overload
+from typing import Any, ClassVar, Generic, TypeVar, Unpack, cast, overload
 
 from pydantic import BaseModel
 
 from convive.agents._as_tool import AgentInput, PromptOf, Streaming, agent_tool
-from convive.agents._audience import EventHandler, Listeners
+from convive.agents._audience import EventHandler, Listeners, On
 from convive.agents._events import EventName
 from convive.agents._frame import current_frame, hand_up
 from convive.agents._journal import Place
@@ -31,12 +32,13 @@ from convive.agents._output import Data
 from convive.agents._queue import Queueing, queued
 from convive.agents._result import AgentResult, unwrap
 from convive.agents._run import Performer
-from convive.agents._settings import Instructions, Settings, Task
+from convive.agents._settings import Instructions, Settings, Task, check_prices
 from convive.agents._stream import RunStream, streaming
 from convive.agents._tools import NeedsApproval, Tool
 from convive.bus import RunContext
 
 Other = TypeVar("Other")
+_log = logging.getLogger("convive.agents")
 
 
 class Agent(Generic[Data]):
@@ -77,6 +79,15 @@ class Agent(Generic[Data]):
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"an agent is frozen; make another one, or give {name}= for one call")
 
+    def __init_subclass__(cls, **given: Any) -> None:
+        """Take `on = {...}` out of the class, where it would hide the method of that name."""
+        super().__init_subclass__(**given)
+        handlers = cls.__dict__.get("on")
+        if isinstance(handlers, Mapping):
+            cls._on = cast("On", handlers)
+            del cls.on
+
+    _on: ClassVar[On | None] = None
     _options: Mapping[str, Any]
     _unresolved: Settings
     _own: Settings | None
@@ -130,19 +141,27 @@ class Agent(Generic[Data]):
     async def execute(self, input: str | None = None, **options: Any) -> AgentResult[Any]:
         """Run, and return the result, whatever the status.
 
-        Raises RunTaken when another process executes this run, OtherRun when the run id is that of another
-        input, errors of the bus, and what the application's own callables raise. Cancelling the calling task
-        cancels the run.
+        Raises UnknownPrice when a limit on the cost could not hold, RunTaken when another process executes this run,
+        OtherRun when the run id is that of another input, errors of the bus, and what the application's own callables
+        raise. Cancelling the calling task cancels the run.
         """
         settings, task = self._assign(input, options)
         result = await Performer(settings, task).perform()
         hand_up(task.run, result.interrupts)
         return result
 
-    def stream(self, input: str | None = None, **options: Unpack[RunOptions]) -> AbstractAsyncContextManager[RunStream]:
+    @overload
+    def stream(
+        self, input: str | None = None, **options: Unpack[RunOptions]
+    ) -> AbstractAsyncContextManager[RunStream[Data]]: ...
+    @overload
+    def stream(
+        self, input: str | None = None, *, output: type[Other], **options: Unpack[RunOptions]
+    ) -> AbstractAsyncContextManager[RunStream[Other]]: ...
+    def stream(self, input: str | None = None, **options: Any) -> AbstractAsyncContextManager[RunStream[Any]]:
         """Run beside a block that watches: `async with agent.stream("...") as run: async for event in run: ...`.
 
-        Leaving the block waits for the run's end; an error in the block cancels the run.
+        Leaving the block waits for the run's end; an error in the block cancels the run. Raises UnknownPrice at once.
         """
         return streaming(*self._assign(input, options))
 
@@ -185,21 +204,35 @@ class Agent(Generic[Data]):
         return queued(self.name, input, queue=queue, **options)
 
     def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
-        if not options:
-            return self.settings(), _task(self.name, input, {}, self._listeners)
         check_names(options, RUN_OPTION_NAMES)
         overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES and key != "on"}
-        return self.settings(**overrides), _task(self.name, input, options, self._listeners)
+        settings, frame = self.settings(**overrides), current_frame()
+        check_prices(settings, None if frame is None else frame.meter)
+        task = _task(self.name, input, options, self._listeners)
+        if missing := settings.stop.tools.difference(settings.tools):
+            _log.warning(
+                "run %s of %s: stop_when looks for tools that it does not have: %s",
+                task.run.run_id,
+                self.name,
+                ", ".join(sorted(missing)),
+            )
+        return settings, task
 
 
-def agent(system: Instructions = "", /, **options: Unpack[AgentOptions]) -> Agent:
+def agent(
+    system: Instructions = "", /, *, output: type[Data] | None = None, **options: Unpack[AgentOptions]
+) -> Agent[Data]:
     """An agent for one use: `await agent("You summarize text.").prompt("...")`."""
     if system:
         options["instructions"] = system
-    return Agent(**options)
+    return Agent(output=output, **options)
 
 
-async def prompt(input: str, **options: Unpack[RunOptions]) -> AgentResult:
+@overload
+async def prompt(input: str, **options: Unpack[RunOptions]) -> AgentResult: ...
+@overload
+async def prompt(input: str, *, output: type[Other], **options: Unpack[RunOptions]) -> AgentResult[Other]: ...
+async def prompt(input: str, **options: Any) -> AgentResult[Any]:
     """Ask the default model, or the one given, as a helpful assistant. Raises as `Agent.prompt`."""
     return await Agent("assistant", instructions="You are a helpful assistant.").prompt(input, **options)
 
@@ -225,5 +258,5 @@ def _task(agent: str, input: str | None, options: RunOptions, listeners: Listene
         on_cancel=options.get("on_cancel", "record" if frame is None else frame.on_cancel),
         on=options.get("on"),
         listeners=listeners,
-        observers=None if frame is None else frame.observers,
+        observers=() if frame is None else frame.observers,
     )

@@ -118,7 +118,7 @@ class AnthropicModel:
         or ModelUnreachable. Iterating raises ModelAnswerBroken when the answer breaks off or cannot be read,
         and any of the others when the provider says so in mid-stream. Raises RuntimeError after `aclose`.
         """
-        body = request_body(request, self._model) | self._extra_body
+        body = request_body(request, self._model, self._name.partition("/")[0]) | self._extra_body
         client = await self._ready_client()
         if request.output_schema is not None:
             body["output_config"] = _output_config(request.output_schema)

@@ -58,8 +58,10 @@ class ProviderSaid(Exception):
         super().__init__(f"{kind}: {message}")
 
 
-def request_body(request: Request, model: str) -> dict[str, JsonValue]:
+def request_body(request: Request, model: str, provider: str = "anthropic") -> dict[str, JsonValue]:
     """The JSON of a request to `model`, without `stream`, with up to three prompt-cache breakpoints.
+
+    Of the tools' hints, those for `provider` are in it.
 
     They stand after the tools and the system prompt, after the user message that ended the previous request
     of an append-only history (what the cache holds), and after the last message (what the next one finds).
@@ -67,7 +69,7 @@ def request_body(request: Request, model: str) -> dict[str, JsonValue]:
     alone, which the history will not keep, and the breakpoint stands before it.
     """
     messages = [encoded for message in request.messages if (encoded := _message(message))["content"]]
-    tools = [_tool(spec) for spec in request.tools]
+    tools = [_tool(spec, provider) for spec in request.tools]
     system: list[dict[str, Any]] = []
     if request.system.strip():
         system.append({"type": "text", "text": request.system})
@@ -102,8 +104,12 @@ def _sampling(sampling: Sampling, model: str) -> dict[str, JsonValue]:
     return body
 
 
-def _tool(spec: ToolSpec) -> dict[str, Any]:
-    return {"name": spec.name, "description": spec.description, "input_schema": spec.input_schema}
+def _tool(spec: ToolSpec, provider: str) -> dict[str, Any]:
+    hint = spec.hints.get(provider, {})
+    # A tool of the provider's own is known to it by its type, and it refuses a schema beside that.
+    native = hint.get("type", "custom") != "custom"
+    said = {} if native else {"description": spec.description, "input_schema": spec.input_schema}
+    return {"name": spec.name, **said, **hint}
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from string import Formatter
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, Field
@@ -50,6 +52,8 @@ def agent_tool(
             f"tool {name!r}: its input has no field 'prompt'. Say with prompt= what agent {agent.name!r} is asked, "
             "by a function of the input or a format string such as 'Research {topic}'."
         )
+    if isinstance(prompt, str):
+        _check_format(prompt, name, input)
 
     async def call(context: ToolContext, input: BaseModel) -> ToolReturn:
         on: dict[shown.EventName, Any] = {"*": _shower(context, streaming)} if streaming else {}
@@ -62,6 +66,23 @@ def agent_tool(
     parameters = model_parameters(input, name, "input", context="context")
     spec = ToolSpec(name, description, parameters.schema)
     return Tool(spec, call, parameters, timeout_s, sequential, needs_approval=needs_approval, below=agent)
+
+
+def _check_format(prompt: str, name: str, input: type[BaseModel]) -> None:
+    try:
+        unknown = set(_fields(prompt)) - input.model_fields.keys()
+    except ValueError as error:
+        raise BadTool(f"tool {name!r}: prompt={prompt!r} is no format string: {error}.") from None
+    if unknown:
+        known = ", ".join(input.model_fields)
+        raise BadTool(f"tool {name!r}: prompt={prompt!r} names {sorted(unknown)}, and the input has: {known}.")
+
+
+def _fields(template: str) -> Iterable[str]:
+    for _, field, spec, _ in Formatter().parse(template):
+        if field is not None:
+            yield re.split(r"[.\[]", field)[0]
+            yield from _fields(spec or "")
 
 
 async def _prompt(prompt: PromptOf | None, input: BaseModel) -> str:
@@ -94,6 +115,7 @@ def _summary(result: AgentResult) -> dict[str, object]:
         "finish_reason": result.finish_reason,
         "trips": len(result.report.trips),
         "usage": result.usage.model_dump(),
+        "cost": result.cost,
     }
 
 

@@ -8,12 +8,14 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents import _events as shown
-from convive.agents._errors import ModelAnswerBroken
+from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._execution import Execution
+from convive.agents._failover import FailoverModel
 from convive.agents._fold import joined
 from convive.agents._journal import ModelAnswered, Rejected, TripStarted
 from convive.agents._messages import Message, ToolUse
 from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, holds_to_schema
+from convive.agents._prices import cost_of
 from convive.agents._recorded import digest_of
 from convive.agents._scoped import SEARCH_TOOLS, specs_of
 from convive.agents._settings import AskContext, Retry
@@ -53,7 +55,7 @@ class Asking:
                     raise
                 _log.info("run %s: trip %d is asked for again: %s", run.task.run.run_id, step.trip, error)
                 attempt += 1
-        event = self._judged(answer, asked, step.trip, round(time.perf_counter() - began, 6))
+        event = self._judged(answer, asked, step.trip, attempt, round(time.perf_counter() - began, 6))
         await run.chain.keep(event)
         run.meter.limits(run.chain.state)
         await hooks.tell("on_usage", event.usage)
@@ -75,7 +77,7 @@ class Asking:
             if request.messages[-1].role == "assistant":
                 run.live.text(request.messages[-1].text)  # the answer continues these words
         answer: Answer | None = None
-        async with run.settings.model.stream(request) as items:
+        async with self._model(trip).stream(request) as items:
             async for item in items:
                 if isinstance(item, Answer):
                     answer = item
@@ -86,6 +88,17 @@ class Asking:
         if run.live:
             await run.live.settle()
         return answer, asked
+
+    def _model(self, trip: int) -> Model:
+        run = self._execution
+        model = run.settings.model
+        if not isinstance(model, FailoverModel) or not run.audience:
+            return model
+
+        async def told(failed: Model, error: ModelError) -> None:
+            await run.show(shown.ModelFailed(run.task.run, trip, failed.name, type(error).__name__, str(error)))
+
+        return model.telling(told)
 
     async def _show(self, trip: int, item: TextDelta | ThinkingDelta) -> None:
         run = self._execution
@@ -118,7 +131,7 @@ class Asking:
             system = f"{system}\n\n{settings.output.instruction}".lstrip()
         return Request(system, messages, specs, sampling, schema)
 
-    def _judged(self, answer: Answer, asked: str, trip: int, took_s: float) -> ModelAnswered:
+    def _judged(self, answer: Answer, asked: str, trip: int, attempt: int, took_s: float) -> ModelAnswered:
         settings = self._execution.settings
         refined, rejected = None, None
         cut = answer.stop_reason == "length"
@@ -132,6 +145,7 @@ class Asking:
                 refined = verdict
         if settings.output is not None and final and rejected is None:
             rejected = settings.output.judge(answer.text if refined is None else refined)
+        cost = cost_of(settings.cost, answer, settings.model.name, lost=attempt - 1)
         return ModelAnswered(
             trip=trip,
             parts=answer.parts,
@@ -139,13 +153,9 @@ class Asking:
             usage=answer.usage,
             model=answer.model,
             took_s=took_s,
-            cost=None if settings.cost is None else settings.cost(_billed(answer, settings.model), answer.usage),
+            cost=cost.amount,
+            known_cost=cost.known,
             refined=refined,
             rejected=rejected,
             asked=asked,
         )
-
-
-def _billed(answer: Answer, model: Model) -> str:
-    """Who is to be paid: of several models, the one that answered."""
-    return answer.model if "/" in answer.model else model.name

@@ -15,6 +15,7 @@ EventName = Literal[
     "trip_started",
     "text_delta",
     "thinking_delta",
+    "model_failed",
     "tool_started",
     "tool_updated",
     "tool_finished",
@@ -85,6 +86,17 @@ class ThinkingDelta(RunEvent):
     type: ClassVar[EventName] = "thinking_delta"
     trip: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailed(RunEvent):
+    """One model of a list gave no answer; the next one is asked, if there is one. `error` names an error class."""
+
+    type: ClassVar[EventName] = "model_failed"
+    trip: int
+    model: str
+    error: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +182,7 @@ AnyRunEvent = (
     | TripStarted
     | TextDelta
     | ThinkingDelta
+    | ModelFailed
     | ToolStarted
     | ToolUpdated
     | ToolFinished

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from convive.agents import _events as shown
-from convive.agents._audience import Audience
+from convive.agents._audience import Audience, Observers
 from convive.agents._chain import Chain
 from convive.agents._frame import frame_above
 from convive.agents._live import Live
@@ -30,6 +30,12 @@ class Execution:
     hooks: Hooks
     stopping: Stopping
 
+    @property
+    def observers(self) -> tuple[Observers, ...]:
+        """Who observes this run and those below it: the observers of the runs above, and its own."""
+        above, own = self.task.observers, self.settings.observers
+        return above if own is None or any(own is each for each in above) else (*above, own)
+
     async def show(self, event: shown.AnyRunEvent) -> None:
         """Tell whoever watches."""
         await self.audience.tell(event)
@@ -48,13 +54,13 @@ def execution_of(settings: Settings, task: Task, emit: shown.Emit | None) -> Exe
         task.deps,
         lambda reason: stopping.ask_for(reason, "after_tools"),
     )
-    above = task.observers if task.observers is not settings.observers else None
+    above = [each for each in task.observers if each is not settings.observers]
     return Execution(
         settings,
         task,
         Chain(task.place, task.run),
         Live(task.place, task.run) if task.place.live else None,
-        Audience(emit, settings.on, task.listeners, task.on, settings.observers, above),
+        Audience(emit, settings.on, task.listeners, task.on, settings.observers, *above),
         Meter(task.run.run_id, settings.limits, None if frame is None else frame.meter),
         Hooks(settings.middleware, context),
         stopping,

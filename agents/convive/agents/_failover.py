@@ -1,17 +1,18 @@
 """A list of models of which the first that can answers."""
 
+import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from convive.agents._errors import ModelAnswerBroken, ModelError
-from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta
+from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta, holds_to_schema
 
 _log = logging.getLogger("convive.agents")
 
 Item = TextDelta | ThinkingDelta | Answer
 OnFailure = Callable[[Model, ModelError], object]
-"""Told of each model that gave no answer, before the next one is asked."""
+"""Told of each model that gave no answer, before the next one is asked; sync or async."""
 
 
 class NoModelAnswered(ModelError):
@@ -36,6 +37,8 @@ class FailoverModel:
     cancellation ends the asking. Each request starts with the first model again. `name` joins the names with `|`, and
     the `model` of an answer is `provider/model` of the one that gave it.
 
+    `structured_output` only if all of them hold answers to a schema: else the request says in words what is wanted.
+
     The models belong to whoever made them: closing is not done here. Raises ValueError for an empty list.
     """
 
@@ -46,6 +49,7 @@ class FailoverModel:
         if not first:
             raise ValueError("a failover needs a model, better two")
         self.models = tuple(first.values())
+        self.structured_output = all(map(holds_to_schema, self.models))
         self._on_failure = on_failure
 
     @property
@@ -55,6 +59,16 @@ class FailoverModel:
     def __repr__(self) -> str:
         return f"FailoverModel({self.name!r})"
 
+    def telling(self, on_failure: OnFailure) -> "FailoverModel":
+        """The same models, with `on_failure` told as well as whoever was."""
+        before = self._on_failure
+
+        async def both(model: Model, error: ModelError) -> None:
+            await _tell(before, model, error)
+            await _tell(on_failure, model, error)
+
+        return FailoverModel(self.models, on_failure=both)
+
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncGenerator[AsyncIterator[Item]]:
         """Ask, as `Model.stream` says. Entering waits for the first delta of whoever answers.
@@ -62,7 +76,7 @@ class FailoverModel:
         Raises what the one model that was asked raised, or NoModelAnswered when there were more.
         """
         held, model, first, rest = await self._first_to_answer(request)
-        async with held, aclosing(_items(model.name, first, rest)) as items:
+        async with held, aclosing(_items(model, first, rest)) as items:
             yield items
 
     async def _first_to_answer(self, request: Request) -> tuple[AsyncExitStack, Model, Item, AsyncIterator[Item]]:
@@ -77,8 +91,7 @@ class FailoverModel:
                     return opened.pop_all(), model, first, items
             except ModelError as error:
                 failures.append(error)
-                if self._on_failure is not None:
-                    self._on_failure(model, error)
+                await _tell(self._on_failure, model, error)
                 if not (error.transient or error.mendable):
                     break
                 _log.info("%s gave no answer: %s", model.name, error)
@@ -87,16 +100,31 @@ class FailoverModel:
         raise NoModelAnswered(failures) from failures[-1]
 
 
-async def _items(name: str, first: Item, rest: AsyncIterator[Item]) -> AsyncGenerator[Item]:
-    yield _signed(name, first)
+def first_that_can(models: Iterable[Model]) -> Model:
+    """One model that asks these in order until one answers; of one model, that itself. ValueError without any."""
+    given = tuple(models)
+    if len(given) == 1:
+        return given[0]
+    asked = FailoverModel(given)
+    return asked.models[0] if len(asked.models) == 1 else asked
+
+
+async def _tell(on_failure: OnFailure | None, model: Model, error: ModelError) -> None:
+    done = None if on_failure is None else on_failure(model, error)
+    if inspect.isawaitable(done):
+        await done
+
+
+async def _items(model: Model, first: Item, rest: AsyncIterator[Item]) -> AsyncGenerator[Item]:
+    yield _signed(model, first)
     async for item in rest:
-        yield _signed(name, item)
+        yield _signed(model, item)
 
 
-def _signed(name: str, item: Item) -> Item:
-    if not isinstance(item, Answer):
+def _signed(model: Model, item: Item) -> Item:
+    if not isinstance(item, Answer) or isinstance(model, FailoverModel):
         return item
-    provider = name.partition("/")[0]
-    said = item.model or name
+    provider = model.name.partition("/")[0]
+    said = item.model or model.name
     full = said if said.startswith(f"{provider}/") else f"{provider}/{said}"
     return item.model_copy(update={"model": full})

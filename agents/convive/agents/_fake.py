@@ -8,7 +8,7 @@ from functools import partial
 
 from convive.agents._model import Model, Request
 from convive.agents._models import PROVIDERS, Models, split_model, standing_in
-from convive.agents._scripted import Line, Scripted, ScriptedModel, UnexpectedRequest
+from convive.agents._scripted import NO_PAUSE, Line, Pause, Scripted, ScriptedModel, UnexpectedRequest
 
 Script = Sequence[Scripted] | Callable[[Request], Line]
 """What a scripted model answers: see `ScriptedModel`."""
@@ -33,8 +33,11 @@ class FakeModels(Models):
     One request more than a script has answers raises UnexpectedRequest, and is kept in `unexpected`.
     """
 
-    def __init__(self, script: Script = (), by_model: Mapping[str, Script] | None = None) -> None:
+    def __init__(
+        self, script: Script = (), by_model: Mapping[str, Script] | None = None, *, pause: Pause = NO_PAUSE
+    ) -> None:
         super().__init__({})
+        self._pause = pause
         self.asked: list[Asked] = []
         self.unexpected: list[UnexpectedRequest] = []
         self._shared = _Answers(script)
@@ -53,7 +56,7 @@ class FakeModels(Models):
     def resolve(self, name: str) -> Model:
         """The scripted model of that name. Raises UnknownModel for a name that is not `provider/model`."""
         if name not in self._made:
-            self._made[name] = ScriptedModel(partial(self._answer, _checked(name)), name=name)
+            self._made[name] = ScriptedModel(partial(self._answer, _checked(name)), name=name, pause=self._pause)
         return self._made[name]
 
     def _answer(self, name: str, request: Request) -> Line:
@@ -86,7 +89,9 @@ class _Answers:
 
 
 @contextmanager
-def fake_models(script: Script = (), by_model: Mapping[str, Script] | None = None) -> Generator[FakeModels]:
+def fake_models(
+    script: Script = (), by_model: Mapping[str, Script] | None = None, *, pause: Pause = NO_PAUSE
+) -> Generator[FakeModels]:
     """Within the block, every `provider/model` that a program looks up answers from a script; nothing goes out.
 
     >>> import anyio
@@ -102,8 +107,9 @@ def fake_models(script: Script = (), by_model: Mapping[str, Script] | None = Non
     [('anthropic/claude-sonnet-4-6', 'Where is it?')]
 
     `script`: a list of answers, given out in the order of the requests whichever model is asked, or a function of the
-    request. `by_model`: scripts of their own for some `provider/model`. An answer is a text, an `Answer`, a function of
-    the request, or an exception to raise.
+    request. `by_model`: scripts of their own for some `provider/model`. An answer is a text, a tuple of texts
+    (streamed in those pieces), an `Answer`, a function of the request, or an exception to raise. `pause` is awaited
+    before each piece of text.
 
     Strict: a request without an answer fails with UnexpectedRequest, and where something caught that (a tool that runs
     an agent, a seat), leaving the block raises it again; `fake.unexpected.clear()` forgives. Nothing is raised for
@@ -113,7 +119,7 @@ def fake_models(script: Script = (), by_model: Mapping[str, Script] | None = Non
     runs elsewhere, or whose provider is not installed. An agent with a model object or a `models=` of its own keeps
     that.
     """
-    fake = FakeModels(script, by_model)
+    fake = FakeModels(script, by_model, pause=pause)
     with standing_in(fake):
         yield fake
     if fake.unexpected:

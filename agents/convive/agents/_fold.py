@@ -84,6 +84,16 @@ class Trip:
         return 0.0 if self.answer is None else self.answer.took_s
 
     @property
+    def cost(self) -> float | None:
+        """What the answer cost; None when that, or that of an attempt that was lost, is not known."""
+        return None if self.answer is None else self.answer.cost
+
+    @property
+    def known_cost(self) -> float:
+        """The part of the cost that is known."""
+        return 0.0 if self.answer is None else _known(self.answer)
+
+    @property
     def open_calls(self) -> tuple[Call, ...]:
         """The calls that have not returned, in the model's order."""
         return tuple(call for call in self.calls if call.returned is None)
@@ -91,13 +101,17 @@ class Trip:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A folded journal. `messages` holds what the settled trips add to the conversation with the model; `usage` is that
-    of the trips and of the runs below that are over."""
+    """A folded journal. `messages` holds what the settled trips add to the conversation with the model. `usage`,
+    `tool_calls` and `known_cost` are those of the trips and of the runs below that are over."""
 
     started: RunStarted | None = None
     trips: tuple[Trip, ...] = ()
     messages: tuple[Message, ...] = ()
     usage: Usage = Usage()
+    tool_calls: int = 0
+    known_cost: float = 0.0
+    """What the answers cost, as far as that is known."""
+    cost_is_partial: bool = False
     ended: Ending | None = None
     suspended: Suspended | None = None
     resolutions: Mapping[str, Resolution] = field(default_factory=dict[str, Resolution])
@@ -114,7 +128,8 @@ class RunState:
     def children(self) -> tuple[ChildRun, ...]:
         """The runs below that are over, in the order of the calls."""
         returned = (call.returned for trip in self.trips for call in trip.calls)
-        return tuple(child for each in returned if each is not None for child in each.children)
+        last = self.ended.children if isinstance(self.ended, RunFailed | RunCancelled) else ()
+        return (*(child for each in returned if each is not None for child in each.children), *last)
 
     @property
     def handoffs(self) -> tuple[str, ...]:
@@ -123,30 +138,19 @@ class RunState:
         return next((each.handed_to for each in returned if each is not None and each.handed_to), ())
 
     @property
-    def known_cost(self) -> float:
-        """What the answers cost, here and below, as far as that is known."""
-        return sum(cost for cost in self._costs() if cost is not None)
-
-    @property
     def cost(self) -> float | None:
-        """What the answers cost, here and below; None when that is not known of each."""
-        costs = self._costs()
-        return None if None in costs else self.known_cost
+        """What the answers cost, here and below; None when that is not known of each.
 
-    def _costs(self) -> list[float | None]:
-        own = [trip.answer.cost for trip in self.trips if trip.answer is not None]
-        return [*own, *(child.cost for child in self.children)]
+        A request without an answer may have been billed all the same, so that nobody knows.
+        """
+        unanswered = bool(self.trips) and self.trips[-1].answer is None
+        return None if self.cost_is_partial or unanswered else self.known_cost
 
     @property
     def worked_s(self) -> float:
         """Seconds that answers and tools took."""
         took = (call.returned.took_s for trip in self.trips for call in trip.calls if call.returned is not None)
         return sum(trip.took_s for trip in self.trips) + sum(took)
-
-    @property
-    def tool_calls(self) -> int:
-        """The calls of all trips, and of the runs below."""
-        return sum(len(trip.calls) for trip in self.trips) + sum(child.tool_calls for child in self.children)
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -179,7 +183,7 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
         case RunFinished():
             return _finished(state, event)
         case RunFailed() | RunCancelled():
-            return replace(state, ended=event)
+            return _with_children(replace(state, ended=event), event.children)
         case _:
             assert_never(event)
 
@@ -213,13 +217,20 @@ def _answered(state: RunState, event: ModelAnswered) -> RunState:
     added = (said,) if said is not None and not calls else ()
     if event.rejected is not None:
         added = () if event.rejected.feedback is None else (*added, user(event.rejected.feedback))
-    return replace(state, usage=state.usage + event.usage, messages=state.messages + added)
+    return replace(
+        state,
+        usage=state.usage + event.usage,
+        tool_calls=state.tool_calls + len(calls),
+        known_cost=state.known_cost + _known(event),
+        cost_is_partial=state.cost_is_partial or event.cost is None,
+        messages=state.messages + added,
+    )
 
 
 def _returned(state: RunState, event: ToolReturned) -> RunState:
     call = _call(state, event.trip, event.index)
     state = _with_call(state, replace(call, returned=event))
-    state = replace(state, usage=sum((child.usage for child in event.children), state.usage))
+    state = _with_children(state, event.children)
     trip = state.trips[-1]
     if trip.open_calls or trip.answer is None:
         return state
@@ -294,6 +305,22 @@ def replayable(state: RunState) -> tuple[Message, ...]:
     said = _said(trip.answer) if trip.answer else None
     heard = _heard(trip, missing="not carried out: the run ended first")
     return state.messages if said is None else (*state.messages, said, heard)
+
+
+def _with_children(state: RunState, children: tuple[ChildRun, ...]) -> RunState:
+    if not children:
+        return state
+    return replace(
+        state,
+        usage=sum((child.usage for child in children), state.usage),
+        tool_calls=state.tool_calls + sum(child.tool_calls for child in children),
+        known_cost=state.known_cost + sum(_known(child) for child in children),
+        cost_is_partial=state.cost_is_partial or any(child.cost is None for child in children),
+    )
+
+
+def _known(each: ModelAnswered | ChildRun) -> float:
+    return each.known_cost if each.cost is None else each.cost
 
 
 def _call(state: RunState, trip: int, index: int) -> Call:

@@ -42,7 +42,8 @@ class Frame:
     """What the runs below may have been waiting for."""
     waiting: list[Interrupt] = field(default_factory=list[Interrupt])
     """What they wait for now."""
-    observers: Observers | None = None
+    observers: tuple[Observers, ...] = ()
+    """Those of the runs above, the outermost first."""
     spent: dict[RunId, ChildRun] = field(default_factory=dict[RunId, ChildRun])
     """The runs below that are over."""
     meter: Meter | None = None

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from convive.agents._interrupts import Interrupt, Resolution
 from convive.agents._messages import Message, Part
 from convive.agents._model import StopReason, Usage
-from convive.bus import BadRecord, Event, Log, MemoryLog, Record, RunContext, RunId
+from convive.bus import Event, Log, MemoryLog, Record, RunContext, RunId, unreadable
 
 if TYPE_CHECKING:
     from convive.agents._recorded import Recorded
@@ -42,7 +42,10 @@ class Rejected(BaseModel):
 
 
 class ChildRun(BaseModel):
-    """A run that a tool call made below this one, and what it and those below it used, whatever came of it."""
+    """A run that a tool call made below this one, and what it and those below it used, whatever came of it.
+
+    `cost` is None when a part of it is unknown; `known_cost` is the part that is known.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_id: RunId
@@ -51,6 +54,7 @@ class ChildRun(BaseModel):
     usage: Usage = Usage()
     tool_calls: int = 0
     cost: float | None = None
+    known_cost: float = 0.0
 
 
 class RunStarted(Event):
@@ -81,7 +85,11 @@ class TripStarted(Event):
 
 
 class ModelAnswered(Event):
-    """The model's answer as it came, and what `refine` made of it: another text, or a rejection."""
+    """The model's answer as it came, and what `refine` made of it: another text, or a rejection.
+
+    `cost` is that of the whole trip, earlier attempts included, None when a part of it is unknown; `known_cost` is the
+    part that is known.
+    """
 
     type: Literal["model_answered"] = "model_answered"
     trip: int
@@ -91,6 +99,7 @@ class ModelAnswered(Event):
     model: str = ""
     took_s: float = 0.0
     cost: float | None = None
+    known_cost: float = 0.0
     refined: str | None = None
     rejected: Rejected | None = None
     asked: str | None = None
@@ -143,25 +152,31 @@ class RunFinished(Event):
 
 
 class RunFailed(Event):
-    """The run is over without a result. `error` is the name of an error class; `transient`: a new run may do better."""
+    """The run is over without a result. `error` is the name of an error class; `transient`: a new run may do better.
+
+    `children`: runs below whose calls will never return.
+    """
 
     type: Literal["run_failed"] = "run_failed"
     error: str
     message: str
     transient: bool = False
+    children: tuple[ChildRun, ...] = ()
 
 
 class RunCancelled(Event):
-    """The run was called off."""
+    """The run was called off. `children`: runs below whose calls will never return."""
 
     type: Literal["run_cancelled"] = "run_cancelled"
     reason: str = ""
+    children: tuple[ChildRun, ...] = ()
 
 
 class Suspended(Event):
     """The run waits: its own calls for `interrupts`, its children for those `below`. Nothing runs until `resumed`.
 
-    `token` is good for one resumption. `tools` holds a digest of each tool's schema, by name.
+    `token` is good for one resumption, and no secret: it tells this suspension from the others. `tools` holds a digest
+    of each tool's schema, by name.
     """
 
     type: Literal["suspended"] = "suspended"
@@ -197,15 +212,11 @@ _EVENTS: TypeAdapter[JournalEvent] = TypeAdapter(Annotated[JournalEvent, Field(d
 
 
 def journal_event_of(record: Record) -> JournalEvent:
-    """The event in a journal record. Raises BadRecord when the body is not one of ours."""
+    """The event in a journal record. Raises BadRecord when it is not one of ours, NewerRecord for a newer version's."""
     try:
         return _EVENTS.validate_json(record.body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise BadRecord(
-            record.subject, record.seq, f"not a journal event of ours: {place} {first['msg']}".strip()
-        ) from None
+        raise unreadable(record.subject, record.seq, record.body, error, "a journal event of ours") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ class Limits:
 
     `trips`: how many answers a run may ask for. `tokens` and `tool_calls`: over all trips so far, None for
     no bound; a trip that has begun is finished, so the last one may go beyond. `seconds`: of execution; a request
-    to the model is aborted then, tools that run are waited for. `cost`: in the unit of the agent's `cost` function, as
-    far as that knows it. Runs below are bound by what is left, and what they use counts here. `reasks`: how many
+    to the model is aborted then, tools that run are waited for. `cost`: in the currency of the agent's price table; a
+    run with a model for which no price is known is not started (UnknownPrice), and of an answer whose cost turns out to
+    be known in part, that part counts. Runs below are bound by what is left, and what they use counts here, so one
+    currency has to do for all of them. `reasks`: how many
     answers in a row `refine` may find unusable and have asked again. `on_limit`: at a bound, "return" the latest
     text with a warning, or "raise", which fails the run.
     """

@@ -47,8 +47,9 @@ class Meter:
 
     def limits(self, state: RunState) -> Limits:
         """The limits of the run as it stands, with what the runs above leave it."""
-        for child in state.children:
-            self._below.pop(child.run_id, None)
+        if self._below:
+            for child in state.children:
+                self._below.pop(child.run_id, None)
         self._own = Used(state.usage.total_tokens, state.tool_calls, state.known_cost)
         if self._above is None:
             return self._limits

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -35,13 +35,21 @@ class Usage(BaseModel):
         return self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
 
 
+Hints = Mapping[str, Mapping[str, JsonValue]]
+"""By the provider in the name of a model, such as `anthropic`: fields of a tool in the requests to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as a model sees it; `input_schema` is a JSON Schema of type object."""
+    """A tool as a model sees it; `input_schema` is a JSON Schema of type object.
+
+    `hints`: by provider, what its API is told of this tool beyond that. A provider passes over those of others.
+    """
 
     name: str
     description: str
     input_schema: dict[str, JsonValue]
+    hints: Hints = field(default_factory=dict[str, Mapping[str, JsonValue]])
 
 
 class Sampling(BaseModel):

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Protocol, runtime_checkable
 
 from convive.agents._errors import UnknownModel
-from convive.agents._failover import FailoverModel
+from convive.agents._failover import first_that_can
 from convive.agents._model import Model
 from convive.agents._providers import Factory, installed_provider, installed_providers
 
@@ -120,8 +120,7 @@ class Models:
 
         Raises as `resolve` for each of the names, and ValueError without any.
         """
-        models = [self.resolve(name) for name in dict.fromkeys(names)]
-        return models[0] if len(models) == 1 else FailoverModel(models)
+        return first_that_can([self.resolve(name) for name in dict.fromkeys(names)])
 
     async def aclose(self) -> None:
         """Close every model made so far, also when closing one of them fails; the last failure is raised."""

@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypedDict, cast
 from pydantic import JsonValue
 
 from convive.agents._audience import Observers, On
+from convive.agents._errors import UnknownModel
+from convive.agents._failover import first_that_can
 from convive.agents._frame import OnCancel
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
@@ -17,9 +19,10 @@ from convive.agents._middleware import Middleware
 from convive.agents._model import Model
 from convive.agents._models import choose_model, default_models, split_model
 from convive.agents._output import output_of
+from convive.agents._prices import CostOf, Prices
 from convive.agents._schema import json_of
 from convive.agents._scoped import with_search
-from convive.agents._settings import CostOf, Instructions, Refine, SamplingFor, Settings
+from convive.agents._settings import UNRESOLVED, Instructions, Refine, SamplingFor, Settings
 from convive.agents._stops import StopWhen, any_of
 from convive.agents._tools import Handler, Tool, by_name
 from convive.bus import RunContext, slugify
@@ -33,23 +36,29 @@ class ModelSource(Protocol):
         ...
 
 
+AnyModel = str | Model | Sequence[str | Model]
+"""A model, or its name, or several of them in the order in which they are asked."""
+
+
 class AgentOptions(TypedDict, total=False):
     """What an agent is made of; each can also be a class attribute, and be given for one call.
 
     `model`: an object, or `provider/model`, looked up in `models`; without that, in the shipped providers, and what
-    they open stays open as long as the process.
+    they open stays open as long as the process. A list or tuple of them is asked in that order, each for what the ones
+    before it could not answer; see `FailoverModel`.
     `instructions`: the system prompt, or a function of the trip's AskContext, sync or async. `tools`: tools or
-    typed functions. `stop_when`: one condition, or a list of which any holds. `refine`: makes the final text
+    typed functions. `stop_when`: one condition, or a list of which any holds; functions of the run so far will do, sync
+    or async. `refine`: makes the final text
     of an answer's prose, or has it asked again. `parallel_tools`: whether calls of one answer run side by side.
     `repair`: how often in a row an answer that does not fit `output` is asked for again, with what is wrong.
     `expires_s`: how long after its suspension a run can be resumed; by default, without an end.
     `on`: handlers of events by name, told before those of `Agent.on`, and those of a call last. `observers`: told of
     everything in these runs and those below. `middleware`: the application's own code at the joints of a run.
-    `cost`: what an answer costs, as a function of the model's name and the usage; kept in the journal, for the
-    report and for `limits`.
+    `cost`: what answers cost, for the report and for `limits`: a table, by default `shipped_prices()`, or a function of
+    a model's name and the usage of one answer. It is kept in the journal; None: nothing is known.
     """
 
-    model: str | Model
+    model: AnyModel
     models: ModelSource
     instructions: Instructions
     tools: Iterable[Tool | Handler]
@@ -95,21 +104,34 @@ RUN_OPTION_NAMES = frozenset({*RunOptions.__annotations__, "output"})
 class Unresolved:
     """Stands for a model that is looked up when the agent first runs."""
 
-    def __init__(self, model: "str | Model | None") -> None:
-        self.name = model if isinstance(model, str) else "default" if model is None else model.name
+    def __init__(self, model: AnyModel | None) -> None:
+        names = [each if isinstance(each, str) else each.name for each in _in_order(model)]
+        self.name = "|".join(dict.fromkeys(names)) or UNRESOLVED
 
     def stream(self, request: object) -> Any:
         raise NotImplementedError(f"{self.name} has not been looked up")
 
 
+def _in_order(model: AnyModel | None) -> tuple[str | Model, ...]:
+    """The models that an option names; none for the default of this machine. Raises UnknownModel for an empty list."""
+    if isinstance(model, list | tuple) and not model:
+        raise UnknownModel("model=[] names no model. Name one, or leave it out for the default one.")
+    if isinstance(model, list | tuple):
+        return tuple(cast("Sequence[str | Model]", model))
+    return () if model is None else (cast("str | Model", model),)
+
+
 def model_of(options: Mapping[str, Any]) -> Model:
     """The model that these options name; without one, the default of this machine. Raises UnknownModel."""
-    model = options.get("model")
-    if model is not None and not isinstance(model, str):
-        found: Model = model
-        return found
+    named = _in_order(options.get("model")) or (_default_model(),)
+    return first_that_can([_found(each, options) for each in named])
+
+
+def _found(model: str | Model, options: Mapping[str, Any]) -> Model:
+    if not isinstance(model, str):
+        return model
     models: ModelSource = options.get("models") or default_models()
-    return models.resolve(model or _default_model())
+    return models.resolve(model)
 
 
 def _default_model() -> str:
@@ -120,9 +142,9 @@ def _default_model() -> str:
 
 def check_model(options: Mapping[str, Any]) -> None:
     """Raises UnknownModel for a name without a provider, or with one that nothing given here could know."""
-    model = options.get("model")
-    if isinstance(model, str) and ("models" not in options or "/" not in model):
-        split_model(model)
+    for each in _in_order(options.get("model")):
+        if isinstance(each, str) and ("models" not in options or "/" not in each):
+            split_model(each)
 
 
 _AS_GIVEN = ("instructions", "limits", "sampling", "refine", "parallel_tools", "expires_s", "on", "observers", "cost")
@@ -131,21 +153,10 @@ _AS_GIVEN = ("instructions", "limits", "sampling", "refine", "parallel_tools", "
 def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
     """The settings that these options make, still without a name. Raises BadTool."""
     tools = with_search(by_name(options.get("tools") or ()))
-    stated = {
-        key: options[key]
-        for key in (
-            "instructions",
-            "limits",
-            "sampling",
-            "refine",
-            "parallel_tools",
-            "expires_s",
-            "on",
-            "observers",
-            "cost",
-        )
-        if key in options
-    }
+    stated = {key: options[key] for key in _AS_GIVEN if key in options}
+    cost = options.get("cost")
+    if not (cost is None or isinstance(cost, Prices) or callable(cost)):
+        raise TypeError(f"cost={cost!r} is neither a price table nor a function. A bound is Limits(cost=...).")
     output = options.get("output")
     return Settings(
         name="",
@@ -161,7 +172,8 @@ def settings_of(options: Mapping[str, Any], model: Model) -> Settings:
 
 def class_options(agent: object) -> dict[str, Any]:
     """What the subclass says: attributes, and methods. Lists are copied, so that no two classes share one."""
-    found: dict[str, Any] = {}
+    handlers = getattr(agent, "_on", None)
+    found: dict[str, Any] = {} if handlers is None else {"on": dict(handlers)}
     for key in OPTION_NAMES - {"on"}:  # a method of every agent
         value: Any = getattr(agent, key, None)
         if value is None:

@@ -1,18 +1,26 @@
 """What answers cost: a table of prices that a user can replace, and amounts that say whether they are whole."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache, lru_cache
+from math import isfinite
 from typing import TYPE_CHECKING
 
-from convive.agents._model import Usage
+from convive.agents._model import Answer, Usage
+from convive.bus import ConviveError
 
 if TYPE_CHECKING:
     from convive.agents._fold import Trip
 
 _TOKENS = 1_000_000
 _DATE = re.compile(r"-\d{8}$")
+_MOST_NAMES = 256
+
+
+class UnknownPrice(ConviveError):
+    """A limit on the cost binds this run, and no price is known for a model of it. Nothing ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,11 @@ class Price:
         ):
             raise ValueError(f"a price is below zero: {self}")
 
+    @property
+    def is_free(self) -> bool:
+        """Whether no kind of token costs anything."""
+        return not any(price != 0 for price in (self.input, self.output, self.cache_read, self.cache_write))
+
     def cost(self, usage: Usage, currency: str = "USD") -> Cost:
         """What this usage costs."""
         parts = (
@@ -86,6 +99,7 @@ class Prices:
     def __init__(self, prices: Mapping[str, Price], currency: str = "USD") -> None:
         self._prices = dict(prices)
         self.currency = currency
+        self._known = lru_cache(_MOST_NAMES)(self._search)
 
     def __repr__(self) -> str:
         return f"<Prices of {len(self._prices)} kinds of models in {self.currency}>"
@@ -97,6 +111,9 @@ class Prices:
 
     def price(self, model: str) -> Price | None:
         """The price of `provider/model`, None when the table does not know it."""
+        return self._known(model)
+
+    def _search(self, model: str) -> Price | None:
         dateless = _DATE.sub("", model)
         fitting = (
             price
@@ -109,12 +126,14 @@ class Prices:
         """What one answer, or many of one model, cost.
 
         `asked`: the name of the model that was asked. `answered`: what the answer says (`Answer.model`), which may be
-        more exact and, from a failover, is one of several; it decides where the table knows it.
+        more exact and, from a failover, is one of several; it decides where the table knows it. No tokens at all means
+        that nobody counted them: that has an unknown cost, unless the model is free.
         """
         for name in _billed(asked, answered):
             price = self.price(name)
             if price is not None:
-                return price.cost(usage, self.currency)
+                uncounted = usage.total_tokens == 0 and not price.is_free
+                return self.unknown() if uncounted else price.cost(usage, self.currency)
         return self.unknown()
 
     def unknown(self) -> Cost:
@@ -147,6 +166,33 @@ def _billed(asked: str, answered: str) -> tuple[str, ...]:
     return (*names, asked) if len(providers) == 1 else tuple(names)
 
 
+CostOf = Prices | Callable[[str, Usage], float | None]
+"""A price table; or a function of a model's name and of the usage of one answer, None when that is not known."""
+
+
+def cost_of(rule: CostOf | None, answer: Answer, asked: str, lost: int = 0) -> Cost:
+    """What an answer of the model named `asked` costs, and the requests before it that were lost on their way.
+
+    Nobody told what those used, so that they are free or unknown. Without a rule all is unknown.
+    """
+    if isinstance(rule, Prices):
+        cost = rule.cost(answer.usage, asked, answer.model)
+        return cost + rule.cost(Usage(), asked) if lost else cost
+    # Of several models, the one that answered signs with its provider.
+    amount = None if rule is None else rule(answer.model if "/" in answer.model else asked, answer.usage)
+    if amount is None or not isfinite(amount):
+        return Cost(complete=False)
+    return Cost(amount, complete=not lost)
+
+
+def unpriced(rule: CostOf | None, model: str) -> list[str]:
+    """Those models of a name, which may be that of several, for which no price is known. A function may know all."""
+    if rule is not None and not isinstance(rule, Prices):
+        return []
+    return [name for name in model.split("|") if rule is None or rule.price(name) is None]
+
+
+@cache
 def shipped_prices() -> Prices:
     """List prices of some Claude models in US dollars, as of 2026-11-20. Prices change: check before you rely on them.
 

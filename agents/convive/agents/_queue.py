@@ -4,17 +4,31 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from convive.agents._channel import channel_space
 from convive.agents._fold import RunState, fold, joined
 from convive.agents._frame import current_frame
 from convive.agents._journal import Place, journal_event_of
 from convive.agents._messages import Message, user
 from convive.agents._result import AgentResult, result_of
-from convive.bus import BadRecord, Bus, ConviveError, Event, Job, Record, RunContext, RunId, Tail, queue_name, run_of
+from convive.bus import (
+    BadRecord,
+    Bus,
+    ConviveError,
+    Event,
+    Job,
+    Record,
+    RunContext,
+    RunId,
+    Tail,
+    queue_name,
+    run_of,
+    unreadable,
+)
 
 MAX_ATTEMPTS = 5
 """How often a run is begun or continued before it is given up, unless its sender says otherwise."""
@@ -57,14 +71,18 @@ class RunOrder(Event):
     max_attempts: int = MAX_ATTEMPTS
     on_success: str | None = None
     on_failure: str | None = None
+    channel: str | None = None
+    event_prefix: str | None = None
 
 
 def order_of(job: Job) -> tuple[RunOrder, RunContext]:
-    """Read a job. Raises BadRecord."""
+    """Read a job. Raises BadRecord, or NewerRecord for an order that a newer version sent."""
     try:
         order, run = RunOrder.model_validate_json(job.body), run_of(job.headers)
-    except (ValidationError, ConviveError) as error:
-        raise BadRecord(f"job {job.id}", 0, f"not an order for a run: {str(error).splitlines()[0]}") from None
+    except ValidationError as error:
+        raise unreadable(f"job {job.id}", 0, job.body, error, "an order for a run") from None
+    except ConviveError as error:
+        raise BadRecord(f"job {job.id}", 0, f"not an order for a run: {error}") from None
     if run is None or run.run_id != job.id:
         raise BadRecord(f"job {job.id}", 0, "not an order for a run: its headers name another run, or none")
     return order, run
@@ -161,10 +179,16 @@ class _Updates:
         record = None
         while record is None:
             record = await self._tail.next()
-        data = _json_of(record)
-        name = "chunk" if ".live." in record.subject else OUTCOMES.get(str(data.get("type")), "chunk")
-        self._over = name in ENDINGS
-        return RunUpdate(self._prefix + name, self._run, record.seq, data)
+        update = update_of(record, self._run)
+        self._over = update.name in ENDINGS
+        return replace(update, name=self._prefix + update.name)
+
+
+def update_of(record: Record, run: RunId, prefix: str = "") -> RunUpdate:
+    """What a record of a run, of its journal or live, tells those who follow it. Raises BadRecord."""
+    data = _json_of(record)
+    name = "chunk" if ".live." in record.subject else OUTCOMES.get(str(data.get("type")), "chunk")
+    return RunUpdate(prefix + name, run, record.seq, data)
 
 
 def _json_of(record: Record) -> dict[str, JsonValue]:
@@ -206,6 +230,8 @@ class Queueing:
     max_attempts: int = MAX_ATTEMPTS
     on_success: Callback | None = None
     on_failure: Callback | None = None
+    channel: str | None = None
+    event_prefix: str | None = None
 
     async def send(self, bus: Bus | None = None) -> QueuedRun:
         """Send it, on `bus` or else on the one of `queueing_on`. It is stored when this returns.
@@ -215,6 +241,8 @@ class Queueing:
         """
         if self.max_attempts < 1 or (self.input is None and not self.history):
             raise ValueError("a queued run needs an input or a history, and an attempt at least")
+        if self.channel is not None:
+            channel_space(self.channel)
         bus = bus or _bus.get()
         if bus is None:
             raise NoBus(
@@ -230,6 +258,8 @@ class Queueing:
             max_attempts=self.max_attempts,
             on_success=_reference(self.on_success),
             on_failure=_reference(self.on_failure),
+            channel=self.channel,
+            event_prefix=self.event_prefix,
         )
         work, place = await bus.work_queue(self.queue), await place_of(bus, self.queue)
         job = Job(run.run_id, order.body(), run.headers())
@@ -275,7 +305,8 @@ def queued(agent: str, input: str | None = None, *, queue: str = "default", **op
     `delay_s`: not before that. `key`: makes it one run however often it is sent; without one, or `run`, each sending
     is a run, but inside of a tool it is a child of the tool's run, and the same one when the tool is repeated.
     `on_success`, `on_failure`: `module:function`, or such a function, called with the result by the worker, at least
-    once; with `on_failure` a failed run is settled, see `work`.
+    once; with `on_failure` a failed run is settled, see `work`. `channel`: a name such as `user.42.support`, under
+    which `follow_channel` finds the run, with `event_prefix` before the names of its updates.
     """
     return Queueing(agent, input, queue, **options)
 

@@ -1,13 +1,11 @@
 """`ReplayModel`: what models said once, said again, from a run's journal."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-
-import anyio.lowlevel
 
 from convive.agents._journal import ModelAnswered, RunStarted, journal_event_of
 from convive.agents._model import Answer, Request, TextDelta, ThinkingDelta
-from convive.agents._scripted import ScriptedModel, UnexpectedRequest
+from convive.agents._scripted import NO_PAUSE, Pause, ScriptedModel, UnexpectedRequest
 from convive.bus import Log
 
 
@@ -24,7 +22,7 @@ class ReplayModel:
         recorded: Iterable[ModelAnswered | Answer],
         *,
         name: str = "replay/journal",
-        pause: Callable[[], Awaitable[object]] = anyio.lowlevel.checkpoint_if_cancelled,
+        pause: Pause = NO_PAUSE,
     ) -> None:
         answers = [_answer(each) for each in recorded]
         self.requests: list[Request] = []

@@ -41,9 +41,12 @@ class Report:
     children: tuple[ChildRun, ...] = ()
     """The runs below; their usage is part of `usage`."""
     cost: float | None = None
-    """What the answers cost, runs below included, by the `cost` function; None when it did not know."""
+    """What the answers cost, runs below included, in the currency of the agents' price tables; None when a part of that
+    is unknown."""
     handoffs: tuple[str, ...] = ()
     """The agents that the conversation was handed to; the last one gave the text."""
+    known_cost: float = 0.0
+    """The part of the cost that is known: all of it, unless `cost` is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class AgentResult(Generic[Data]):
     interrupts: tuple[Interrupt, ...] = ()
     """What a suspended run waits for, in it and in the runs below."""
     resume_token: str | None = None
-    """Good for one resumption of this suspension."""
+    """Good for one resumption of this suspension, which it names; it authorizes nobody."""
 
     @property
     def run_id(self) -> RunId:
@@ -73,8 +76,13 @@ class AgentResult(Generic[Data]):
 
     @property
     def usage(self) -> Usage:
-        """All tokens of the run."""
+        """All tokens of the run and of those below it."""
         return self.report.usage
+
+    @property
+    def cost(self) -> float | None:
+        """What the run and those below it cost; None when a part of that is unknown, see `report.known_cost`."""
+        return self.report.cost
 
 
 class RunFailed(ConviveError):
@@ -150,6 +158,7 @@ def result_of(
         state.children,
         state.cost,
         state.handoffs,
+        state.known_cost,
     )
     messages = joined((*opening, *replayable(state)))
     return AgentResult(status, text, reason, messages, report, state.artifacts, error, data, *_waiting(waiting))

@@ -29,8 +29,9 @@ from convive.agents._messages import Message, user
 from convive.agents._result import AgentResult, result_of
 from convive.agents._schema import clean
 from convive.agents._settings import Settings, Task, digests
-from convive.agents._steps import Ask, Finish, Step, Stop, Suspend, UseTools, next_step
+from convive.agents._steps import Ask, Finish, Step, Stop, Suspend, UseTools, may_stop, next_step
 from convive.agents._stopping import CancelMode
+from convive.agents._stops import holds
 from convive.agents._tool_phase import ToolPhase
 from convive.bus import ConviveError, NotAppended
 
@@ -104,7 +105,8 @@ class Performer:
             while not self.ended:
                 state = self._chain.state
                 meter = self._execution.meter
-                step = next_step(state, meter.limits(state), self._settings.stop, meter.elapsed_s)
+                stop = may_stop(state) and await holds(self._settings.stop, state)
+                step = next_step(state, meter.limits(state), stop, meter.elapsed_s)
                 if self._is_over(step):
                     await self._abort()
                 elif isinstance(step, Suspend) and not await self._answered(step.suspended):
@@ -142,6 +144,7 @@ class Performer:
             usage=state.usage,
             tool_calls=state.tool_calls,
             cost=state.cost,
+            known_cost=state.known_cost,
         )
 
     async def _begin(self) -> None:
@@ -242,6 +245,8 @@ class Performer:
     async def _end(self, event: RunFinished | RunFailed | RunCancelled) -> None:
         if self._live:
             self._live.stop()
+        if self._tools.spent and not isinstance(event, RunFinished):
+            event = event.model_copy(update={"children": tuple(self._tools.spent)})
         await self._chain.append(event)
 
     async def _failed(self, error: Exception) -> None:

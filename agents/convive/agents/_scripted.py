@@ -11,8 +11,14 @@ from convive.agents._errors import UnknownModel
 from convive.agents._messages import Text, Thinking
 from convive.agents._model import Answer, Request, TextDelta, ThinkingDelta
 
-Line = str | Answer
+Line = str | tuple[str, ...] | Answer
+"""A text, which is streamed word by word; a text in the pieces in which it is to be streamed; or a whole answer."""
+
 Scripted = Line | Callable[[Request], Line] | Exception
+
+
+Pause = Callable[[], Awaitable[object]]
+NO_PAUSE: Pause = anyio.lowlevel.checkpoint_if_cancelled
 
 
 class UnexpectedRequest(AssertionError):
@@ -22,9 +28,9 @@ class UnexpectedRequest(AssertionError):
 class ScriptedModel:
     """Answers from a script, word by word, without I/O; `requests` holds what it was asked, or the last `keep` of it.
 
-    `script` is a list of answers, one to a request (a text, an Answer, a function of the request, or an
-    exception that is raised on entering the stream), or one function that answers any number of requests.
-    `pause` is awaited before each delta.
+    `script` is a list of answers, one to a request (a text, a tuple of texts that is streamed in those pieces, an
+    Answer, a function of the request, or an exception that is raised on entering the stream), or one function that
+    answers any number of requests. `pause` is awaited before each delta: `partial(anyio.sleep, 0.1)` makes it slow.
     """
 
     def __init__(
@@ -33,7 +39,7 @@ class ScriptedModel:
         *,
         name: str = "scripted/test",
         keep: int | None = None,
-        pause: Callable[[], Awaitable[object]] = anyio.lowlevel.checkpoint_if_cancelled,
+        pause: Pause = NO_PAUSE,
     ) -> None:
         self.requests: list[Request] = []
         self._asked = 0
@@ -55,38 +61,41 @@ class ScriptedModel:
         if self._keep is not None:
             del self.requests[: max(0, len(self.requests) - self._keep)]
         await anyio.lowlevel.checkpoint()
-        answer = self._answer(number, request)
-        async with aclosing(self._items(answer)) as items:
+        line = self._line(number, request)
+        async with aclosing(self._items(line)) as items:
             yield items
 
-    def _answer(self, number: int, request: Request) -> Answer:
+    def _line(self, number: int, request: Request) -> Line:
         if callable(self._script):
-            line = self._script(request)
-        elif number > len(self._script):
+            return self._script(request)
+        if number > len(self._script):
             asked = request.messages[-1].text if request.messages else ""
             raise UnexpectedRequest(
                 f"{self._name} has {len(self._script)} answers and was asked for number {number}: {asked[:200]!r}"
             )
-        else:
-            scripted = self._script[number - 1]
-            if isinstance(scripted, Exception):
-                raise scripted
-            line = scripted(request) if callable(scripted) else scripted
-        if isinstance(line, str):
-            line = Answer(parts=(Text(text=line),), stop_reason="end")
-        return line if line.model else line.model_copy(update={"model": self._name})
+        scripted = self._script[number - 1]
+        if isinstance(scripted, Exception):
+            raise scripted
+        return scripted(request) if callable(scripted) else scripted
 
-    async def _items(self, answer: Answer) -> AsyncGenerator[TextDelta | ThinkingDelta | Answer]:
+    async def _items(self, line: Line) -> AsyncGenerator[TextDelta | ThinkingDelta | Answer]:
+        answer, pieces = _answer(line), line if isinstance(line, tuple) else None
         for part in answer.parts:
             if isinstance(part, Text):
-                for word in _words(part.text):
+                for piece in _words(part.text) if pieces is None else pieces:
                     await self._pause()
-                    yield TextDelta(word)
+                    yield TextDelta(piece)
             elif isinstance(part, Thinking):
                 for word in _words(part.thinking):
                     await self._pause()
                     yield ThinkingDelta(word)
-        yield answer
+        yield answer if answer.model else answer.model_copy(update={"model": self._name})
+
+
+def _answer(line: Line) -> Answer:
+    if isinstance(line, Answer):
+        return line
+    return Answer(parts=(Text(text=line if isinstance(line, str) else "".join(line)),), stop_reason="end")
 
 
 def scripted_model(script: str) -> ScriptedModel:

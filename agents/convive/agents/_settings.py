@@ -12,12 +12,13 @@ from convive.agents._frame import OnCancel
 from convive.agents._journal import Place
 from convive.agents._limits import Limits
 from convive.agents._messages import Message
+from convive.agents._meter import Meter
 from convive.agents._middleware import Middleware
-from convive.agents._model import Model, Sampling, ToolSpec, Usage
+from convive.agents._model import Model, Sampling, ToolSpec
 from convive.agents._output import Output
+from convive.agents._prices import CostOf, UnknownPrice, shipped_prices, unpriced
 from convive.agents._schema import json_of
-from convive.agents._steps import never
-from convive.agents._stops import Predicate
+from convive.agents._stops import NEVER, StopCondition
 from convive.agents._tools import Tool
 from convive.bus import RunContext
 
@@ -52,8 +53,6 @@ class Retry:
 
 Instructions = str | Callable[[AskContext], str | Awaitable[str]]
 SamplingFor = Sampling | Callable[[AskContext], Sampling]
-CostOf = Callable[[str, Usage], float | None]
-"""What an answer of the model of that name costs; None when that is not known."""
 Refine = Callable[[str], str | Retry]
 """Turns the prose of a final answer into the run's text, or finds it unusable."""
 
@@ -67,7 +66,7 @@ class Settings:
     instructions: Instructions = ""
     tools: Mapping[str, Tool] = field(default_factory=dict[str, Tool])
     specs: tuple[ToolSpec, ...] = ()
-    stop: Predicate = never
+    stop: StopCondition = NEVER
     limits: Limits = Limits()
     sampling: SamplingFor = Sampling()
     refine: Refine | None = None
@@ -77,7 +76,34 @@ class Settings:
     on: On | None = None
     observers: Observers | None = None
     middleware: tuple[Middleware, ...] = ()
-    cost: CostOf | None = None
+    cost: CostOf | None = field(default_factory=shipped_prices)
+
+
+UNRESOLVED = "default"
+"""The name of a model that is chosen when the agent first runs."""
+
+
+def check_prices(settings: Settings, above: Meter | None) -> None:
+    """Raises UnknownPrice when a limit on the cost could not hold: for this agent, or for one that a tool of it runs.
+
+    `above`: the use of the run around this one, whose limit binds it too.
+    """
+    if settings.limits.cost is None and (above is None or above.left().cost is None):
+        return
+    unknown = sorted(set(_unpriced(settings)) - {UNRESOLVED})
+    if unknown:
+        raise UnknownPrice(
+            f"agent {settings.name!r} runs under a limit on the cost, and no price is known for {', '.join(unknown)}: "
+            "the limit could not hold. Nothing ran. Give `cost=` a table that knows it, such as "
+            f"shipped_prices().but({{{unknown[0]!r}: Price(...)}}), or a function; or bound tokens instead."
+        )
+
+
+def _unpriced(settings: Settings) -> Iterable[str]:
+    yield from unpriced(settings.cost, settings.model.name)
+    for tool in settings.tools.values():
+        if tool.below is not None:
+            yield from _unpriced(tool.below.outline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +126,8 @@ class Task:
     on_cancel: OnCancel = "record"
     on: On | None = None
     listeners: Listeners | None = None
-    observers: Observers | None = None
+    observers: tuple[Observers, ...] = ()
+    """Those of the runs above, the outermost first."""
 
 
 def digests(specs: Iterable[ToolSpec]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 What a prefix of a journal lacks is what `next_step` asks for, so resuming after a crash is not a separate path.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from convive.agents._fold import Call, RunState
@@ -55,15 +54,15 @@ class Suspend:
 Step = Ask | UseTools | Finish | Suspend | Stop
 
 
-def never(state: RunState) -> bool:
-    """The stop condition of a run without one."""
-    return False
+def may_stop(state: RunState) -> bool:
+    """Whether a stop condition has a say in what comes next: all calls of the latest trip have returned."""
+    if state.ended is not None or state.suspended is not None or not state.trips:
+        return False
+    return bool(state.trips[-1].calls) and not state.trips[-1].open_calls
 
 
-def next_step(
-    state: RunState, limits: Limits, stop: Callable[[RunState], bool] = never, elapsed_s: float = 0.0
-) -> Step:
-    """What a run does next; `elapsed_s` is how long it was executed.
+def next_step(state: RunState, limits: Limits, stop: bool = False, elapsed_s: float = 0.0) -> Step:
+    """What a run does next. `stop`: whether its stop condition holds; `elapsed_s`: how long it was executed.
 
     Raises ValueError for a run that has not started or has ended.
     """
@@ -97,14 +96,14 @@ def _dropped_calls(answer: ModelAnswered) -> str | None:
     return f"the answer was {how}, so its tool calls ({', '.join(dropped)}) were not carried out"
 
 
-def _after_tools(state: RunState, limits: Limits, stop: Callable[[RunState], bool], reached: str | None) -> Step:
+def _after_tools(state: RunState, limits: Limits, stop: bool, reached: str | None) -> Step:
     calls = state.trips[-1].calls
     answered = [call.returned.content for call in calls if call.returned is not None and call.returned.handed_to]
     if answered:
         return Finish(answered[0], "handoff")
     if all(call.silent and call.returned is not None and not call.returned.is_error for call in calls):
         return Finish(state.latest_text, "silent")
-    if stop(state):
+    if stop:
         return Finish(state.latest_text, "stop_condition")
     return Ask(len(state.trips), 1) if reached is None else _at_limit(state, limits, reached)
 

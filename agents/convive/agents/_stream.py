@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Any, Generic, Self
 
 import anyio
 
 from convive.agents._events import AnyRunEvent
 from convive.agents._frame import hand_up
+from convive.agents._output import Data
 from convive.agents._result import AgentResult, RunUnfinished
 from convive.agents._run import Performer
 from convive.agents._settings import Settings, Task
@@ -15,7 +16,7 @@ from convive.agents._stopping import CancelMode
 from convive.bus import RunId
 
 
-class RunStream:
+class RunStream(Generic[Data]):
     """A run under way. Iterate it for its events, from the first, as often and by as many as you like."""
 
     def __init__(self, settings: Settings, task: Task) -> None:
@@ -24,7 +25,7 @@ class RunStream:
         self._more = anyio.Event()
         self._done = anyio.Event()
         self._scope = anyio.CancelScope()
-        self._outcome: AgentResult | None = None
+        self._outcome: AgentResult[Data] | None = None
         self._error: Exception | None = None
 
     @property
@@ -35,7 +36,7 @@ class RunStream:
     def __aiter__(self) -> AsyncIterator[AnyRunEvent]:
         return _Watcher(self)
 
-    async def result(self) -> AgentResult:
+    async def result(self) -> AgentResult[Data]:
         """The result, once the run has ended; also after the block was left, and without having iterated.
 
         Failed and cancelled runs have a result too. Raises what broke the execution itself (RunTaken, an error
@@ -93,7 +94,7 @@ class RunStream:
 class _Watcher:
     """One reader's place in a stream. No generator: one that is left half-way would wait to be finalized."""
 
-    def __init__(self, stream: RunStream) -> None:
+    def __init__(self, stream: RunStream[Any]) -> None:
         self._stream = stream
         self._place = 0
 
@@ -109,9 +110,9 @@ class _Watcher:
 
 
 @asynccontextmanager
-async def streaming(settings: Settings, task: Task) -> AsyncGenerator[RunStream]:
+async def streaming(settings: Settings, task: Task) -> AsyncGenerator[RunStream[Any]]:
     """Execute a run beside the block. Leaving the block waits for the run's end; an error in it cancels the run."""
-    stream = RunStream(settings, task)
+    stream = RunStream[Any](settings, task)
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(stream.drive)

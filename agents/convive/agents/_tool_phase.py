@@ -13,7 +13,7 @@ from convive.agents._fold import Call
 from convive.agents._frame import Frame, frame_above, inside, only_waits
 from convive.agents._gates import gate
 from convive.agents._interrupts import Interrupt
-from convive.agents._journal import ToolCalled
+from convive.agents._journal import ChildRun, ToolCalled
 from convive.agents._messages import Message
 from convive.agents._middleware import Abort, HookedCall, ReplaceArgs, Skip
 from convive.agents._schema import jsonable
@@ -35,6 +35,8 @@ class ToolPhase:
         self._chain = execution.chain
         self._live = execution.live
         self._audience = execution.audience
+        self.spent: list[ChildRun] = []
+        """The runs below that are over, of calls that were cut off and will not return."""
 
     async def carry_out(self, step: UseTools) -> list[Interrupt]:
         """Carry out the calls that may run; what the others wait for, in this run and below, in order."""
@@ -146,7 +148,7 @@ class ToolPhase:
             task.on_cancel,
             task.session_id,
             answers=self._chain.state.resolutions,
-            observers=self._settings.observers if task.observers is None else task.observers,
+            observers=self._execution.observers,
             meter=self._execution.meter,
             stopping=self._execution.stopping,
             hops=0 if above is None else above.hops,
@@ -158,6 +160,7 @@ class ToolPhase:
             return replace(outcome, children=tuple(frame.spent.values()))
         except BaseException as error:
             if not frame.waiting or not only_waits(error):
+                self.spent += frame.spent.values()
                 raise
             waiting.extend(frame.waiting)
             return None

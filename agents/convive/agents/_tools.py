@@ -11,9 +11,10 @@ from typing import Any, cast, overload
 import anyio.from_thread
 import anyio.to_thread
 from pydantic import BaseModel, JsonValue, TypeAdapter
+from pydantic_core import PydanticSerializationError, to_json
 
 from convive.agents._journal import Artifact
-from convive.agents._model import ToolSpec
+from convive.agents._model import Hints, ToolSpec
 from convive.agents._schema import BadTool, Parameters, describe, jsonable, model_parameters, parameters_of
 from convive.bus import RunContext, RunId
 
@@ -151,6 +152,7 @@ def tool(
     needs_approval: NeedsApproval = False,
     client: bool = False,
     defer: bool = False,
+    hints: Hints | None = None,
 ) -> Callable[[Handler], Tool]: ...
 def tool(
     function: Handler | None = None,
@@ -165,6 +167,7 @@ def tool(
     needs_approval: NeedsApproval = False,
     client: bool = False,
     defer: bool = False,
+    hints: Hints | None = None,
 ) -> Tool | Callable[[Handler], Tool]:
     """Make a tool of a typed function; a parameter annotated `ToolContext` receives the context.
 
@@ -175,6 +178,9 @@ def tool(
     `needs_approval`: whether a call waits until somebody approved it, or a function `(context, arguments) -> bool`; one
     that raises means yes. `client`: the function is never run; each call waits for a result from elsewhere.
     `defer`: the model is not told of the tool until it has found it with `search_tools`, which it is given then.
+    `hints`: what single providers are told beyond that, and others pass over, by the provider in a model's name; with a
+    `type` it is a tool of the provider's own, `{"anthropic": {"type": "bash_20250124"}}`, whose description and schema
+    the provider has. One that the provider also runs (a search on its side) is not called here then.
     A generator shows what it yields as progress; a sync one returns its result, an async one yields it as a `Final`.
     Raises BadTool.
     """
@@ -186,9 +192,11 @@ def tool(
             name=name or str(getattr(function, "__name__", "")),
             description=describe(function) if description is None else description,
             input_schema=parameters.schema,
+            hints=hints or {},
         )
         if not spec.name.replace("_", "").replace("-", "").isalnum():
             raise BadTool(f"{spec.name!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
+        _check_hints(spec)
         return Tool(
             spec, function, parameters, timeout_s, sequential, silent, model_output, needs_approval, client, defer=defer
         )
@@ -203,10 +211,12 @@ def client_tool(
     *,
     output: Any = None,
     needs_approval: NeedsApproval = False,
+    hints: Hints | None = None,
 ) -> Tool:
     """A tool without a handler: each call suspends the run until `resume` brings its `Result`.
 
-    `input`: a model of the arguments. `output`: the type that a result has to be of. Raises BadTool.
+    `input`: a model of the arguments. `output`: the type that a result has to be of. `hints`: as of `tool`. Raises
+    BadTool.
     """
 
     def nothing() -> None:
@@ -214,8 +224,23 @@ def client_tool(
 
     parameters = parameters_of(nothing, ToolContext) if input is None else model_parameters(input, name, "input")
     adapter: TypeAdapter[Any] | None = None if output is None else TypeAdapter(output)
-    spec = ToolSpec(name, description, parameters.schema)
+    spec = ToolSpec(name, description, parameters.schema, hints or {})
+    _check_hints(spec)
     return Tool(spec, nothing, parameters, needs_approval=needs_approval, client=True, result=adapter)
+
+
+def _check_hints(spec: ToolSpec) -> None:
+    for provider, hint in spec.hints.items():
+        try:
+            to_json(hint)
+        except PydanticSerializationError as error:
+            raise BadTool(f"tool {spec.name!r}: its hint for {provider!r} is no JSON: {error}") from None
+        called = hint.get("name", spec.name)
+        if called != spec.name:
+            raise BadTool(
+                f"tool {spec.name!r}: its hint for {provider!r} names it {called!r}, and calls by that name would find "
+                f"no tool. Give the tool itself that name (`name={called!r}`)."
+            )
 
 
 def by_name(tools: Iterable[Tool | Handler]) -> Mapping[str, Tool]:

@@ -10,14 +10,15 @@ import anyio
 
 from convive.agents._agent import Agent
 from convive.agents._chain import LEAVE_RUN, Chain, RunTaken
+from convive.agents._channel import announce
 from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._journal import Place, RunFailed, RunStarted, journal_event_of
-from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta
+from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta, holds_to_schema
 from convive.agents._queue import OUTCOMES, QueuedRun, RunOrder, order_of, place_of, queueing_on
 from convive.agents._result import AgentResult
 from convive.agents._run import OtherRun
 from convive.agents._schema import clean
-from convive.bus import BadRecord, Bus, ConviveError, Lease, NotAppended, RunContext, WorkQueue
+from convive.bus import BadRecord, Bus, ConviveError, Lease, NewerRecord, NotAppended, RunContext, WorkQueue
 
 RETRY_S = 1.0
 """How long after a first failure a run is taken up again; each further one doubles it, up to `RETRY_MOST_S`."""
@@ -64,7 +65,7 @@ async def work(
     if concurrency < 1:
         raise ValueError(f"a worker does one run at a time at least, not {concurrency}")
     jobs = await bus.work_queue(queue, lease_s=lease_s)
-    worker = _Worker(jobs, await place_of(bus, queue), dict(agents), retry_s)
+    worker = _Worker(bus, jobs, await place_of(bus, queue), dict(agents), retry_s)
     with queueing_on(bus):
         try:
             async with anyio.create_task_group() as tasks:
@@ -75,7 +76,8 @@ async def work(
 
 
 class _Worker:
-    def __init__(self, jobs: WorkQueue, place: Place, agents: Mapping[str, Agent], retry_s: float) -> None:
+    def __init__(self, bus: Bus, jobs: WorkQueue, place: Place, agents: Mapping[str, Agent], retry_s: float) -> None:
+        self._bus = bus
         self._jobs = jobs
         self._place = place
         self._agents = agents
@@ -96,10 +98,15 @@ class _Worker:
         """Carry out one job, and say what became of it."""
         try:
             order, run = order_of(lease.job)
+        except NewerRecord as error:
+            await self._leave(lease, error)
+            return
         except BadRecord as error:
             await _bury(lease, str(error))
             return
         try:
+            if order.channel is not None:
+                await announce(self._bus, order.channel, run, self._place, order.event_prefix)
             result = await self._perform(order, run, lease)
         except RunTaken as error:
             # The other one has the job, or its lease: an acknowledgement would take it from whoever comes after it.
@@ -107,12 +114,20 @@ class _Worker:
         except LEAVE_RUN as error:
             _log.warning("run %s is left to its next attempt: %s", run.run_id, error)
             await anyio.sleep(LOST_S)
+        except NewerRecord as error:
+            await self._leave(lease, error)
         except (OtherRun, BadRecord) as error:
             await _bury(lease, str(error))  # the journal under this id is not this run's, or cannot be written on
         except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
             await self._again(order, run, lease, error)
         else:
             await (self._park(run, lease) if result.status == "suspended" else lease.done())
+
+    async def _leave(self, lease: Lease, error: NewerRecord) -> None:
+        """Give a job back to newer workers: it is in order, and takes no attempt of theirs."""
+        _log.warning("job %s is left to a newer worker: %s", lease.job.id, error)
+        await anyio.sleep(self._retry_s)
+        await lease.release()
 
     async def _park(self, run: RunContext, lease: Lease) -> None:
         """Keep the job of a run that waits for answers until there are some."""
@@ -199,6 +214,7 @@ class _Patient:
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self.structured_output = holds_to_schema(model)
 
     @property
     def name(self) -> str:

@@ -1,9 +1,19 @@
 """The bus: conversations, the floor, memory, and the log below them."""
 
-from convive.bus._archive import Archive, BadArchive, export_lines, open_archive
+from convive.bus._archive import (
+    Archive,
+    BadArchive,
+    export_lines,
+    open_archive,
+)
 from convive.bus._bus import Bus, Sync, memory_bus
 from convive.bus._conversation import Conversation
-from convive.bus._copies import NameTaken, fork, happened_s, import_archive
+from convive.bus._copies import (
+    NameTaken,
+    fork,
+    happened_s,
+    import_archive,
+)
 from convive.bus._diff import Difference, Happening, difference
 from convive.bus._errors import (
     BadName,
@@ -13,11 +23,13 @@ from convive.bus._errors import (
     Conflict,
     ConviveError,
     MaybeAppended,
+    NewerRecord,
     NotAppended,
     UnknownConversation,
     WrongStream,
 )
 from convive.bus._events import (
+    SCHEMA,
     AsideEvent,
     BusEvent,
     Chair,
@@ -37,8 +49,14 @@ from convive.bus._events import (
     Said,
     Whispered,
     event_of,
+    unreadable,
 )
-from convive.bus._floor import Floor, OpenGrant, Utterance, fold_floor
+from convive.bus._floor import (
+    Floor,
+    OpenGrant,
+    Utterance,
+    fold_floor,
+)
 from convive.bus._ids import (
     HOST,
     ConversationId,
@@ -53,12 +71,25 @@ from convive.bus._ids import (
     seat_name,
     slugify,
 )
-from convive.bus._log import Draft, Guard, Log, Record, Tail, matches
+from convive.bus._log import (
+    Draft,
+    Guard,
+    Log,
+    Record,
+    Tail,
+    matches,
+)
 from convive.bus._memory import Memory, MemoryFold
 from convive.bus._memory_log import MemoryLog
 from convive.bus._memory_queue import MemoryWorkQueue
 from convive.bus._open import DEFAULT_DATA, URL_VARIABLE, open_bus
-from convive.bus._queue import DeadJob, Job, Lease, WorkQueue, queue_name
+from convive.bus._queue import (
+    DeadJob,
+    Job,
+    Lease,
+    WorkQueue,
+    queue_name,
+)
 from convive.bus._runs import RunContext, run_of
 from convive.bus._server import EmbeddedServer, embedded_server
 from convive.bus._server_process import server_binary, server_version
@@ -68,6 +99,7 @@ from convive.bus._world import Private, World
 __all__ = [
     "DEFAULT_DATA",
     "HOST",
+    "SCHEMA",
     "URL_VARIABLE",
     "Address",
     "Archive",
@@ -107,6 +139,7 @@ __all__ = [
     "MemoryLog",
     "MemoryWorkQueue",
     "NameTaken",
+    "NewerRecord",
     "NotAppended",
     "Noted",
     "OpenGrant",
@@ -155,4 +188,5 @@ __all__ = [
     "server_binary",
     "server_version",
     "slugify",
+    "unreadable",
 ]

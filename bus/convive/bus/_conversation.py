@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from convive.bus._errors import Closed, Conflict, UnknownConversation
+from convive.bus._errors import Closed, Conflict, NewerRecord, UnknownConversation
 from convive.bus._events import (
     AsideEvent,
     Chair,
@@ -31,7 +31,7 @@ class Conversation:
 
     The writing methods take the `Floor` that the writer has folded. They raise Conflict when the server
     holds a newer link: nothing was appended then; fold on and decide again. They may raise MaybeAppended, and
-    calling them again with the same arguments is safe.
+    calling them again with the same arguments is safe; NewerRecord, behind a link that a newer version wrote.
     """
 
     def __init__(self, log: Log, conversation: ConversationId, subjects: Subjects) -> None:
@@ -148,6 +148,9 @@ class Conversation:
     async def _link(self, floor: Floor, author: SeatName, event: FloorEvent, run: RunContext) -> int:
         if floor.closed is not None:
             raise Closed(self.id)
+        newer = next((each for each in floor.damage if isinstance(each, NewerRecord)), None)
+        if newer is not None:  # what this link would follow is not known here
+            raise newer
         return await self._append_link(author, event, floor.seq, run)
 
     async def _append_link(self, author: SeatName, event: FloorEvent, after: int, run: RunContext) -> int:

@@ -66,6 +66,17 @@ class BadRecord(ConviveError):
         super().__init__(f"record {seq} on {subject}: {why}")
 
 
+class NewerRecord(BadRecord):
+    """A record that a newer version wrote: in order, but not to be read here. Nothing was changed."""
+
+    def __init__(self, subject: str, seq: int, schema: int, reads: int) -> None:
+        super().__init__(
+            subject,
+            seq,
+            f"a newer version wrote it (schema {schema}, this one reads {reads}). Nothing was changed; update convive.",
+        )
+
+
 class UnknownConversation(ConviveError):
     """No conversation of that name is on this bus."""
 

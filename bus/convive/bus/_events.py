@@ -1,19 +1,25 @@
 """The events of a conversation: a closed union, one JSON body a record, readable with any NATS client."""
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
-from convive.bus._errors import BadRecord
+from convive.bus._errors import BadRecord, NewerRecord
 from convive.bus._ids import ConversationId, RunId, SeatName
 from convive.bus._log import Record
+
+SCHEMA = 1
+"""The version of the events that this code writes; it reads those up to it."""
 
 
 class Event(BaseModel):
     """A fact that happened. Frozen; an unknown field makes a record unreadable.
 
-    `schema` is the version of the events. Readers refuse what they do not know rather than guess.
+    `schema` is the version of the events. It is raised by whatever an older reader could not read, such as a new kind
+    or another field; a reader takes those of its own version and of all before it, and refuses newer ones as such.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -184,9 +190,19 @@ def event_of(record: Record) -> BusEvent:
     try:
         return _parse(record.body) if len(record.body) <= CACHED_BYTES else _EVENTS.validate_json(record.body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise BadRecord(record.subject, record.seq, f"not an event of ours: {place} {first['msg']}".strip()) from None
+        raise unreadable(record.subject, record.seq, record.body, error, "an event of ours") from None
+
+
+def unreadable(subject: str, seq: int, body: bytes, error: ValidationError, expected: str) -> BadRecord:
+    """What is wrong with a body that was refused: a newer version wrote it, or it is not what was expected."""
+    with suppress(ValueError):
+        found: JsonValue = from_json(body)
+        schema = found.get("schema") if isinstance(found, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA:
+            return NewerRecord(subject, seq, schema, SCHEMA)
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    return BadRecord(subject, seq, f"not {expected}: {place} {first['msg']}".strip())
 
 
 @lru_cache(maxsize=4096)

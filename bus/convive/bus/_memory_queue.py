@@ -122,7 +122,7 @@ class _MemoryLease:
 
     async def release(self) -> None:
         if self._entry.delivery == self._delivery:
-            self._entry.attempts -= 1
+            self._entry.attempts, self._entry.delivery = self._entry.attempts - 1, self._entry.delivery + 1
             self._queue.ready_in(self._entry, 0.0)
 
     async def park(self) -> None:
