@@ -103,11 +103,11 @@ class Node:
 
     def walk(self) -> Iterator["Node"]:
         """This node and all below it, parents first, in order of time."""
-        open_nodes = [self]
+        open_nodes: list[Node] = [self]
         while open_nodes:
             node = open_nodes.pop()
             yield node
-            open_nodes += reversed(node.children)
+            open_nodes.extend(reversed(node.children))
 
     @property
     def total_usage(self) -> Usage:
@@ -139,6 +139,8 @@ class Trace:
         self._floors: dict[str, Floor] = {}
         self._states: dict[RunId, RunState] = {}
         self._parts: dict[tuple[RunId, str], Node] = {}
+        self._calls: dict[RunId, Node] = {}
+        """The tool call of each run below one, as far as calls have said so."""
 
     @property
     def roots(self) -> list[Node]:
@@ -243,12 +245,11 @@ class Trace:
         return node
 
     def _below(self, node: Node, parent: RunId) -> None:
-        above = self.runs.get(parent)
+        above = self._calls.get(node.run_id) or self.runs.get(parent)
         if above is None:
             above = next((one for one in self.conversations if one.run_id == parent), None)
             node.orphan = above is None
-        else:
-            node.orphan = False
+        elif above.kind == "run":
             calls = [call for call in above.children if call.kind == "tool" and call.status in ("running", "waiting")]
             above = calls[0] if len(calls) == 1 else above  # of several, the one that names it when it returns
         if above is not None:
@@ -265,7 +266,7 @@ class Trace:
             case ModelAnswered():
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record)
                 part.usage, part.model = event.usage, event.model or node.model
-                part.cost = Cost(0.0, complete=False) if event.cost is None else Cost(event.cost)
+                part.cost = Cost(event.known_cost, event.cost is not None)
                 trip = state.trips[-1]
                 part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
                 _end(part, "ok", record)
@@ -281,9 +282,9 @@ class Trace:
                 part.error = event.content if event.is_error else ""
                 _end(part, "failed" if event.is_error else "ok", record)
                 for child in event.children:
-                    below = self.runs.get(child.run_id)
-                    if below is not None:
-                        _place(below, part)
+                    self._calls[child.run_id] = part
+                    if child.run_id in self.runs:
+                        _place(self.runs[child.run_id], part)
             case Suspended():
                 self._waits(node, "waiting")
             case Resumed():

@@ -20,6 +20,7 @@ from convive.scenarios._copy_cli import copies
 from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
 from convive.scenarios._play import find
+from convive.scenarios._trace_cli import traces
 from convive.scenarios._watch import Span, place
 from convive.scenarios._work import keep_working
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 
 app.add_typer(answering)
 app.add_typer(copies)
+app.add_typer(traces)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
 Url = Annotated[str | None, typer.Option(help="A NATS server. Default: CONVIVE_NATS_URL, else the embedded one.")]

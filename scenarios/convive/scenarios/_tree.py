@@ -42,6 +42,7 @@ def tree_lines(trace: Trace, width: int, now_s: float, root: Node | None = None)
     last = max(now_s if not node.is_over else node.last_s for top in roots for node in top.walk())
     axis = _Axis(first, max(last - first, 1e-6), now_s, max(width, 80))
     lines = list(_errors(roots))
+    lines.append(TreeLine(f"{'':{axis.room}} {'':{_BAR}} {'took':>7} {'read+written':>13} {'cost':>10}", "head"))
     for node in roots:
         lines += _below(node, axis, "", "")
     return lines
@@ -53,6 +54,11 @@ class _Axis:
     length_s: float
     now_s: float
     width: int
+
+    @property
+    def room(self) -> int:
+        """Columns for the tree."""
+        return self.width - _BAR - _NUMBERS - 2
 
     def bar(self, node: Node) -> str:
         """Where on the axis a node was at work, in eighths of a column at its end."""
@@ -101,13 +107,12 @@ def _below(node: Node, axis: _Axis, lead: str, branch: str) -> Iterator[TreeLine
 
 
 def _line(node: Node, axis: _Axis, lead: str) -> str:
-    room = axis.width - _BAR - _NUMBERS - 2
     name = f"{lead}{MARKS[node.status]} {_name(node)}"
-    if len(name) > room:
-        name = name[: room - 1] + "…"
+    if len(name) > axis.room:
+        name = name[: axis.room - 1] + "…"
     sums = bool(node.children)
     tokens, cost = _tokens(node.total_usage, sums=sums), _money(node.total_cost, sums=sums)
-    return f"{name:{room}} {axis.bar(node)} {duration(_took(node, axis)):>7} {tokens:>13} {cost:>10}".rstrip()
+    return f"{name:{axis.room}} {axis.bar(node)} {duration(_took(node, axis)):>7} {tokens:>13} {cost:>10}".rstrip()
 
 
 def _took(node: Node, axis: _Axis) -> float:
@@ -133,6 +138,8 @@ def _money(cost: Cost | None, *, sums: bool) -> str:
         return ""
     if not cost.complete and not cost.known:
         return "?"
+    if cost.complete and not cost.known:
+        return "free"
     return f"{'Σ' if sums else ''}{'≥' if not cost.complete else ''}${cost.known:.4f}"
 
 
