@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -37,9 +38,32 @@ def test_a_python_example_runs(code: str, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "convive.scenarios", "run", "my_party.py", "--model", "scripted/party"]
     else:
         command = [sys.executable, "my_party.py"]
+    if "needs_approval" in code and "party = Party(" in code:
+        answer_what_waits(command, tmp_path)
+        return
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def answer_what_waits(command: list[str], folder: Path) -> None:
+    """Run a party, and the command that it names when it waits for an approval."""
+    party = subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with party:
+        timer = threading.Timer(60, party.kill)
+        timer.start()
+        assert party.stderr is not None
+        assert party.stdout is not None
+        for line in party.stderr:
+            if found := re.search(r"From another shell: convive (.+)", line):
+                answer = [sys.executable, "-m", "convive.scenarios", *shlex.split(found[1])]
+                done = subprocess.run(answer, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+                assert done.returncode == 0, done.stderr
+        assert "I went to the cellar: a 1982." in party.stdout.read()
+        timer.cancel()
+    assert party.returncode == 0
 
 
 @pytest.mark.parametrize("text", blocks("toml"))

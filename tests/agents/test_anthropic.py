@@ -567,7 +567,7 @@ async def test_redacted_thinking_goes_back_as_it_came() -> None:
     async with at_the_table([Interrupted(LINE, 4, "hang", extra=block)]) as (model, server):
         server.release()
         _, answer = await ask(model)
-    history = (user("Hi."), Message(role="assistant", parts=answer.parts), user("?"))
+    history = (user("Hi."), Message(role="assistant", parts=(*answer.parts, Text(text="So."))), user("?"))
     body: Any = request_body(Request("", history), "claude-test")
     assert body["messages"][1]["content"][1] == {"type": "redacted_thinking", "data": "b3BhcXVl"}
 

@@ -56,7 +56,7 @@ from convive.bus import (
     mint_run_id,
     open_bus,
 )
-from convive.bus.testing import Records, read_all, run_number
+from convive.bus.testing import Records, read_all, run_number, server
 
 pytestmark = pytest.mark.anyio
 
@@ -228,6 +228,23 @@ async def test_a_doubled_seat_pays_once(table: Conversation) -> None:
     assert floor.heard is not None
     assert (floor.heard.text, one.paid + two.paid) == ("I paid 3.", [3])
     assert floor.said_turns == 1
+
+
+async def test_a_server_that_is_killed_while_a_turn_waits_loses_neither_the_turn_nor_the_answer() -> None:
+    """G46"""
+    payer = Payer()
+    async with server() as own, open_bus(own.url) as here, open_bus(own.url) as there:
+        table = await here.conversation("party")
+        await table.open(RUN, "figs", [Chair(seat=ADA)])
+        async with seated(table, payer.seat()):
+            held = await grant(table)
+            waiting = await suspended(table, held)
+            own.kill()
+            await own.start()
+            assert await answer(there, waiting.run_id, approved(waiting)) == "seat"
+            floor = await turn_over(table, held)
+    assert floor.heard is not None
+    assert (floor.heard.text, payer.paid) == ("I paid 3.", [3])
 
 
 async def test_a_turn_that_nobody_may_answer_any_more_is_passed(table: Conversation) -> None:

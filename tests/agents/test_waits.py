@@ -16,6 +16,7 @@ from convive.agents import (
     Approve,
     BadAnswers,
     Edit,
+    Limits,
     NotSuspended,
     Place,
     Request,
@@ -24,6 +25,7 @@ from convive.agents import (
     ResumeRequest,
     ToolUse,
     UnknownRun,
+    Usage,
     accept_answers,
     answer,
     cancel_run,
@@ -326,3 +328,39 @@ async def test_what_an_application_notes_with_a_run_is_there_for_whoever_looks_a
         run = await Till().waits(await bus.conversation("table"), meta=meta)
         assert (await peek(bus, run.run_id)).meta == meta
         assert (await pending(bus))[0].meta == meta
+
+
+async def test_an_approval_a_client_tool_and_an_approval_follow_one_another_within_one_budget() -> None:
+    """G34, G35, conformance test 5: the same run, another token each time, and limits that count over all of it"""
+    async with memory_bus() as bus:
+        conversation, paid = await bus.conversation("table"), list[int]()
+        calls: list[tuple[str, dict[str, JsonValue]]]
+        calls = [("pay", {"amount": 1}), ("ask", {"of": "you"}), ("pay", {"amount": 2}), ("pay", {"amount": 3})]
+
+        @tool(needs_approval=True)
+        async def pay(amount: int) -> str:
+            """Pay."""
+            paid.append(amount)
+            return "paid"
+
+        def reply(request: Request) -> Answer:
+            name, given = calls[sum(message.role == "assistant" for message in request.messages)]
+            use = ToolUse(id="1", name=name, arguments=given)
+            return Answer(parts=(use,), stop_reason="tool_use", usage=Usage(output_tokens=10))
+
+        def agent() -> Agent:
+            tools = [pay, client_tool("ask", "Ask.", Of)]
+            return Agent("till", model=ScriptedModel(reply), tools=tools, limits=Limits(tokens=25))
+
+        result = await agent().prompt("go", place=beside(conversation))
+        kinds, tokens = list[str](), set[str | None]()
+        while result.interrupts:
+            (waiting,) = result.interrupts
+            kinds.append(waiting.kind)
+            tokens.add(result.resume_token)
+            resolution = Approve() if waiting.kind == "approval" else Result("me")
+            result = await resume(
+                bus, result.run_id, {waiting.id: resolution}, agent=agent(), token=result.resume_token
+            )
+    assert (kinds, len(tokens)) == (["approval", "client_tool", "approval"], 3)
+    assert (result.finish_reason, len(result.report.trips), paid) == ("limit", 3, [1, 2])

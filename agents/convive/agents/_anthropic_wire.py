@@ -41,6 +41,7 @@ _COUNTS = {
     "cache_creation_input_tokens": "cache_write_tokens",
 }
 _BLOCK_KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
+_REASONING = frozenset({"thinking", "redacted_thinking"})
 _EVENT_KINDS = frozenset({"message_start", "content_block_start", "content_block_delta", "message_delta", "error"})
 _DELTA_KINDS = frozenset({"text_delta", "thinking_delta", "signature_delta", "input_json_delta"})
 
@@ -115,7 +116,11 @@ def _tool(spec: ToolSpec, provider: str) -> dict[str, Any]:
 def _message(message: Message) -> dict[str, Any]:
     # The API wants the results of tools before anything else that the user says.
     parts = sorted(message.parts, key=lambda part: not isinstance(part, ToolResult))
-    return {"role": message.role, "content": [block for part in parts if (block := _block(part))]}
+    content = [block for part in parts if (block := _block(part))]
+    # Nor does it take an answer that ends in reasoning, as one does that was cut short there.
+    while content and content[-1]["type"] in _REASONING:
+        content.pop()
+    return {"role": message.role, "content": content}
 
 
 def _block(part: Part) -> dict[str, Any] | None:
@@ -138,7 +143,7 @@ def _block(part: Part) -> dict[str, Any] | None:
 
 
 def _mark(blocks: Iterable[dict[str, Any]]) -> None:
-    cacheable = [block for block in blocks if block.get("type") not in ("thinking", "redacted_thinking")]
+    cacheable = [block for block in blocks if block.get("type") not in _REASONING]
     if cacheable:
         cacheable[-1]["cache_control"] = {"type": "ephemeral"}
 

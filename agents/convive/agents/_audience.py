@@ -5,7 +5,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import anyio
+
 from convive.agents._events import AnyRunEvent, Emit, EventName
+from convive.agents._stopping import being_cancelled
 
 _log = logging.getLogger("convive.agents")
 
@@ -103,7 +106,12 @@ class Audience:
             done = handler(event)
             if inspect.isawaitable(done):
                 await done
-        except Exception:  # noqa: BLE001 - a watcher is foreign code; what it watches goes on
+        except (
+            Exception,
+            anyio.get_cancelled_exc_class(),
+        ) as error:  # a watcher is foreign code; what it watches goes on
+            if not isinstance(error, Exception) and being_cancelled():
+                raise
             if event.type not in self._failed:
                 self._failed.add(event.type)
                 _log.exception("a handler of %s failed in run %s", event.type, event.run_id)

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import anyio
 from pydantic import JsonValue
@@ -13,6 +14,7 @@ from convive.agents._chain import LEAVE_RUN
 from convive.agents._fold import Call
 from convive.agents._journal import Artifact, ChildRun, ToolReturned
 from convive.agents._schema import BadArguments, clean, json_of, jsonable
+from convive.agents._stopping import being_cancelled
 from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn, execute
 
 _log = logging.getLogger("convive.agents")
@@ -72,6 +74,9 @@ def prepare(call: Call, tools: Mapping[str, Tool]) -> Ready | Outcome:
         return Ready(tool, tool.parameters.validate(call.arguments))
     except BadArguments as error:
         return _error("invalid_arguments", str(error), issues=error.issues)
+    except Exception as error:  # noqa: BLE001 - a validator of the tool's own is as foreign as the tool
+        _log.warning("a validator of tool %s failed", tool.name, exc_info=True)
+        return _error("invalid_arguments", f"they cannot be checked: {type(error).__name__}")
 
 
 async def carry_out(ready: Ready, context: ToolContext) -> Outcome:
@@ -82,22 +87,54 @@ async def carry_out(ready: Ready, context: ToolContext) -> Outcome:
 
 
 async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
-    tool = ready.tool
     try:
-        with anyio.move_on_after(tool.timeout_s):
-            return await _result(tool, await execute(tool, ready.arguments, context))
-        return _error("timeout", f"{tool.name} was given up after {tool.timeout_s:g} s.")
-    except ToolError as error:
-        return Outcome(clean(str(error)), is_error=True)
-    except ModelRetry as error:
-        return _error("retry", str(error))
-    except LEAVE_RUN:
-        raise  # of an agent that the tool called: no model can help with it
-    except Exception as error:  # noqa: BLE001 - a tool is foreign code: its failure is the model's to handle, without a traceback
-        return _error("tool_failed", str(error), type=type(error).__name__)
+        return await within(ready, context)
+    except anyio.get_cancelled_exc_class():
+        if being_cancelled():
+            raise
+        return _error("tool_failed", "something that it waited for was cancelled", type="CancelledError")
+    except Exception as error:  # a tool is foreign code: its failure is the model's to handle, without a traceback
+        failures = _failures(error)
+        for failure in failures:
+            if isinstance(failure, LEAVE_RUN):
+                raise failure from error  # of an agent that the tool called: no model can help with it
+        return _failure(failures[0] if len(failures) == 1 else error)
+
+
+def _failures(error: Exception) -> list[Exception]:
+    """What went wrong: the error, or what a task group of the tool's put into it."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    inner = cast("ExceptionGroup[Exception]", error).exceptions
+    return [failure for each in inner for failure in _failures(each)]
+
+
+def _failure(error: Exception) -> Outcome:
+    kind = type(error).__name__
+    try:
+        text = clean(str(error))
+    except Exception:  # noqa: BLE001 - a foreign class, which may fail at this too
+        text = ""
+    match error:
+        case ToolError():
+            return Outcome(text or "the tool failed", is_error=True)  # providers refuse an error without a text
+        case ModelRetry():
+            return _error("retry", text)
+        case _:
+            return _error("tool_failed", text, type=kind)
+
+
+async def within(ready: Ready, context: ToolContext) -> Outcome:
+    """Run the handler within its time, and narrow what it gives. Raises what it raises."""
+    tool = ready.tool
+    with anyio.move_on_after(tool.timeout_s):
+        return await _result(tool, await execute(tool, ready.arguments, context))
+    return _error("timeout", f"{tool.name} was given up after {tool.timeout_s:g} s.")
 
 
 async def _result(tool: Tool, value: object) -> Outcome:
+    if isinstance(value, Outcome):
+        return value  # of one of several tools behind this name
     if isinstance(value, ToolReturn):
         return Outcome(content_of(value.model_output), value=jsonable(value.value), handed_to=value.handed_to)
     if tool.model_output is None:

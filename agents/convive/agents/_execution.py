@@ -54,7 +54,7 @@ def execution_of(settings: Settings, task: Task, emit: shown.Emit | None) -> Exe
         task.deps,
         lambda reason: stopping.ask_for(reason, "after_tools"),
     )
-    above = [each for each in task.observers if each is not settings.observers]
+    above = tuple(each for each in task.observers if each is not settings.observers)
     return Execution(
         settings,
         task,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -46,6 +46,8 @@ class Frame:
     """Those of the runs above, the outermost first."""
     spent: dict[RunId, ChildRun] = field(default_factory=dict[RunId, ChildRun])
     """The runs below that are over."""
+    left: list[Callable[[str], Awaitable[None]]] = field(default_factory=list[Callable[[str], Awaitable[None]]])
+    """Ends those that wait or were left to be continued, for a reason, when the call will not be made again."""
     meter: Meter | None = None
     stopping: Stopping | None = None
     hops: int = 0
@@ -91,10 +93,12 @@ def hand_up(run: RunContext, interrupts: Iterable[Interrupt]) -> None:
         raise ChildWaits(f"run {run.run_id} waits for {len(waited_for)} answers")
 
 
-def only_waits(error: BaseException) -> bool:
-    """Whether nothing but suspended children is behind an error, a task group's included."""
+def goes_on_later(error: BaseException) -> bool:
+    """Whether suspended children are behind an error, a task group's included. What failed beside them in the group
+    fails again, if it does, when the tool is called again."""
     if isinstance(error, BaseExceptionGroup):
-        return all(only_waits(each) for each in cast("BaseExceptionGroup[BaseException]", error).exceptions)
+        inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return all(isinstance(each, Exception) or goes_on_later(each) for each in inner)
     return isinstance(error, ChildWaits)
 
 

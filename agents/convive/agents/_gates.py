@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-from collections.abc import Mapping
 from types import SimpleNamespace
 
 from pydantic import ValidationError
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 from convive.agents._calls import Outcome, Ready
 from convive.agents._fold import Call
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Result, args_hash
-from convive.agents._schema import ModelParameters, clean, json_of, jsonable
+from convive.agents._schema import ModelParameters, Parameters, clean, json_of, jsonable
 from convive.agents._tools import Tool, ToolContext
 
 _log = logging.getLogger("convive.agents")
@@ -64,15 +63,23 @@ def _interrupt(call: Call, context: ToolContext, agent: str, kind: str) -> Inter
     )
 
 
-async def needs_approval(tool: Tool, arguments: Mapping[str, object], context: ToolContext) -> bool:
+async def needs_approval(tool: Tool, arguments: dict[str, object], context: ToolContext) -> bool:
     """Whether somebody has to approve a call with these arguments."""
     needs = tool.needs_approval
     if isinstance(needs, bool):
         return needs
     try:
         whole = isinstance(tool.parameters, ModelParameters)
-        asked = needs(context, next(iter(arguments.values())) if whole else SimpleNamespace(**arguments))
+        given = next(iter(arguments.values())) if whole else SimpleNamespace(**_defaults(tool.parameters) | arguments)
+        asked = needs(context, given)
         return bool(await asked if inspect.isawaitable(asked) else asked)
     except Exception:  # noqa: BLE001 - the application's own; what cannot be decided is asked about
         _log.warning("needs_approval of tool %s failed; the call waits for an approval", tool.name, exc_info=True)
         return True
+
+
+def _defaults(parameters: Parameters) -> dict[str, object]:
+    """What the function takes for arguments that a model left out."""
+    fields = parameters.model.model_fields
+    optional = {name: fields[field] for field, name in parameters.names.items() if not fields[field].is_required()}
+    return {name: field.get_default(call_default_factory=True, validated_data={}) for name, field in optional.items()}

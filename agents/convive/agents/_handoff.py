@@ -34,7 +34,8 @@ def handoff(
 
     The agent sees the conversation so far, or what `history` makes of it, under its own instructions, in a run below.
     Of several handoffs in one answer the first counts, and calls behind it are not carried out. After five hops in a
-    row, and when the agent fails, the model reads an error. `report.handoffs` of the result names the agents.
+    row, and when the agent fails, the model reads an error, and calls behind it are carried out. `report.handoffs` of
+    the result names the agents.
     """
 
     async def call(context: ToolContext, input: HandoffInput) -> ToolReturn:

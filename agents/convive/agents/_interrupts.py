@@ -75,9 +75,9 @@ def args_hash(arguments: JsonValue) -> str:
 def plain(resolution: Resolution) -> Resolution:
     """The resolution with its values as JSON data, as a journal gives them back. Raises ValueError for others."""
     if isinstance(resolution, Edit):
-        return Edit(from_json(to_json(resolution.arguments)))
+        return Edit(from_json(to_json(resolution.arguments), allow_inf_nan=False))
     if isinstance(resolution, Result):
-        return Result(from_json(to_json(resolution.value)))
+        return Result(from_json(to_json(resolution.value), allow_inf_nan=False))
     return resolution
 
 

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 
 from convive.agents._journal import Place
 from convive.agents._schema import json_of
-from convive.bus import ConviveError, Draft, RunContext
+from convive.bus import ConviveError, Draft, NotAppended, RunContext
 
 LIVE_TTL_S = 120
 _INTERVAL_S = 0.05
@@ -114,6 +114,8 @@ class Live:
                 body = self._ready.pop(0).encode()
                 try:
                     await self._log.post(Draft(self._subject, body, self._headers, ttl_s=LIVE_TTL_S))
+                except NotAppended as error:
+                    _log.info("something live of a run is not shown: %s", error)  # too large; the next may not be
                 except ConviveError as error:
                     _log.info("live text of a run is off: %s", error)
                     self.stop()

@@ -82,9 +82,10 @@ class Keeper:
         self._count += 1
         key = f"{kind}-{self._count}"
         about = clean(", ".join((kind, mime_type, *more.values(), f"{len(base64) * 3 // 4} bytes")))
-        if len(base64) > self._room:
+        size = sum(map(len, (base64, mime_type, *more.values())))
+        if size > self._room:
             return f"[{about}: too large to be kept]"
-        self._room -= len(base64)
+        self._room -= size
         self._context.artifacts.add(key, {"mime_type": mime_type, "base64": base64, **more})
         return f"[{about}: kept for the application as {key!r}, not shown here]"
 

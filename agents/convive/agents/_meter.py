@@ -60,7 +60,7 @@ class Meter:
             tokens=_least(self._limits.tokens, _plus(left.tokens, used.tokens)),
             tool_calls=_least(self._limits.tool_calls, _plus(left.tool_calls, used.tool_calls)),
             cost=_least(self._limits.cost, _plus(left.cost, used.cost)),
-            seconds=_least(self._limits.seconds, _plus(left.seconds, self.elapsed_s)),
+            seconds=_least(self._limits.seconds, _plus(left.seconds, self._by_the_clock_s)),
         )
 
     def left(self) -> Limits:
@@ -77,8 +77,11 @@ class Meter:
     @property
     def elapsed_s(self) -> float:
         """How long the run was executed, by this process and before."""
-        elapsed_s = self._worked_s + time.monotonic() - self._began
-        return float("inf") if self._over else elapsed_s
+        return float("inf") if self._over else self._by_the_clock_s
+
+    @property
+    def _by_the_clock_s(self) -> float:
+        return self._worked_s + time.monotonic() - self._began
 
     @property
     def left_s(self) -> float:

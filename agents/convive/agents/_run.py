@@ -35,7 +35,7 @@ from convive.agents._stops import holds
 from convive.agents._tool_phase import ToolPhase
 from convive.bus import ConviveError, NotAppended
 
-_BROKEN_RETRIES = 2
+_LONGEST_REASON = 10_000
 _log = logging.getLogger("convive.agents")
 
 
@@ -125,6 +125,9 @@ class Performer:
             if not isinstance(error, ModelError | NotAppended):
                 raise
         result = self.result()
+        above = frame_above(self.task.run)
+        if result.status == "suspended" and above is not None:
+            above.left.append(self._end_left)
         await self._show_end(result)
         return result
 
@@ -245,15 +248,17 @@ class Performer:
     async def _end(self, event: RunFinished | RunFailed | RunCancelled) -> None:
         if self._live:
             self._live.stop()
-        if self._tools.spent and not isinstance(event, RunFinished):
-            event = event.model_copy(update={"children": tuple(self._tools.spent)})
+        if not isinstance(event, RunFinished):
+            reason = event.reason if isinstance(event, RunCancelled) else "the run above it failed"
+            event = event.model_copy(update={"children": await self._tools.give_up(reason)})
         await self._chain.append(event)
 
     async def _failed(self, error: Exception) -> None:
         self._cause = error
         transient = isinstance(error, ModelError) and error.transient
         kind = type(error).__name__
-        await self._end(RunFailed(error=kind, message=clean(str(error)) or kind, transient=transient))
+        message = clean(str(error))[:_LONGEST_REASON] or kind
+        await self._end(RunFailed(error=kind, message=message, transient=transient))
         if not isinstance(error, ModelError | NotAppended):
             await self._show_end(self.result())
 
@@ -263,33 +268,51 @@ class Performer:
         left = self.task.on_cancel == "leave" or (frame is not None and bool(frame.waiting))
         leave = left and self._stopping.reason is None
         if leave or self._chain.lost:
+            if frame is not None:
+                frame.left.append(self._end_left)
             return
         with anyio.CancelScope(shield=True):
             try:
                 await self._chain.settle()
-                if self._chain.state.started is None or self.ended:
-                    return
-                await self._end(RunCancelled(reason=self._stopping.reason or ""))
+                if self._chain.state.started is not None and not self.ended:
+                    await self._end(RunCancelled(reason=self._stopping.reason or ""))
             except ConviveError as error:
                 # The cancellation must go on; without its end in the journal the run can be continued.
                 _log.warning("run %s was cancelled, and its journal could not say so: %s", self.task.run.run_id, error)
                 return
             await self._show_end(self.result())
 
+    async def _end_left(self, reason: str) -> None:
+        """End this run, which waits or was left: the call that it belongs to will not be made again."""
+        try:
+            if not self._chain.lost:
+                await self._chain.settle()
+            if self._chain.lost or self._chain.state.started is None or self.ended:
+                return
+            await self._end(RunCancelled(reason=reason))
+        except ConviveError as error:
+            # The run above ends all the same, and without it nobody goes on with this one.
+            _log.warning("run %s could not be ended: %s", self.task.run.run_id, error)
+            return
+        self._account()
+        await self._show_end(self.result())
+
     async def _show_end(self, result: AgentResult) -> None:
         hooks, run, why = self._execution.hooks, self.task.run, result.error
-        match result.status:
-            case "completed":
-                await hooks.tell_of_end("on_finish", result)
-                await self._execution.show(shown.RunFinished(run, result))
-            case "suspended":
-                await self._execution.show(shown.RunSuspended(run, result))
-            case "failed":
-                await hooks.tell_of_end("on_error", why)
-                await self._execution.show(shown.RunFailed(run, result))
-            case "cancelled":
-                await hooks.tell_of_end("on_abort", why.message if why else "")
-                await self._execution.show(shown.RunCancelled(run, why.message if why else ""))
+        # The run is over: calling it off changes nothing any more, least of all that whoever watches is told.
+        with anyio.CancelScope(shield=True):
+            match result.status:
+                case "completed":
+                    await hooks.tell_of_end("on_finish", result)
+                    await self._execution.show(shown.RunFinished(run, result))
+                case "suspended":
+                    await self._execution.show(shown.RunSuspended(run, result))
+                case "failed":
+                    await hooks.tell_of_end("on_error", why)
+                    await self._execution.show(shown.RunFailed(run, result))
+                case "cancelled":
+                    await hooks.tell_of_end("on_abort", why.message if why else "")
+                    await self._execution.show(shown.RunCancelled(run, why.message if why else ""))
 
 
 def _mendable(error: Exception) -> bool:

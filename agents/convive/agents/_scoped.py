@@ -7,11 +7,12 @@ from typing import Any, cast
 
 from pydantic import BaseModel, JsonValue
 
+from convive.agents._calls import Outcome, Ready, within
 from convive.agents._fold import RunState
 from convive.agents._gates import needs_approval
 from convive.agents._model import ToolSpec
 from convive.agents._schema import BadArguments, BadTool, Parameters, parameters_of
-from convive.agents._tools import Handler, Tool, ToolContext, ToolReturn, by_name, execute
+from convive.agents._tools import Handler, Tool, ToolContext, ToolReturn, by_name
 
 SEARCH_TOOLS = "search_tools"
 _MOST_FOUND = 5
@@ -61,8 +62,8 @@ def scoped_tool(
     chosen = {key: made[key] for key in allowed}
     schema = _flat(chosen, which, name)
 
-    async def call(context: ToolContext, tool: Tool, arguments: dict[str, object]) -> object:
-        return await execute(tool, arguments, context)
+    async def call(context: ToolContext, tool: Tool, arguments: dict[str, object]) -> Outcome:
+        return await within(Ready(tool, arguments), context)
 
     async def needs(context: ToolContext, given: Any) -> bool:
         return await needs_approval(given.tool, given.arguments, context)

@@ -1,6 +1,10 @@
 """The wish to end a run early, seen by the runs below it too."""
 
+import asyncio
+import math
 from typing import Literal
+
+import anyio
 
 CancelMode = Literal["now", "after_tools", "after_trip"]
 """When a run that is called off ends: at once; when the tools that run are done; when the trip and its tools are."""
@@ -27,4 +31,15 @@ class Stopping:
         """Why the run was called off, or the one above it at once; None if it was not."""
         if self._own is not None or self._above is None:
             return self._own
-        return self._above.reason if self._above.mode == "now" else None
+        return self._above.reason if self._above._at_once else None
+
+    @property
+    def _at_once(self) -> bool:
+        return self.mode == "now" or (self._above is not None and self._above._at_once)
+
+
+def being_cancelled() -> bool:
+    """Whether a cancellation that came up here is of this task. On asyncio, whoever awaits a task or a future that
+    somebody else cancelled is told so by the same exception."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0 or anyio.current_effective_deadline() == -math.inf

@@ -10,7 +10,7 @@ from convive.agents import _events as shown
 from convive.agents._calls import Outcome, Ready, carry_out, content_of, outcome_of, prepare, too_large
 from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
-from convive.agents._frame import Frame, frame_above, inside, only_waits
+from convive.agents._frame import Frame, frame_above, goes_on_later, inside
 from convive.agents._gates import gate
 from convive.agents._interrupts import Interrupt
 from convive.agents._journal import ChildRun, ToolCalled
@@ -35,16 +35,16 @@ class ToolPhase:
         self._chain = execution.chain
         self._live = execution.live
         self._audience = execution.audience
-        self.spent: list[ChildRun] = []
-        """The runs below that are over, of calls that were cut off and will not return."""
+        self._frames: dict[tuple[int, int], Frame] = {}
+        """The calls that were begun, by trip and place."""
 
     async def carry_out(self, step: UseTools) -> list[Interrupt]:
         """Carry out the calls that may run; what the others wait for, in this run and below, in order."""
         waiting: list[Interrupt] = []
         for batch in self._batches(step.calls):
             jobs: list[Job] = []
-            for call in batch:
-                call, passed = await self._passed(step.trip, call)
+            # All of them first: where one aborts the run, none of the others was announced in vain.
+            for call, passed in [await self._passed(step.trip, call) for call in batch]:
                 if isinstance(passed, Interrupt):
                     waiting.append(passed)
                     continue
@@ -57,6 +57,17 @@ class ToolPhase:
                 jobs.append(self._job(step.trip, call, passed, waiting))
             await _together(jobs)
         return sorted(waiting, key=lambda each: (each.run_id != self._task.run.run_id, each.trip, each.index))
+
+    async def give_up(self, reason: str) -> tuple[ChildRun, ...]:
+        """End the runs below the open calls, since their results are not waited for any more; all that are over."""
+        trip = self._chain.state.trips[-1] if self._chain.state.trips else None
+        frames = [self._frames.get((trip.index, call.index)) for call in trip.open_calls] if trip is not None else []
+        spent: list[ChildRun] = []
+        for frame in frames:
+            if frame is not None:
+                await _end_below(frame, reason)
+                spent += frame.spent.values()
+        return tuple(spent)
 
     async def _passed(self, trip: int, call: Call) -> tuple[Call, Ready | Outcome | Interrupt]:
         """Rewrite, validate, approve: in that order. Raises Aborted."""
@@ -85,7 +96,8 @@ class ToolPhase:
 
     def _hands_over(self, call: Call) -> bool:
         tool = self._settings.tools.get(call.name)
-        return tool is not None and tool.handoff
+        failed = call.returned is not None and not call.returned.handed_to
+        return tool is not None and tool.handoff and not failed
 
     def _batches(self, calls: Sequence[Call]) -> list[list[Call]]:
         """Calls that may run side by side, in order; a sequential one stands alone."""
@@ -119,6 +131,9 @@ class ToolPhase:
         task = self._task
 
         async def update(value: JsonValue) -> None:
+            state = self._chain.state
+            if state.ended is not None or all(open.index != call.index for open in state.trips[trip].open_calls):
+                return  # from a thread that was given up, or a task that the tool left behind
             if self._live:
                 self._live.update(trip, call.id, call.name, value)
             if self._audience:
@@ -154,16 +169,20 @@ class ToolPhase:
             hops=0 if above is None else above.hops,
             history=self._history,
         )
+        self._frames[trip, call.index] = frame
         try:
             with inside(frame):
                 outcome = await carry_out(ready, context)
-            return replace(outcome, children=tuple(frame.spent.values()))
         except BaseException as error:
-            if not frame.waiting or not only_waits(error):
-                self.spent += frame.spent.values()
+            if not frame.waiting or not goes_on_later(error):
                 raise
-            waiting.extend(frame.waiting)
-            return None
+        else:
+            # A tool that gathers results and exceptions alike has not noticed that it waits, and has no result yet.
+            if not frame.waiting:
+                await _end_below(frame, "the tool call that it belongs to went on without it")
+                return replace(outcome, children=tuple(frame.spent.values()))
+        waiting.extend(frame.waiting)
+        return None
 
     async def _returned(self, trip: int, call: Call, outcome: Outcome) -> None:
         try:
@@ -171,7 +190,7 @@ class ToolPhase:
         except NotAppended:
             if self._chain.lost:
                 raise
-            outcome = too_large(call.name)
+            outcome = replace(too_large(call.name), took_s=outcome.took_s, children=outcome.children)
             await self._chain.keep(outcome.event(trip, call))
         if self._settings.middleware:
             hooked = HookedCall(call.id, call.name, call.arguments, trip)
@@ -203,3 +222,9 @@ async def _together(jobs: Sequence[Job]) -> None:
             group.start_soon(guarded, job)
     if failures:
         raise failures[0]
+
+
+async def _end_below(frame: Frame, reason: str) -> None:
+    with inside(frame):
+        for end in frame.left:
+            await end(reason)

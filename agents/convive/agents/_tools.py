@@ -296,4 +296,7 @@ def _drain(function: Handler, given: Mapping[str, object], context: ToolContext)
         except StopIteration as stop:
             result: object = stop.value
             return result
+        if isinstance(item, Final):
+            name = context.tool_name
+            raise TypeError(f"tool {name} yielded a Final: a generator that is not async returns its result")
         anyio.from_thread.run(context.update, item)

@@ -268,11 +268,11 @@ async def _pending(place: Place) -> list[Suspension]:
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """What the last record of a journal says."""
+    """What the last record of a journal says; the parent is looked at for a suspended run only."""
 
-    run: RunContext
     over: bool
-    suspended: Suspended | None
+    suspended: Suspended | None = None
+    parent: RunId | None = None
 
 
 async def _latest(place: Place) -> dict[str, _Last]:
@@ -289,15 +289,15 @@ async def _latest(place: Place) -> dict[str, _Last]:
 def _last(record: Record) -> _Last:
     if b"suspended" in record.body:  # which is rare, and worth a closer look
         event = event_of(record)
-        return _Last(_run(record), event.type in _OVER, event if isinstance(event, Suspended) else None)
+        if isinstance(event, Suspended):
+            return _Last(False, event, _run(record).parent_run_id)
+        return _Last(event.type in _OVER)
     body: object = from_json(record.body)
-    return _Last(_run(record), isinstance(body, dict) and body.get("type") in _OVER, None)
+    return _Last(isinstance(body, dict) and body.get("type") in _OVER)
 
 
 def _is_part(one: _Last, subject: str, latest: Mapping[str, _Last]) -> bool:
-    if one.run.parent_run_id is None:
-        return False
-    above = latest.get(f"{subject.rpartition('.')[0]}.{one.run.parent_run_id}")
+    above = latest.get(f"{subject.rpartition('.')[0]}.{one.parent}") if one.parent else None
     if above is None or above.over:
         return False
     return above.suspended is None or bool(_ids(one.suspended) & _ids(above.suspended))

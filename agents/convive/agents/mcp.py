@@ -310,7 +310,7 @@ async def _called(link: _Link, name: str, arguments: dict[str, JsonValue], conte
     except MCPError as error:
         detail = json_of(error.data)
         known = {} if error.data is None or len(detail) > MESSAGE_CHARS else {"data": error.data}
-        raise failed("mcp_error", error.message, code=error.code, **known) from None
+        raise failed("mcp_error", cut(clean(error.message)), code=error.code, **known) from None
     except (RuntimeError, ValueError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
         # A result that breaks the protocol or the tool's own output schema, or a connection half gone.
         raise failed("mcp_failed", f"{link.where} gave no usable result: {first_line(error)}") from None

@@ -17,7 +17,7 @@ from convive.scenarios._exits import go
 answering = typer.Typer()
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run, or the beginning of its id: see `convive pending`.")]
-Call = Annotated[str | None, typer.Argument(metavar="[ID]", help="Which call, when the run waits for several.")]
+Call = Annotated[str | None, typer.Argument(metavar="ID", help="Which call, when the run waits for several.")]
 AgentName = Annotated[
     str | None, typer.Option("--agent", metavar="MODULE:NAME", help="Execute the run here, with this agent.")
 ]
@@ -27,7 +27,7 @@ Data = Annotated[Path | None, typer.Option(help="Directory of the embedded serve
 
 @answering.command()
 def pending(
-    conversation: Annotated[str | None, typer.Argument(metavar="[CONVERSATION]", help="Only in this one.")] = None,
+    conversation: Annotated[str | None, typer.Argument(metavar="CONVERSATION", help="Only in this one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a run, with all arguments.")] = False,
     url: Url = None,
     data: Data = None,

@@ -103,7 +103,7 @@ def choose(waiting: Suspension, id: str | None) -> Interrupt:
     found = [each for each in waiting.interrupts if id is None or is_called(each, id)]
     if len(found) == 1:
         return found[0]
-    listed = "\n".join(f"  {short}  {called(each)}" for short, each in _shortened(waiting.interrupts))
+    listed = "\n".join(f"{short} {called(each)[:_CALL]}" for short, each in _shortened(waiting.interrupts))
     why = "say which" if id is None else f"{shown(id)!r} is {'none' if not found else 'more than one'} of them"
     raise BadChoice(f"the run waits for {len(waiting.interrupts)} answers; {why}:\n{listed}")
 

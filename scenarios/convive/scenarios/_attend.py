@@ -27,7 +27,7 @@ from convive.agents import (
     answer,
     pending,
 )
-from convive.bus import BusUnavailable, Conversation, SeatName, Tail
+from convive.bus import BusUnavailable, Conversation, ConviveError, SeatName, Tail
 from convive.scenarios._calls import BadChoice, called, edited, given_value, short_runs
 from convive.scenarios._commands import tell
 from convive.scenarios._display import Display
@@ -214,6 +214,9 @@ async def _ask(
             continue
         except ResumeRefused as late:
             ask.say(str(late))
+        except ConviveError as error:  # of the bus: it may have been stored, which the next question finds out
+            ask.say(str(error))
+            continue
         return
 
 

@@ -1,0 +1,30 @@
+"""Live text beside what no log takes."""
+
+import pytest
+from pydantic_core import from_json
+
+from convive.agents import Agent, Answer, Place, ToolContext, ToolUse, tool
+from convive.agents._scripted import ScriptedModel
+from convive.bus import MemoryLog, RunContext
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_update_that_is_too_large_is_not_shown_and_what_follows_is() -> None:
+    """G73"""
+
+    @tool
+    async def work(context: ToolContext) -> str:
+        await context.update("x" * 2_000_000)
+        return "ready"
+
+    where, run = Place(MemoryLog(), "cv.00.test"), RunContext.root()
+    call = Answer(parts=(ToolUse(id="1", name="work", arguments={}),), stop_reason="tool_use")
+    await Agent("ada", model=ScriptedModel([call, "done"]), tools=[work]).prompt("x", run=run, place=where)
+    async with where.log.read(where.live_text(run)) as records:
+        bodies = [from_json(record.body) async for record in records]
+    assert [(body["type"], body["trip"], body.get("text")) for body in bodies] == [
+        ("end", 0, None),
+        ("delta", 1, "done"),
+        ("end", 1, None),
+    ]
