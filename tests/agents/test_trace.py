@@ -16,6 +16,7 @@ from convive.agents import (
     Participant,
     Place,
     Plan,
+    QueuedRun,
     Text,
     ToolUse,
     Trace,
@@ -285,23 +286,19 @@ async def test_a_queued_run_is_in_the_trace_of_the_tool_that_sent_it(nats_url: s
     """Issue 5, item 1: through queued runs. Its journal stands in another partition."""
     async with open_bus(nats_url) as bus:
         later = Agent("later", model=ScriptedModel([said("Done later.")]))
+        sent: list[QueuedRun] = []
 
         @tool
         async def send() -> str:
-            await later.queue("do it", queue="trace-q").send(bus)
+            sent.append(await later.queue("do it", queue="trace-q").send(bus))
             return "sent"
 
         agent = Agent("sender", model=ScriptedModel([uses(("send", {})), said("It is on its way.")]), tools=[send])
         conversation, run = await bus.conversation("trace-g"), RunContext.root()
-        place = Place(conversation.log, conversation.subjects.base)
+        await agent.execute("go", place=Place(conversation.log, conversation.subjects.base), run=run)
         async with anyio.create_task_group() as tasks:
-            await agent.execute("go", place=place, run=run)
             tasks.start_soon(lambda: work(bus, {"later": later}, queue="trace-q"))
-            async with follow_trace(bus, run.run_id) as states:
-                async for trace in states:
-                    found = [one for one in trace.runs.values() if one.name == "later"]
-                    if found and found[0].is_over:
-                        break
+            await sent[0].result()
             tasks.cancel_scope.cancel()
         root = _root(await read_trace(bus, run.run_id))
         assert [node.name for node in root.walk() if node.kind == "run"] == ["sender", "later"]
