@@ -2,10 +2,12 @@
 
 import http.client
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +44,7 @@ class Cluster:
     def __init__(self, data: Path) -> None:
         ports = _free_ports(3 * len(NODES))
         self._data = data
+        self._detours: dict[str, dict[str, str]] = {}
         self._client = dict(zip(NODES, ports[0:3], strict=True))
         self._routes = dict(zip(NODES, ports[3:6], strict=True))
         self._monitor = dict(zip(NODES, ports[6:9], strict=True))
@@ -71,14 +74,25 @@ class Cluster:
             **routes,
         }
 
+    def route_port(self, name: str) -> int:
+        """Where a node listens for the others."""
+        return self._routes[name]
+
+    def detour(self, name: str, routes: Mapping[str, int]) -> None:
+        """Before `start`: let a node reach each other one by another port, and by no way that they tell it of."""
+        self._detours[name] = {f"ROUTE_{NODES.index(one) + 1}": f"nats://{HOST}:{port}" for one, port in routes.items()}
+
     def start(self, name: str) -> None:
         """Start a node that does not run, without waiting. The node dies with the thread that calls this."""
         log = self._data / f"{name}.log"
         command = [sys.executable, "-I", "-S", _server_child.__file__, str(os.getpid()), str(server_binary())]
+        detours = self._detours.get(name, {})
+        # Nodes tell one another how to be reached: port 1 is nobody's.
+        advertised = ["--cluster_advertise", f"{HOST}:1"] if detours else []
         with log.open("ab") as output:
             self._running[name] = subprocess.Popen(
-                [*command, "--config", str(ROOT / "deploy" / "nats.conf")],
-                env={**os.environ, **self.environment(name)},
+                [*command, "--config", str(ROOT / "deploy" / "nats.conf"), *advertised],
+                env={**os.environ, **self.environment(name), **detours},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -91,33 +105,69 @@ class Cluster:
         process.kill()
         process.wait()
 
+    def end(self, name: str) -> None:
+        """Ask a node to stop, as `docker compose stop` does, and wait until it has."""
+        process = self._running.pop(name)
+        process.terminate()
+        process.wait()
+
+    def pause(self, name: str) -> None:
+        """Stop the time of a node: its connections stay, and it does nothing until `resume`."""
+        self._running[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        self._running[name].send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         for name in tuple(self._running):
             self.kill(name)
 
-    def wait_until_healthy(self, within_s: float = 30) -> None:
-        """Wait until each node that runs is in touch with a leader of the cluster. Blocks the thread."""
+    def restore(self) -> None:
+        """Start what was stopped, resume what was paused, and wait until all of it is healthy."""
+        for name in NODES:
+            if name in self._running:
+                self.resume(name)
+            else:
+                self.start(name)
+        self.wait_until_healthy()
+
+    def wait_until_healthy(self, within_s: float = 30, *, caught_up: bool = False) -> None:
+        """Wait until each node that runs is in touch with a leader of the cluster. Blocks the thread.
+
+        `caught_up`: and until it has all that its streams and consumers had when it was started.
+        """
+        path = "/healthz" if caught_up else "/healthz?js-server-only=true"
         for name in self._running:
-            _until(partial(_healthy, self._monitor[name]), within_s, f"{name} is not healthy")
+            _until(partial(_healthy, self._monitor[name], path), within_s, f"{name} is not healthy")
+
+
+@pytest.fixture(scope="session")
+def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], AbstractContextManager[Cluster]]:
+    """Makes three nodes of one's own, which are not started yet."""
+
+    @contextmanager
+    def nodes() -> Generator[Cluster]:
+        made = Cluster(tmp_path_factory.mktemp("cluster"))
+        try:
+            yield made
+        finally:
+            made.stop()
+
+    return nodes
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(new_cluster: Callable[[], AbstractContextManager[Cluster]]) -> Iterator[Cluster]:
     """Three healthy nodes, shared by the tests of a module: a test that kills one starts it again."""
-    nodes = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        for name in NODES:
-            nodes.start(name)
-        nodes.wait_until_healthy()
+    with new_cluster() as nodes:
+        nodes.restore()
         yield nodes
-    finally:
-        nodes.stop()
 
 
-def _healthy(port: int) -> bool:
+def _healthy(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection(HOST, port, timeout=1)
     try:
-        connection.request("GET", "/healthz?js-server-only=true")
+        connection.request("GET", path)
         return connection.getresponse().status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False

@@ -1,26 +1,18 @@
 """What docker-compose.yml promises, without a Docker daemon: its config file starts three local nodes."""
 
 import re
-from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import anyio
 import nats
 import pytest
 import yaml
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from nats.js.api import StorageType, StreamConfig
 
 from convive.bus._server_config import server_config
 from convive.bus._server_process import server_binary, server_version
 
 if TYPE_CHECKING:
     from tests.conftest import Cluster
-
-T = TypeVar("T")
 
 pytestmark = pytest.mark.anyio
 
@@ -113,30 +105,6 @@ def test_compose_gives_the_configuration_the_variables_that_the_local_nodes_give
         assert set(node["environment"]) == set(cluster.environment(name)) == wanted
 
 
-async def test_a_replicated_stream_takes_records_again_after_its_leader_was_killed(
-    cluster: "Cluster",
-) -> None:
-    client = await nats.connect(list(cluster.urls.values()), reconnect_time_wait=0.1, error_cb=_ignore)
-    try:
-        config = StreamConfig(name="KEPT", subjects=["kept.>"], num_replicas=3, storage=StorageType.FILE)
-        await _eventually(partial(client.jetstream().add_stream, config))
-        await client.jetstream().publish("kept.a", b"before")
-        info = await client.jetstream().stream_info("KEPT")
-        assert info.cluster is not None
-        assert info.cluster.leader is not None
-        assert len(info.cluster.replicas or []) == 2
-
-        cluster.kill(info.cluster.leader)
-        ack = await _eventually(partial(client.jetstream().publish, "kept.a", b"after"))
-
-        assert ack.seq >= 2
-        assert (await _body(client, 1), await _body(client, ack.seq)) == (b"before", b"after")
-        cluster.start(info.cluster.leader)
-        await anyio.to_thread.run_sync(cluster.wait_until_healthy)
-    finally:
-        await client.close()
-
-
 async def test_one_url_is_enough_to_be_told_all_three(cluster: "Cluster") -> None:
     client = await nats.connect(cluster.urls["nats-1"])
     try:
@@ -144,24 +112,6 @@ async def test_one_url_is_enough_to_be_told_all_three(cluster: "Cluster") -> Non
         assert known == {url.removeprefix("nats://") for url in cluster.urls.values()}
     finally:
         await client.close()
-
-
-async def _ignore(_: Exception) -> None:
-    """A node is killed on purpose: what the client says about it is no news."""
-
-
-async def _body(client: Client, seq: int) -> bytes | None:
-    return (await _eventually(partial(client.jetstream().get_msg, "KEPT", seq))).data
-
-
-async def _eventually(request: Callable[[], Awaitable[T]], within_s: float = 30) -> T:
-    """The first answer of a cluster that may be electing a leader."""
-    with anyio.fail_after(within_s):
-        while True:
-            try:
-                return await request()
-            except NatsError:
-                await anyio.sleep(0.05)
 
 
 def _settings(config: str, *names: str) -> dict[str, set[str]]:

@@ -153,7 +153,7 @@ async def test_progress_is_shown_with_a_first_and_a_last_update() -> None:
 
 
 async def test_the_last_update_comes_once_also_when_the_agent_fails() -> None:
-    """G22, conformance test 10"""
+    """G22, C10"""
     helper = Agent("helper", model=ScriptedModel([BadModelRequest("too long")]))
     ask = helper.as_tool("ask", "Ask.", streaming=True)
     chief = ScriptedModel([use("ask", prompt="x"), "Sorry."])
@@ -183,7 +183,7 @@ def counting() -> Callable[[AnyRunEvent], object]:
 
 
 async def test_a_projector_chooses_what_is_shown_and_keeps_its_count_to_itself() -> None:
-    """G23, conformance test 11"""
+    """G23, C11"""
 
     def answer(request: Request) -> Answer:
         return use("look") if len(request.messages) == 1 else say("Found.")
@@ -202,7 +202,7 @@ async def test_a_projector_chooses_what_is_shown_and_keeps_its_count_to_itself()
 
 
 async def test_updates_of_two_agents_side_by_side_come_live_and_the_results_in_order() -> None:
-    """D6, conformance test 9"""
+    """D6, C9"""
     arrived, both = 0, anyio.Event()
 
     @tool
@@ -229,7 +229,7 @@ async def test_updates_of_two_agents_side_by_side_come_live_and_the_results_in_o
 
 
 async def test_usage_rolls_up_also_from_runs_that_fail() -> None:
-    """D15, D11, conformance test 22"""
+    """D15, D11, C22"""
     script: list[Scripted] = [use("look"), BadModelRequest("no")]
     leaf = Agent("leaf", model=ScriptedModel(script), tools=[look])
     middle = Agent("middle", model=ScriptedModel([use("ask", prompt="x"), say("m")]), tools=[leaf.as_tool("ask", "A.")])
@@ -296,7 +296,7 @@ async def test_an_agent_can_wait_also_where_nothing_of_it_is_streamed() -> None:
 
 
 async def test_an_agent_that_waits_suspends_the_one_above_and_shows_it() -> None:
-    """G24, G25, G28"""
+    """G22 (a resumed run begins no second time), G24, G25, G28"""
     done: list[str] = []
 
     @tool(needs_approval=True)

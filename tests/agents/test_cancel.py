@@ -22,7 +22,7 @@ def use(*names: str) -> Answer:
     [("now", ["asked 1"]), ("after_tools", ["asked 1", "work"]), ("after_trip", ["asked 1", "work"])],
 )
 async def test_a_run_that_is_called_off_while_its_tools_run(mode: CancelMode, done: list[str]) -> None:
-    """W32, W33, conformance test 23"""
+    """W32, W33, C23"""
     reached, go_on, seen = anyio.Event(), anyio.Event(), list[str]()
 
     @tool
@@ -47,7 +47,7 @@ async def test_a_run_that_is_called_off_while_its_tools_run(mode: CancelMode, do
 
 @pytest.mark.parametrize(("mode", "done"), [("now", 0), ("after_tools", 0), ("after_trip", 1)])
 async def test_a_run_that_is_called_off_while_the_model_answers(mode: CancelMode, done: int) -> None:
-    """W33, conformance test 23"""
+    """W33, C23"""
     reached, go_on, worked = anyio.Event(), anyio.Event(), list[str]()
 
     async def pause() -> None:

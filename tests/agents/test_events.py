@@ -48,7 +48,7 @@ def greeter(**options: Unpack[AgentOptions]) -> Agent:
 
 
 async def test_handlers_are_told_in_the_order_agent_instance_call() -> None:
-    """W26, W27, W28, W29, conformance test 20"""
+    """W26, W27, W28, W29, C20"""
     told: list[str] = []
     ada = greeter(on={"run_finished": lambda event: told.append("agent"), "*": [lambda event: told.append(event.type)]})
     ada.on("run_finished", lambda event: told.append("instance"))
@@ -90,7 +90,7 @@ async def test_handlers_on_a_class_are_the_first_tier_until_the_constructor_brin
 
 
 async def test_a_handler_can_be_taken_away_also_while_events_are_told() -> None:
-    """W27, conformance test 20"""
+    """W27, C20"""
     ada, told = greeter(), list[str]()
 
     def once(event: AnyRunEvent) -> None:
@@ -122,7 +122,7 @@ async def test_a_handler_that_is_added_during_a_run_is_told_from_then_on() -> No
 async def test_a_handler_that_raises_is_logged_once_and_changes_nothing(
     asynchronous: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """W29, D22, conformance test 20"""
+    """W29, D22, C20"""
 
     def fail(event: AnyRunEvent) -> None:
         raise ZeroDivisionError
@@ -140,7 +140,7 @@ async def test_a_handler_that_raises_is_logged_once_and_changes_nothing(
 
 
 async def test_every_event_names_the_three_runs_from_the_first_on() -> None:
-    """W30, D12, conformance test 21"""
+    """W30, D12, C21"""
     seen: list[AnyRunEvent] = []
     observers = Observers()
     child = greeter()
@@ -206,7 +206,7 @@ async def test_observers_that_are_given_at_each_level_hear_everything_once() -> 
 
 
 async def test_a_run_has_exactly_one_terminal_event_however_it_ends() -> None:
-    """W31, conformance test 20"""
+    """W31, C20"""
 
     @tool(needs_approval=True)
     async def look() -> str:

@@ -7,8 +7,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from convive.agents import Agent, Answer, ToolContext, ToolUse, tool
-from convive.agents._events import RunEvent
+from convive.agents import Agent, Answer, AnyRunEvent, ToolContext, ToolUse, tool
 from convive.agents._scripted import ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +31,7 @@ async def test_a_thread_that_was_given_up_shows_nothing_more() -> None:
 
     seen: list[str] = []
 
-    def see(event: RunEvent) -> None:
+    def see(event: AnyRunEvent) -> None:
         seen.append(event.type)
 
     ada = Agent("ada", model=ScriptedModel([use("slow"), "end"]), tools=[slow], on={"*": see})
@@ -59,7 +58,7 @@ async def test_a_task_that_a_tool_left_behind_shows_nothing_more() -> None:
         await finished.wait()
         await contexts[0].update("late")
 
-    def see(event: RunEvent) -> None:
+    def see(event: AnyRunEvent) -> None:
         seen.append(event.type)
         if event.type == "tool_finished":
             finished.set()

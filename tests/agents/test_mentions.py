@@ -39,12 +39,12 @@ KNOWN = ("seo", "blog", "data-2")
 def test_known_mentions_are_found_and_taken_out_and_the_rest_stays(
     text: str, slugs: tuple[str, ...], cleaned: str
 ) -> None:
-    """G50, conformance 25: e-mail addresses, punctuation, duplicates, unknown names"""
+    """G50, C25: e-mail addresses, punctuation, duplicates, unknown names"""
     assert parse_mentions(text, KNOWN) == Mentions(slugs, cleaned)
 
 
 def test_line_breaks_stay_and_so_do_lines_without_a_mention() -> None:
-    """G50, conformance 25: the code that somebody pastes under a mention keeps its shape"""
+    """G50, C25: the code that somebody pastes under a mention keeps its shape"""
     code = "def f():\n    return  1\n"
     assert parse_mentions(f"@seo  look   at\n\n{code}", KNOWN).cleaned == f"look at\n\n{code.strip()}"
     assert parse_mentions("one\r\n@seo two\r\nthree", KNOWN).cleaned == "one\r\ntwo\r\nthree"

@@ -90,7 +90,7 @@ class Diary(Middleware):
 
 
 async def test_hooks_are_called_in_the_order_of_the_run() -> None:
-    """G59, conformance test 14"""
+    """G59, C14"""
     diary = Diary()
     await Agent("ada", model=ScriptedModel([use("look"), "done"]), tools=[look], middleware=[diary]).prompt("x")
     assert diary.seen == [
@@ -121,7 +121,7 @@ class Dashes(Middleware):
 
 
 async def test_chunks_are_changed_and_dropped_for_the_watcher_only() -> None:
-    """G60, conformance test 14"""
+    """G60, C14"""
     ada = Agent("ada", model=ScriptedModel(["the secret word"]), middleware=[Dashes()])
     async with ada.stream("x") as run:
         seen = [event.text async for event in run if isinstance(event, TextDelta)]
@@ -156,7 +156,7 @@ async def test_replaced_arguments_are_validated_and_are_those_that_run() -> None
 
 
 async def test_an_approval_is_for_the_arguments_as_replaced_and_they_are_not_replaced_again() -> None:
-    """G62, G85, D8, conformance test 7"""
+    """G62, G85, D8, C7"""
     done: list[str] = []
 
     @tool(needs_approval=True)
@@ -181,7 +181,7 @@ async def test_an_approval_is_for_the_arguments_as_replaced_and_they_are_not_rep
 
 
 async def test_an_abort_really_stops_and_leaves_a_history_that_can_be_replayed() -> None:
-    """G63, D3, conformance test 13"""
+    """G63, D3, C13"""
     diary, model, done = Diary(), ScriptedModel([use("work", "work")]), list[str]()
 
     @tool
@@ -229,7 +229,7 @@ async def test_state_is_fresh_in_every_run_and_shared_by_the_middleware_of_one()
 
 
 async def test_the_request_can_be_changed_before_each_trip() -> None:
-    """G59, D4"""
+    """G59, G96, D4"""
 
     class Louder(Middleware):
         async def on_config(self, ctx: HookContext, request: Request) -> Request | None:

@@ -6,6 +6,7 @@ from convive.agents import (
     Abort,
     Agent,
     Answer,
+    AnyRunEvent,
     HookContext,
     HookedCall,
     Middleware,
@@ -15,7 +16,6 @@ from convive.agents import (
     tool,
 )
 from convive.agents._errors import BadModelRequest
-from convive.agents._events import RunEvent
 from convive.agents._journal import journal_event_of
 from convive.agents._messages import ToolResult
 from convive.agents._scripted import ScriptedModel
@@ -42,7 +42,7 @@ async def test_an_abort_leaves_no_call_beside_it_begun() -> None:
         async def before_tool(self, ctx: HookContext, call: HookedCall) -> Abort | None:
             return Abort("not that one") if call.name == "two" else None
 
-    def see(event: RunEvent) -> None:
+    def see(event: AnyRunEvent) -> None:
         seen.append(event.type)
 
     ada = Agent("ada", model=ScriptedModel([use("one", "two")]), tools=[one, two], middleware=[Guard()])

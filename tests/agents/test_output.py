@@ -121,7 +121,7 @@ async def test_a_repair_shows_the_model_its_answer_and_each_place_that_does_not_
 
 
 async def test_repairs_count_as_trips_and_the_last_error_is_told() -> None:
-    """W15, conformance test 19"""
+    """W15, C19"""
     bad = ["no JSON", '{"title": "x"}', '{"minutes": 1}']
     result = await Agent("cook", model=ScriptedModel(bad), output=Recipe, repair=2).execute("soup")
     assert (result.status, len(result.report.trips)) == ("failed", 3)

@@ -165,7 +165,7 @@ KINDS = st.sampled_from(["ok", "bad", "odd", "no"])
 def test_a_run_killed_at_any_record_is_continued_to_the_same_result(
     trips: list[list[str]], at: int, stored: bool
 ) -> None:
-    """What the journal holds is neither asked for nor carried out again; conformance test 3."""
+    """What the journal holds is neither asked for nor carried out again; C3."""
 
     async def check() -> None:
         await check_crash_and_continuation(trips, at, stored=stored)

@@ -168,7 +168,7 @@ async def test_a_tool_sees_its_run_its_key_and_what_the_caller_handed_in() -> No
 
 
 async def test_the_limit_of_trips_returns_the_latest_text_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """G11, W3, W6"""
+    """G11, C16, W3, W6"""
 
     @tool
     async def look() -> str:
@@ -274,7 +274,7 @@ async def test_an_answer_that_is_too_large_for_the_log_fails_the_run() -> None:
 
 
 async def test_a_thousand_runs_of_one_agent_share_nothing() -> None:
-    """W10"""
+    """C29, W10"""
 
     @tool
     async def look() -> str:

@@ -112,7 +112,7 @@ async def test_a_run_that_waits_is_followed_to_its_end() -> None:
 
 
 async def test_a_run_is_followed_with_the_runs_below_it() -> None:
-    """W30, conformance test 21"""
+    """W30, C21"""
     place, run = Place(MemoryLog(), "base", live=False), RunContext.root()
     leaf = Agent("leaf", model=ScriptedModel(["found"]))
     use = Answer(parts=(ToolUse(id="1", name="ask", arguments={"prompt": "x"}),), stop_reason="tool_use")

@@ -64,7 +64,7 @@ async def test_events_come_in_order_and_each_names_its_run() -> None:
 
 
 async def test_the_result_needs_no_watching_and_outlives_the_block() -> None:
-    """G64, conformance test 12"""
+    """G64, C12"""
     ada = Agent("ada", model=ScriptedModel(["one two three"] * 3))
     async with ada.stream("x") as run:
         assert (await run.result()).text == "one two three"
@@ -79,7 +79,7 @@ async def test_the_result_needs_no_watching_and_outlives_the_block() -> None:
 
 
 async def test_each_of_two_watchers_sees_every_event() -> None:
-    """D21, conformance test 12"""
+    """D21, C12"""
     ada = Agent("ada", model=ScriptedModel(["one two three"]))
     seen: list[list[AnyRunEvent]] = []
     async with ada.stream("x") as run, anyio.create_task_group() as group:
@@ -145,7 +145,7 @@ async def test_calling_a_run_off_gives_a_cancelled_result_with_the_reason(on_can
 
 
 async def test_a_run_that_is_called_off_before_it_starts_asks_nobody() -> None:
-    """Conformance test 23"""
+    """C23"""
     model = ScriptedModel([])
     async with Agent("ada", model=model).stream("x") as run:
         run.cancel("never mind")

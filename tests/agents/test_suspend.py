@@ -2,31 +2,25 @@
 
 import gc
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
 import pytest
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
 from convive.agents import (
     Agent,
     AgentChanged,
     AlreadyResumed,
-    Answer,
     Approve,
     BadAnswers,
     Deny,
     Edit,
     Limits,
     NotSuspended,
-    Place,
-    Request,
     Result,
-    ResumeRequest,
     SuspensionExpired,
     ToolContext,
-    ToolUse,
     UnknownRun,
     accept_answers,
     cancel_run,
@@ -34,57 +28,15 @@ from convive.agents import (
     peek,
     pending,
     resume,
-    resume_many,
     tool,
 )
 from convive.agents import _events as shown
 from convive.agents._journal import Resumed, Suspended, journal_event_of
-from convive.agents._messages import ToolResult
 from convive.agents._scripted import ScriptedModel
-from convive.bus import MemoryLog, RunContext
+from convive.bus import RunContext
+from tests.agents.runs import Given, Shop, place, told, types, use
 
 pytestmark = pytest.mark.anyio
-
-Given = dict[str, JsonValue]
-
-
-def place() -> Place:
-    return Place(MemoryLog(), "cv.00.test", live=False)
-
-
-def use(*calls: tuple[str, Given]) -> Answer:
-    """An answer that calls these tools."""
-    parts = tuple(ToolUse(id=f"c{n}", name=name, arguments=arguments) for n, (name, arguments) in enumerate(calls))
-    return Answer(parts=parts, stop_reason="tool_use")
-
-
-def told(request: Request) -> list[ToolResult]:
-    return [part for part in request.messages[-1].parts if isinstance(part, ToolResult)]
-
-
-async def types(where: Place, run_id: str) -> list[str]:
-    async with where.log.read(f"{where.base}.run.*.{run_id}") as records:
-        return [journal_event_of(record).type async for record in records]
-
-
-class Shop:
-    """A tool that waits for approval, and what it did."""
-
-    def __init__(self, needs_approval: bool | Callable[[ToolContext, Any], bool] = True) -> None:
-        self.done: list[float] = []
-        done = self.done
-
-        @tool(needs_approval=needs_approval)
-        async def refund(amount: float) -> str:
-            """Give money back."""
-            done.append(amount)
-            return f"refunded {amount:g}"
-
-        self.refund = refund
-
-    def agent(self, *script: Answer | str, **options: Any) -> tuple[Agent, ScriptedModel]:
-        model = ScriptedModel(list(script))
-        return Agent("shop", model=model, tools=[self.refund, *options.pop("more", ())], **options), model
 
 
 async def test_an_approval_suspends_the_run_and_the_answer_goes_on_with_it() -> None:
@@ -125,7 +77,7 @@ async def test_a_denied_call_is_not_carried_out_and_the_model_reads_why() -> Non
 
 
 async def test_edited_arguments_are_validated_first_and_then_carried_out() -> None:
-    """G32, conformance test 7"""
+    """G32, C7"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 500})), "Done.")
     result = await agent.prompt("money back", place=where)
@@ -145,7 +97,7 @@ async def test_a_predicate_decides_by_the_arguments(amount: int, asked: bool) ->
 
 
 async def test_a_predicate_that_raises_means_ask() -> None:
-    """G82, conformance test 8"""
+    """G82, C8"""
 
     def fail(context: ToolContext, arguments: Any) -> bool:
         raise ZeroDivisionError
@@ -212,7 +164,7 @@ async def test_a_client_tool_that_needs_approval_waits_twice() -> None:
 
 
 async def test_all_gates_of_a_trip_are_collected_and_partial_answers_are_legal() -> None:
-    """G30, G81, G83, D7, conformance test 6"""
+    """G30, G81, G83, D7, C6"""
     shop, where = Shop(), place()
     ran: list[str] = []
 
@@ -245,7 +197,7 @@ async def test_all_gates_of_a_trip_are_collected_and_partial_answers_are_legal()
     ],
 )
 async def test_a_wrong_answer_changes_nothing(answers: dict[str, Any], why: str) -> None:
-    """G31, G32, D2, conformance test 2"""
+    """G31, G32, D2, C2"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 5})), "Done.")
     result = await agent.prompt("x", place=where)
@@ -260,7 +212,7 @@ async def test_a_wrong_answer_changes_nothing(answers: dict[str, Any], why: str)
 
 
 async def test_unknown_used_expired_and_not_waiting_are_different_errors() -> None:
-    """G44, conformance test 28"""
+    """G44, C28"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 5})), "Done.", expires_s=60)
     with pytest.raises(UnknownRun, match="there is no run"):
@@ -286,7 +238,7 @@ async def test_unknown_used_expired_and_not_waiting_are_different_errors() -> No
 
 
 async def test_of_two_resumptions_at_once_exactly_one_wins() -> None:
-    """G44, D1, conformance test 1"""
+    """G44, D1, C1"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 5})), "Done.")
     result = await agent.prompt("x", place=where)
@@ -307,7 +259,7 @@ async def test_of_two_resumptions_at_once_exactly_one_wins() -> None:
 
 
 async def test_a_changed_agent_is_refused_with_what_changed_unless_forced() -> None:
-    """D23, conformance test 27"""
+    """D23, C27"""
     shop, where = Shop(), place()
     agent, model = shop.agent(use(("refund", {"amount": 5})), "Done.")
     result = await agent.prompt("x", place=where)
@@ -362,7 +314,7 @@ async def test_executing_a_suspended_run_again_gives_the_same_suspension() -> No
 
 
 async def test_a_crash_after_the_answers_were_taken_loses_none() -> None:
-    """G46, conformance test 3"""
+    """G46, C3"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 5})), "Done.", more=[])
     result = await agent.prompt("x", place=where)
@@ -393,7 +345,7 @@ async def test_a_stream_ends_with_the_suspension_and_goes_on_with_a_stream() -> 
 
 
 async def test_limits_count_over_suspensions() -> None:
-    """D11, conformance test 5"""
+    """D11, C5"""
     shop, where = Shop(), place()
     calls = [use(("refund", {"amount": n})) for n in range(4)]
     agent, _ = shop.agent(*calls, limits=Limits(trips=3))
@@ -405,7 +357,7 @@ async def test_limits_count_over_suspensions() -> None:
 
 
 async def test_a_suspended_run_can_be_called_off() -> None:
-    """Conformance test 23"""
+    """C23"""
     shop, where = Shop(), place()
     agent, _ = shop.agent(use(("refund", {"amount": 5})))
     result = await agent.prompt("x", place=where)
@@ -430,164 +382,3 @@ async def test_the_journal_holds_what_was_asked_and_answered() -> None:
     (answered,) = [event for event in events if isinstance(event, Resumed)]
     assert (asked.interrupts, asked.token) == (result.interrupts, result.resume_token)
     assert answered.answers == {result.interrupts[0].id: Edit({"amount": 1})}
-
-
-def three_levels(done: list[str], scripts: Sequence[Sequence[Answer | str]]) -> Agent:
-    """An agent whose tool asks an agent whose tool asks an agent whose tool waits for approval."""
-
-    @tool(needs_approval=True)
-    async def publish(what: str) -> str:
-        done.append(what)
-        return f"published {what}"
-
-    writer = Agent("writer", model=ScriptedModel(list(scripts[2])), tools=[publish])
-
-    @tool
-    async def write() -> str:
-        try:
-            return (await writer.prompt("write")).text
-        except Exception as error:  # noqa: BLE001 - as a careless tool does
-            return f"swallowed {error}"
-
-    editor = Agent("editor", model=ScriptedModel(list(scripts[1])), tools=[write])
-
-    @tool
-    async def edit() -> str:
-        return (await editor.prompt("edit")).text
-
-    return Agent("chief", model=ScriptedModel(list(scripts[0])), tools=[edit])
-
-
-async def test_an_approval_three_levels_down_is_answered_at_the_root() -> None:
-    """G17, G25, G27 (nothing needs to be streamed for it), G28, G31, D10, conformance test 4"""
-    where, done = place(), list[str]()
-    asks = [[use(("edit", {}))], [use(("write", {}))], [use(("publish", {"what": "news"}))]]
-    result = await three_levels(done, asks).prompt("go", place=where)
-    (waiting,) = result.interrupts
-    assert (result.status, waiting.agent, waiting.tool) == ("suspended", "writer", "publish")
-    assert waiting.run_id != result.run_id
-    with pytest.raises(UnknownRun, match=f"part of run {result.run_id}"):
-        await resume(where, waiting.run_id, {waiting.id: Approve()}, agent=three_levels(done, asks))
-    # another process: new objects, and models that know only the rest
-    rest = three_levels(done, [["chief done"], ["editor done"], ["writer done"]])
-    after = await resume(where, result.run_id, {waiting.id: Approve()}, token=result.resume_token, agent=rest)
-    assert (after.status, after.text, done) == ("completed", "chief done", ["news"])
-    heard = [part.content for message in after.messages for part in message.parts if isinstance(part, ToolResult)]
-    assert heard == ["editor done"]
-
-
-async def test_a_denial_three_levels_down_reaches_the_model_that_asked() -> None:
-    """G33"""
-    where, done = place(), list[str]()
-    asks = [[use(("edit", {}))], [use(("write", {}))], [use(("publish", {"what": "news"}))]]
-    result = await three_levels(done, asks).prompt("go", place=where)
-    rest = three_levels(done, [["chief done"], ["editor done"], ["writer gave up"]])
-    after = await resume(where, result.run_id, {result.interrupts[0].id: Deny("not today")}, agent=rest)
-    assert (after.text, done) == ("chief done", [])
-    async with where.log.read(f"{where.base}.run.>") as records:
-        bodies = [record.body.decode() async for record in records]
-    assert any("not today" in body and "tool_returned" in body for body in bodies)
-
-
-@pytest.mark.parametrize("together", [False, True])
-async def test_two_children_that_wait_at_once_are_answered_one_by_one(together: bool) -> None:
-    """G36, D7"""
-    shop, where = Shop(), place()
-
-    def answer(request: Request) -> Answer | str:
-        if len(request.messages) == 1:
-            return use(("refund", {"amount": float(request.messages[0].text)}))
-        return told(request)[0].content
-
-    clerk = Agent("clerk", model=ScriptedModel(answer), tools=[shop.refund])
-    said: dict[str, str] = {}
-
-    @tool
-    async def ask(amount: str) -> str:
-        return (await clerk.prompt(amount)).text
-
-    @tool
-    async def ask_both() -> str:
-        async def one(amount: str) -> None:
-            said[amount] = (await clerk.prompt(amount)).text
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(one, "1")
-            group.start_soon(one, "2")
-        return "; ".join(said[amount] for amount in sorted(said))
-
-    calls = use(("ask_both", {})) if together else use(("ask", {"amount": "1"}), ("ask", {"amount": "2"}))
-    boss = Agent("boss", model=ScriptedModel([calls, "Done."]), tools=[ask, ask_both])
-    result = await boss.prompt("x", place=where)
-    rounds = 0
-    while result.interrupts:
-        rounds += 1
-        result = await resume(where, result.run_id, {result.interrupts[0].id: Approve()}, agent=boss)
-    assert (result.text, rounds, sorted(shop.done)) == ("Done.", 2, [1.0, 2.0])
-
-
-async def test_calling_off_a_suspended_run_calls_off_what_is_below() -> None:
-    """Conformance test 23"""
-    where, done = place(), list[str]()
-    asks = [[use(("edit", {}))], [use(("write", {}))], [use(("publish", {"what": "news"}))]]
-    result = await three_levels(done, asks).prompt("go", place=where)
-    await cancel_run(where, result.run_id, "enough")
-    for subject in await where.log.subjects(f"{where.base}.run.>"):
-        assert (await types(where, subject.rpartition(".")[2]))[-1] == "run_cancelled"
-
-
-async def test_several_runs_are_resumed_at_once_and_each_outcome_names_its_request() -> None:
-    """G36, G37, G38"""
-    shop, where = Shop(), place()
-
-    def answer(request: Request) -> Answer | str:
-        if len(request.messages) == 1 or (request.messages[0].text == "again" and len(request.messages) < 5):
-            return use(("refund", {"amount": 1}))
-        return f"{request.messages[0].text} done"
-
-    agent = Agent("shop", model=ScriptedModel(answer), tools=[shop.refund])
-    runs = {name: await agent.prompt(name, place=where) for name in ("one", "again", "two")}
-    wanted = [
-        ResumeRequest(run.run_id, {run.interrupts[0].id: Approve()}, agent, run.resume_token, key=name)
-        for name, run in runs.items()
-    ]
-    wanted.insert(1, ResumeRequest(RunContext.root().run_id, {"x": Approve()}, agent, key="nosuch"))
-    batch = await resume_many(where, wanted, concurrency=1)
-    assert [each.key for each in batch.outcomes] == ["one", "nosuch", "again", "two"]
-    assert [each.key for each in batch.completed] == ["one", "two"]
-    assert [each.key for each in batch.suspended] == ["again"]
-    assert [type(each.error) for each in batch.errors] == [UnknownRun]
-    assert ([each.tool for each in batch.interrupts], batch.done) == (["refund"], False)
-    assert (await resume_many(where, [])).done
-    with pytest.raises(ValueError, match="two requests are for one run"):
-        await resume_many(where, [wanted[0], wanted[0]])
-    with pytest.raises(AlreadyResumed):
-        await resume_many(where, [wanted[0]], on_error="raise")
-
-
-async def test_answers_for_an_agent_below_are_checked_against_its_own_tools() -> None:
-    """G31, conformance tests 2 and 27"""
-    where, shop = place(), Shop()
-    writer, _ = shop.agent(use(("refund", {"amount": 5})), "Done.")
-
-    def chief(below: Agent) -> Agent:
-        def answer(request: Request) -> Answer | str:
-            return "end" if told(request) else use(("ask", {"prompt": "x"}))
-
-        return Agent("chief", model=ScriptedModel(answer), tools=[below.as_tool("ask", "Ask.")])
-
-    result = await chief(writer).prompt("x", place=where)
-    (waiting,) = result.interrupts
-    with pytest.raises(BadAnswers, match="amount: Input should be a valid number"):
-        await resume(where, result.run_id, {waiting.id: Edit({"amount": "much"})}, agent=chief(writer))
-
-    @tool(name="refund", needs_approval=True)
-    async def other(amount: float, currency: str) -> str:
-        return f"{amount} {currency}"
-
-    changed = Agent("shop", model=ScriptedModel(["Done."]), tools=[other])
-    with pytest.raises(AgentChanged, match="refund takes other arguments"):
-        await resume(where, result.run_id, {waiting.id: Approve()}, agent=chief(changed))
-    assert (await types(where, result.run_id))[-1] == "suspended"
-    after = await resume(where, result.run_id, {waiting.id: Edit({"amount": 7})}, agent=chief(writer))
-    assert (after.text, shop.done) == ("end", [7.0])

@@ -51,7 +51,7 @@ def chief(done: list[str]) -> Agent:
 
 
 async def test_a_run_that_waits_on_a_server_is_answered_over_another_connection(nats_url: str) -> None:
-    """G26, G31, G40, conformance tests 1 and 4"""
+    """G26, G31, G40, C1, C4"""
     name, done = f"suspend-{time.time_ns()}", list[str]()
     async with open_bus(nats_url) as bus:
         conversation = await bus.conversation(name)
@@ -97,7 +97,7 @@ class Dying(MemoryLog):
 
 @pytest.mark.parametrize("stored", [False, True])
 async def test_a_crash_at_any_record_loses_no_answer_and_repeats_no_approved_effect_knowingly(stored: bool) -> None:
-    """Conformance test 3, G46"""
+    """C3, G46"""
     for at in range(1, 40):
         log, done = Dying(), list[str]()
         place, run = Place(log, "base", live=False), RunContext.root()

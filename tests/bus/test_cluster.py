@@ -1,5 +1,6 @@
 """The floor on three nodes: rivals on different servers, guarded writes in flight, appends that are tried again."""
 
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -16,46 +17,29 @@ from convive.bus import (
     Conversation,
     Draft,
     Guard,
+    Job,
+    Record,
     Remembered,
     RunContext,
     SeatName,
+    Tail,
     event_of,
     mint_run_id,
     open_bus,
 )
 from convive.bus._connect import connect
-from convive.bus.testing import drafts, read_all, take
+from convive.bus._jetstream_publisher import Publisher
+from convive.bus._log import MESSAGE_ID
+from convive.bus.testing import drafts, read_all, take, take_job
 
 if TYPE_CHECKING:
+    from tests.bus.conftest import Ready
     from tests.conftest import Cluster
 
 pytestmark = pytest.mark.anyio
 
 ADA = SeatName("ada")
 RUN = RunContext.root()
-
-
-@pytest.fixture(scope="module")
-async def buses(cluster: "Cluster") -> AsyncGenerator[list[Bus]]:
-    """A connection to each node."""
-    async with AsyncExitStack() as stack:
-        yield [await ready(stack, url) for url in cluster.urls.values()]
-
-
-async def ready(stack: AsyncExitStack, url: str) -> Bus:
-    """A bus on a cluster that may still be electing its leader: until then it answers nobody."""
-    with anyio.fail_after(60):
-        while not await _answers(url):
-            await anyio.lowlevel.checkpoint()
-    return await stack.enter_async_context(open_bus(url, replicas=3))
-
-
-async def _answers(url: str) -> bool:
-    try:
-        async with open_bus(url, replicas=3):
-            return True
-    except BusUnavailable:
-        return False
 
 
 async def tables(buses: list[Bus]) -> list[Conversation]:
@@ -143,6 +127,43 @@ async def test_an_append_that_is_tried_again_is_answered_with_its_own_place(buse
         assert conflict.value.actual == first
 
 
+async def test_an_append_sent_again_while_its_first_copy_is_on_its_way_to_the_replicas_is_stored_once(
+    cluster: "Cluster",
+) -> None:
+    async with AsyncExitStack() as stack:
+        name = f"T_{mint_run_id()}"
+        connection = await stack.enter_async_context(connect(cluster.url))
+        made = {"name": name, "subjects": [f"{name}.>"], "num_replicas": 3}
+        leader = (await connection.api(f"STREAM.CREATE.{name}", made))["cluster"]["leader"]
+        connection = await stack.enter_async_context(connect(cluster.urls[leader]))
+        publisher = Publisher(connection, 20)
+        await publisher.start()
+        draft = Draft(f"{name}.a", b"once", id="the same")
+        places: list[int] = []
+
+        async def append() -> None:
+            places.append(await publisher.append(name, draft))
+
+        async def refused() -> int:
+            """What the server says to a further copy; it has seen every earlier one on this connection."""
+            answer = await connection.client.request(draft.subject, draft.body, headers={MESSAGE_ID: "the same"})
+            return int(json.loads(answer.data)["error"]["err_code"])
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                try:
+                    for node in cluster.urls.keys() - {leader}:
+                        cluster.pause(node)
+                    for _ in range(2):
+                        tasks.start_soon(append)
+                        await anyio.wait_all_tasks_blocked()
+                        assert await refused() == 10158  # a duplicate of what is not stored yet
+                finally:
+                    cluster.restore()
+        assert places == [1, 1]
+        assert (await connection.api(f"STREAM.DELETE.{name}"))["success"]
+
+
 async def test_what_was_acknowledged_is_found_by_reading_on_every_server(buses: list[Bus]) -> None:
     seats = await tables(buses)
     subject = f"{seats[0].subjects.base}.stream.a"
@@ -162,6 +183,67 @@ async def test_what_was_acknowledged_is_found_by_reading_on_every_server(buses: 
         tasks.cancel_scope.cancel()
 
 
+async def test_a_reader_on_a_server_that_was_left_behind_reads_everything(buses: list[Bus], cluster: "Cluster") -> None:
+    here, there, _ = await tables(buses)
+    subject = f"{here.subjects.base}.stream.a"
+    first = await here.log.append(Draft(subject, b"first"))
+    behind = list(cluster.urls)[1]
+    with anyio.fail_after(60):
+        async with there.log.follow(subject) as tail:
+            assert await tail.catch_up() is not None
+            cluster.pause(behind)
+            try:
+                places = await here.log.append_all(drafts(subject, 2_000))
+            finally:
+                cluster.resume(behind)
+            # What it has slept through is still on its way to it.
+            async with there.log.follow(subject, after=first) as late:
+                caught_up = [record.seq async for record in until_caught_up(late)]
+            assert caught_up == places
+            assert [record.seq for record in await read_all(there.log, subject)] == [first, *places]
+            assert [record.seq for record in await take(tail, len(places))] == places
+    cluster.restore()
+
+
+async def until_caught_up(tail: Tail) -> AsyncGenerator[Record]:
+    while (record := await tail.catch_up()) is not None:
+        yield record
+
+
+async def test_a_leader_that_is_paused_is_replaced_and_takes_over_what_happened_when_it_wakes_up(
+    cluster: "Cluster", ready: "Ready"
+) -> None:
+    async with AsyncExitStack() as stack:
+        bus = await ready(stack, cluster.url)
+        conversation = await bus.conversation(f"race-{mint_run_id()}")
+        guarded = conversation.subjects.floor
+        places = [await conversation.log.append(Draft(conversation.subjects.link(ADA), b"0", guard=Guard(guarded, 0)))]
+        leader = await leader_of(conversation, cluster)
+        others = ",".join(url for name, url in cluster.urls.items() if name != leader)
+        elsewhere = await stack.enter_async_context(open_bus(others))
+        there = await elsewhere.conversation(conversation.id)
+        cluster.pause(leader)
+        try:
+            with anyio.fail_after(40):
+                for number in range(1, 20):
+                    draft = Draft(there.subjects.link(ADA), str(number).encode(), guard=Guard(guarded, places[-1]))
+                    places.append(await there.log.append(draft))
+        finally:
+            cluster.restore()
+        woken = await ready(stack, cluster.urls[leader])
+        records = await read_all((await woken.conversation(conversation.id)).log, guarded)
+    assert [(record.seq, record.body) for record in records] == [
+        (place, str(number).encode()) for number, place in enumerate(places)
+    ]
+
+
+async def leader_of(conversation: Conversation, cluster: "Cluster") -> str:
+    """The name of the node that leads a conversation's stream."""
+    async with connect(cluster.url) as connection:
+        stream = await connection.api(f"STREAM.INFO.CONVIVE_{conversation.subjects.base.split('.')[1]}")
+    return str(stream["cluster"]["leader"])
+
+
 async def test_tails_on_three_servers_see_the_same(buses: list[Bus]) -> None:
     seats = await tables(buses)
     subject = f"{seats[0].subjects.base}.stream.a"
@@ -179,7 +261,37 @@ async def test_tails_on_three_servers_see_the_same(buses: list[Bus]) -> None:
     assert found[0] == found[1] == found[2] == sorted(found[0])
 
 
-async def test_a_party_goes_on_when_the_leader_of_its_stream_is_killed(cluster: "Cluster") -> None:
+async def test_new_streams_are_made_while_a_node_is_away_and_it_has_them_when_it_is_back(
+    cluster: "Cluster", ready: "Ready"
+) -> None:
+    name, prefix = f"race-{mint_run_id()}", f"new{mint_run_id()[-8:]}"
+    async with AsyncExitStack() as stack:
+        away, url = next(iter(cluster.urls.items()))
+        others = ",".join(one for one in cluster.urls.values() if one != url)
+        await ready(stack, others)
+        fresh = await stack.enter_async_context(open_bus(others, replicas=3, prefix=prefix))
+        cluster.end(away)
+        try:
+            conversation = await fresh.conversation(name)
+            await conversation.open(RUN, "figs", [Chair(seat=ADA)])
+            await (await fresh.work_queue(name)).send(Job("job", b"work"))
+        finally:
+            cluster.restore()
+        back = await stack.enter_async_context(open_bus(url, prefix=prefix))
+        assert (await (await back.existing(name)).floor()).links == 1
+        assert (await take_job(await back.work_queue(name))).job.body == b"work"
+
+
+async def test_more_copies_than_nodes_are_refused_with_the_reason(cluster: "Cluster") -> None:
+    async with open_bus(cluster.url, replicas=5, prefix=f"five{mint_run_id()[-8:]}") as bus:
+        for ask in (bus.conversation, bus.work_queue):
+            with pytest.raises(BusUnavailable, match=r"no suitable peers .* Nothing was changed"):
+                await ask("figs")
+
+
+async def test_a_turn_is_committed_although_the_leader_of_its_stream_is_killed(
+    cluster: "Cluster", ready: "Ready"
+) -> None:
     async with AsyncExitStack() as stack:
         buses = [await ready(stack, cluster.url) for _ in range(2)]
         name = f"race-{mint_run_id()}"
@@ -191,9 +303,7 @@ async def test_a_party_goes_on_when_the_leader_of_its_stream_is_killed(cluster: 
         assert floor.open_grant is not None
         async with there.follow(seats=[ADA]) as tail:
             await take(tail, 2)
-            async with connect(cluster.url) as connection:
-                stream = await connection.api(f"STREAM.INFO.CONVIVE_{here.subjects.base.split('.')[1]}")
-            leader = stream["cluster"]["leader"]
+            leader = await leader_of(here, cluster)
             cluster.kill(leader)
             run = RunContext(floor.open_grant.grant.run_id, RUN.run_id, RUN.run_id)
             places = await here.remember(ADA, [Remembered(text="it went dark", run_id=run.run_id)], run)

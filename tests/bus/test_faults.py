@@ -339,3 +339,36 @@ async def test_a_tail_behind_a_line_that_breaks_again_and_again_misses_nothing()
                     await take(tail, 160)
                 expected += [await elsewhere.append(Draft(f"{base}.a", b"last"))]
                 assert [record.seq for record in await take(tail, 1)] == expected[-1:]
+
+
+async def test_a_batch_whose_acknowledgement_was_lost_is_found_again() -> None:
+    """Known by the guard of its first record, or by the id that was made up for it, also when its fence has moved."""
+    async with server() as own, proxied(own.url) as proxy, open_bus(proxy.url) as bus, open_bus(own.url) as others:
+        log = (await bus.conversation("table")).log
+        elsewhere = await others.conversation("table")
+        base = elsewhere.subjects.base
+        rest = drafts(f"{base}.a", 3, first=1)
+        for number, kind in enumerate(("guards itself", "has nothing", "is fenced"), 1):
+            fence = await log.append(Draft(f"{base}.fence", b"ours"))
+            first = {
+                "guards itself": Draft(f"{base}.mark", b"0", guard=Guard(f"{base}.mark", 0), replaces=True),
+                "has nothing": Draft(f"{base}.a", b"0"),
+                "is fenced": Draft(f"{base}.a", b"0", guard=Guard(f"{base}.fence", fence)),
+            }[kind]
+            places: list[int] = []
+
+            async def append(first: Draft = first, places: list[int] = places) -> None:
+                places += await log.append_batch([first, *rest])
+
+            proxy.thrown_away = anyio.Event()
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as tasks:
+                    proxy.deaf = True
+                    tasks.start_soon(append)
+                    await proxy.thrown_away.wait()
+                    await elsewhere.log.append(Draft(f"{base}.fence", b"theirs"))
+                    proxy.deaf = False
+                    proxy.cut()
+            there = await read_all(log, f"{base}.a", f"{base}.mark")
+            assert [record.seq for record in there][-4:] == places
+            assert len(there) == 4 * number

@@ -1,5 +1,6 @@
 """What the log on JetStream promises beyond the contract: few requests, nothing left behind, plain NATS."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
-from convive.bus import BusUnavailable, Draft, Guard, RunContext, mint_run_id, open_bus
+from convive.bus import BusUnavailable, Draft, Guard, NotAppended, RunContext, mint_run_id, open_bus
 from convive.bus._connect import Connection, _Client, connect
 from convive.bus._jetstream import JetStreamLog, StreamPlan, open_log
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._jetstream_tail import BoundedReader
+from convive.bus._log import MESSAGE_ID
 from convive.bus.testing import drafts, read_all, server, take
 
 pytestmark = pytest.mark.anyio
@@ -281,6 +284,31 @@ async def test_a_reader_says_so_when_no_server_delivers_what_the_leader_knows_of
         await lost.close()
 
 
+@pytest.mark.parametrize("expires", [True, False], ids=["it expires", "it comes late"])
+async def test_a_tail_has_not_caught_up_before_a_record_that_the_leader_knows_of(url: str, expires: bool) -> None:
+    async with store(url) as own, own.log.follow(f"{own.base}.a") as tail:
+        places = await own.log.append_all(drafts(f"{own.base}.a", 2))
+        await take(tail, 2)
+        leader = Leader(places[1] if expires else places[1] + 1)
+        tail._newest, tail._ask_newest = places[1] + 1, leader.newest  # as on a server that lags
+        assert not tail.caught_up
+        found: list[int | None] = []
+
+        async def catch_up() -> None:
+            record = await tail.catch_up()
+            found.append(None if record is None else record.seq)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(catch_up)
+                await leader.asked.wait()
+                if not expires:
+                    assert found == []
+                    places.append(await own.log.append(Draft(f"{own.base}.a", b"late")))
+        assert found == [None if expires else places[2]]
+        assert tail.caught_up
+
+
 async def test_a_bus_opens_each_of_its_streams_once(url: str) -> None:
     async with open_bus(url) as bus:
         found: list[Any] = []
@@ -303,3 +331,38 @@ def test_headers_are_parsed_as_nats_py_does(lines: list[bytes]) -> None:
     mine: Any = _Client()
     theirs: Any = Client()
     assert mine._parse_header_lines(raw) == theirs._parse_header_lines(raw)
+
+
+async def test_a_stream_of_an_earlier_version_learns_to_take_batches(url: str) -> None:
+    async with store(url) as own:
+        config = (await own.connection.api(f"STREAM.INFO.{own.stream}"))["config"]
+        await own.connection.api(f"STREAM.UPDATE.{own.stream}", {**config, "allow_atomic": False})
+        with pytest.raises(NotAppended, match="disabled"):
+            await own.log.append_batch(drafts(f"{own.base}.a", 2))
+        publisher = Publisher(own.connection, 10)
+        await publisher.start()
+        log = await open_log(own.connection, publisher, StreamPlan(own.stream, f"{own.base}.>", 1, {}))
+        assert len(await log.append_batch(drafts(f"{own.base}.a", 2))) == 2
+        assert (await own.connection.api(f"STREAM.INFO.{own.stream}"))["config"] == config
+
+
+def test_an_append_without_an_answer_is_sent_again_under_any_way_to_run_a_loop(nats_url: str) -> None:
+    """Under `asyncio.run` nothing but a task may start another one: what looks after appends in flight is one."""
+    heard: list[str] = []
+
+    async def answer_the_second(message: Msg) -> None:
+        heard.append(message.headers[MESSAGE_ID] if message.headers else "")
+        if len(heard) == 2:
+            await message.respond(b'{"stream": "HOLE", "seq": 7}')
+
+    async def main() -> int:
+        async with connect(nats_url) as connection:
+            await connection.subscribe("hole", answer_the_second)
+            publisher = Publisher(connection, 10)
+            await publisher.start()
+            with anyio.fail_after(8):
+                return await publisher.append("HOLE", Draft("hole", b""))
+
+    assert asyncio.run(main()) == 7
+    assert len(heard) == 2
+    assert len(set(heard)) == 1

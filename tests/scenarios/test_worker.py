@@ -86,7 +86,7 @@ async def send(bus: Bus, **options: Any) -> QueuedRun:
 async def test_a_worker_that_is_killed_in_a_run_leaves_it_to_another(
     desk: "Person", door: "Door", bus: Bus, moment: str
 ) -> None:
-    """kill -9 in the middle: the same run goes on, and what the journal holds is not asked for or paid for again."""
+    """C26, kill -9 in the middle: the same run goes on; what the journal holds is not asked for or paid for again."""
     run = await send(bus)
     door.shut(moment)
     async with desk.starts(*WORK, env=door.env) as first:

@@ -175,6 +175,12 @@ from convive.agents._run_events import (
     Followed,
     run_events,
 )
+from convive.agents._schema import (
+    BadTool,
+)
+from convive.agents._schema_tool import (
+    schema_tool,
+)
 from convive.agents._scoped import (
     scoped_tool,
 )
@@ -210,6 +216,7 @@ from convive.agents._supervisor import (
 from convive.agents._tools import (
     Final,
     ModelRetry,
+    NeedsAnswer,
     Tool,
     ToolContext,
     ToolError,
@@ -265,6 +272,7 @@ __all__ = [
     "BadCallback",
     "BadModelRequest",
     "BadOutput",
+    "BadTool",
     "BrokenProvider",
     "ChildRun",
     "Choice",
@@ -299,6 +307,7 @@ __all__ = [
     "ModelRetry",
     "ModelUnreachable",
     "Models",
+    "NeedsAnswer",
     "NoBus",
     "NoModelAnswered",
     "Node",
@@ -403,6 +412,7 @@ __all__ = [
     "run_events",
     "run_in_turn",
     "run_options",
+    "schema_tool",
     "scoped_tool",
     "shipped_prices",
     "split_model",

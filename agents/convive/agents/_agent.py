@@ -21,6 +21,7 @@ from convive.agents._options import (
     RunOptions,
     Unresolved,
     anonymous_name,
+    check_json,
     check_model,
     check_names,
     class_name,
@@ -205,6 +206,7 @@ class Agent(Generic[Data]):
 
     def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
         check_names(options, RUN_OPTION_NAMES)
+        check_json("meta", options.get("meta"))
         overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES and key != "on"}
         settings, frame = self.settings(**overrides), current_frame()
         check_prices(settings, None if frame is None else frame.meter)

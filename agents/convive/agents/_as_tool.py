@@ -47,17 +47,11 @@ def agent_tool(
     sequential: bool = False,
 ) -> Tool:
     """The tool behind `Agent.as_tool`, which says what the arguments are."""
-    if prompt is None and "prompt" not in input.model_fields:
-        raise BadTool(
-            f"tool {name!r}: its input has no field 'prompt'. Say with prompt= what agent {agent.name!r} is asked, "
-            "by a function of the input or a format string such as 'Research {topic}'."
-        )
-    if isinstance(prompt, str):
-        _check_format(prompt, name, input)
+    check_prompt(prompt, input, "prompt", name, agent)
 
     async def call(context: ToolContext, input: BaseModel) -> ToolReturn:
         on: dict[shown.EventName, Any] = {"*": _shower(context, streaming)} if streaming else {}
-        result = await agent.execute(await _prompt(prompt, input), deps=context.deps, on=on)
+        result = await agent.execute(await prompt_of(prompt, input, "prompt"), deps=context.deps, on=on)
         if result.error is not None:
             how = "was cancelled" if result.status == "cancelled" else "failed"
             raise ToolError(f"agent {agent.name!r} {how}: {result.error.message}")
@@ -66,6 +60,17 @@ def agent_tool(
     parameters = model_parameters(input, name, "input", context="context")
     spec = ToolSpec(name, description, parameters.schema)
     return Tool(spec, call, parameters, timeout_s, sequential, needs_approval=needs_approval, below=agent)
+
+
+def check_prompt(prompt: PromptOf | None, input: type[BaseModel], field: str, name: str, agent: "Agent[Any]") -> None:
+    """Raises BadTool when nothing says what the agent is asked."""
+    if prompt is None and field not in input.model_fields:
+        raise BadTool(
+            f"tool {name!r}: its input has no field {field!r}. Say with prompt= what agent {agent.name!r} is asked, "
+            "by a function of the input or a format string such as 'Research {topic}'."
+        )
+    if isinstance(prompt, str):
+        _check_format(prompt, name, input)
 
 
 def _check_format(prompt: str, name: str, input: type[BaseModel]) -> None:
@@ -85,9 +90,10 @@ def _fields(template: str) -> Iterable[str]:
             yield from _fields(spec or "")
 
 
-async def _prompt(prompt: PromptOf | None, input: BaseModel) -> str:
+async def prompt_of(prompt: PromptOf | None, input: BaseModel, field: str) -> str:
+    """What the agent is asked: by default, what stands in the field."""
     if prompt is None:
-        return str(getattr(input, "prompt"))  # noqa: B009 - checked when the tool was made
+        return str(getattr(input, field))
     if isinstance(prompt, str):
         return prompt.format_map({field: getattr(input, field) for field in type(input).model_fields})
     made = prompt(input)

@@ -37,6 +37,8 @@ class Asking:
         run, show, hooks = self._execution, self._execution.show, self._execution.hooks
         hooks.context.trip = step.trip
         await hooks.tell("on_iteration")
+        if self._called_off:
+            return
         attempt, answer, asked = step.attempt, Answer(parts=(), stop_reason="other"), ""
         while True:
             await run.chain.append(TripStarted(trip=step.trip, attempt=attempt))
@@ -45,7 +47,11 @@ class Asking:
             began = time.perf_counter()
             try:
                 with anyio.move_on_after(run.meter.left_s) as deadline:
-                    answer, asked = await self._answer(step.trip, attempt)
+                    request = await hooks.request(await self._request(step.trip, attempt))
+                    if self._called_off:
+                        return
+                    asked = digest_of(request)
+                    answer = await self._answer(request, asked, step.trip, attempt)
                 if deadline.cancelled_caught:
                     run.meter.time_is_up()
                     return
@@ -65,13 +71,15 @@ class Asking:
             finished = shown.TripFinished(run.task.run, step.trip, trip.finish_reason, trip.text, trip.usage, rejected)
             await show(finished)
 
-    async def _answer(self, trip: int, attempt: int) -> tuple[Answer, str]:
-        """The answer, and the digest of what was asked."""
+    @property
+    def _called_off(self) -> bool:
+        """Whether a hook ended the run before the model was asked."""
+        return self._execution.stopping.mode in ("now", "after_tools")
+
+    async def _answer(self, request: Request, asked: str, trip: int, attempt: int) -> Answer:
         run, recorded = self._execution, self._execution.task.place.recorded
-        request = await run.hooks.request(await self._request(trip, attempt))
-        asked = digest_of(request)
         if recorded is not None:
-            return recorded.answer(run.task.run, trip, asked), asked
+            return recorded.answer(run.task.run, trip, asked)
         if run.live:
             run.live.begin(trip, attempt)
             if request.messages[-1].role == "assistant":
@@ -87,7 +95,7 @@ class Asking:
             raise ModelAnswerBroken(f"{run.settings.model.name} ended its stream without an answer.")
         if run.live:
             await run.live.settle()
-        return answer, asked
+        return answer
 
     def _model(self, trip: int) -> Model:
         run = self._execution

@@ -13,16 +13,17 @@ from pydantic import JsonValue
 from convive.agents._chain import LEAVE_RUN
 from convive.agents._fold import Call
 from convive.agents._journal import Artifact, ChildRun, ToolReturned
-from convive.agents._schema import BadArguments, clean, json_of, jsonable
+from convive.agents._schema import BadArguments, NoJsonForm, clean, json_of, jsonable, telling
 from convive.agents._stopping import being_cancelled
-from convive.agents._tools import ModelRetry, Tool, ToolContext, ToolError, ToolReturn, execute
+from convive.agents._tools import ModelRetry, NeedsAnswer, Tool, ToolContext, ToolError, ToolReturn, execute
 
 _log = logging.getLogger("convive.agents")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call came to. `value` is set where `content` shows the model less than the whole."""
+    """What a call came to. `value` is set where `content` shows the model less than the whole, `needs` where it came to
+    nothing yet; the content is then for a caller who cannot wait."""
 
     content: str
     is_error: bool = False
@@ -31,6 +32,7 @@ class Outcome:
     took_s: float = 0.0
     children: tuple[ChildRun, ...] = ()
     handed_to: tuple[str, ...] = ()
+    needs: NeedsAnswer | None = None
 
     def event(self, trip: int, call: Call) -> ToolReturned:
         """The journal event of this outcome."""
@@ -98,7 +100,7 @@ async def _outcome(ready: Ready, context: ToolContext) -> Outcome:
         for failure in failures:
             if isinstance(failure, LEAVE_RUN):
                 raise failure from error  # of an agent that the tool called: no model can help with it
-        return _failure(failures[0] if len(failures) == 1 else error)
+        return _failure(ready.tool, failures[0] if len(failures) == 1 else error)
 
 
 def _failures(error: Exception) -> list[Exception]:
@@ -109,7 +111,7 @@ def _failures(error: Exception) -> list[Exception]:
     return [failure for each in inner for failure in _failures(each)]
 
 
-def _failure(error: Exception) -> Outcome:
+def _failure(tool: Tool, error: Exception) -> Outcome:
     kind = type(error).__name__
     try:
         text = clean(str(error))
@@ -120,6 +122,14 @@ def _failure(error: Exception) -> Outcome:
             return Outcome(text or "the tool failed", is_error=True)  # providers refuse an error without a text
         case ModelRetry():
             return _error("retry", text)
+        case NoJsonForm():
+            _log.warning(
+                "tool %s gave back a value of type %s: return JSON data, or say with model_output= what of it",
+                tool.name,
+                error,
+            )
+            message = f"{tool.name} was carried out. It gave back something of type {error}, which has no JSON form."
+            return _error("result_not_json", message)
         case _:
             return _error("tool_failed", text, type=kind)
 
@@ -135,17 +145,24 @@ async def within(ready: Ready, context: ToolContext) -> Outcome:
 async def _result(tool: Tool, value: object) -> Outcome:
     if isinstance(value, Outcome):
         return value  # of one of several tools behind this name
+    if isinstance(value, NeedsAnswer):
+        message = f"{tool.name} waits for somebody's answer, and here nobody can be asked."
+        return replace(_error("unavailable", message), needs=value)
     if isinstance(value, ToolReturn):
-        return Outcome(content_of(value.model_output), value=jsonable(value.value), handed_to=value.handed_to)
+        return Outcome(_told(value.model_output), value=jsonable(value.value), handed_to=value.handed_to)
     if tool.model_output is None:
-        return Outcome(content_of(value))
+        return Outcome(_told(value))
     try:
         shown = tool.model_output(value)
         shown = await shown if inspect.isawaitable(shown) else shown
     except Exception:  # noqa: BLE001 - the tool did its work; what only narrows it must not make it look failed
         _log.warning("model_output of tool %s failed; the model reads the whole result", tool.name, exc_info=True)
-        return Outcome(content_of(value))
-    return Outcome(content_of(shown), value=jsonable(value))
+        return Outcome(_told(value))
+    return Outcome(_told(shown), value=jsonable(value))
+
+
+def _told(value: object) -> str:
+    return clean(value) if isinstance(value, str) else telling(value)
 
 
 def content_of(value: object) -> str:

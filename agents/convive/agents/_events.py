@@ -31,9 +31,9 @@ EventName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """Every event names its run and where that stands in the tree of runs. `type` is its name."""
+    """Every event names its run and where that stands in the tree of runs. `type` is its name: by it type checkers know
+    what else an event has."""
 
-    type: ClassVar[EventName]
     run: RunContext
 
     @property
@@ -56,7 +56,7 @@ class RunEvent:
 class RunStarted(RunEvent):
     """First event. `resumed`: the journal held part of the run; that part is not shown again."""
 
-    type: ClassVar[EventName] = "run_started"
+    type: ClassVar[Literal["run_started"]] = "run_started"
     agent: str
     resumed: bool = False
 
@@ -65,7 +65,7 @@ class RunStarted(RunEvent):
 class TripStarted(RunEvent):
     """The model is being asked. An `attempt` above 1 voids the deltas of the trip so far."""
 
-    type: ClassVar[EventName] = "trip_started"
+    type: ClassVar[Literal["trip_started"]] = "trip_started"
     trip: int
     attempt: int
 
@@ -74,7 +74,7 @@ class TripStarted(RunEvent):
 class TextDelta(RunEvent):
     """More text of the answer, as the model writes it and before `refine`."""
 
-    type: ClassVar[EventName] = "text_delta"
+    type: ClassVar[Literal["text_delta"]] = "text_delta"
     trip: int
     text: str
 
@@ -83,7 +83,7 @@ class TextDelta(RunEvent):
 class ThinkingDelta(RunEvent):
     """More of the model's reasoning."""
 
-    type: ClassVar[EventName] = "thinking_delta"
+    type: ClassVar[Literal["thinking_delta"]] = "thinking_delta"
     trip: int
     text: str
 
@@ -92,7 +92,7 @@ class ThinkingDelta(RunEvent):
 class ModelFailed(RunEvent):
     """One model of a list gave no answer; the next one is asked, if there is one. `error` names an error class."""
 
-    type: ClassVar[EventName] = "model_failed"
+    type: ClassVar[Literal["model_failed"]] = "model_failed"
     trip: int
     model: str
     error: str
@@ -103,7 +103,7 @@ class ModelFailed(RunEvent):
 class ToolStarted(RunEvent):
     """A call that waits for nobody; its handler runs unless the call itself is at fault."""
 
-    type: ClassVar[EventName] = "tool_started"
+    type: ClassVar[Literal["tool_started"]] = "tool_started"
     trip: int
     call_id: str
     name: str
@@ -114,7 +114,7 @@ class ToolStarted(RunEvent):
 class ToolUpdated(RunEvent):
     """Progress that a tool shows."""
 
-    type: ClassVar[EventName] = "tool_updated"
+    type: ClassVar[Literal["tool_updated"]] = "tool_updated"
     trip: int
     call_id: str
     name: str
@@ -125,7 +125,7 @@ class ToolUpdated(RunEvent):
 class ToolFinished(RunEvent):
     """A call is settled; `content` is what the model reads."""
 
-    type: ClassVar[EventName] = "tool_finished"
+    type: ClassVar[Literal["tool_finished"]] = "tool_finished"
     trip: int
     call_id: str
     name: str
@@ -137,7 +137,7 @@ class ToolFinished(RunEvent):
 class TripFinished(RunEvent):
     """The model has answered. `text` is the answer's prose as refined; `rejected` why it was found unusable."""
 
-    type: ClassVar[EventName] = "trip_finished"
+    type: ClassVar[Literal["trip_finished"]] = "trip_finished"
     trip: int
     finish_reason: str
     text: str
@@ -149,7 +149,7 @@ class TripFinished(RunEvent):
 class RunFinished(RunEvent):
     """Last event of a completed run."""
 
-    type: ClassVar[EventName] = "run_finished"
+    type: ClassVar[Literal["run_finished"]] = "run_finished"
     result: AgentResult
 
 
@@ -157,7 +157,7 @@ class RunFinished(RunEvent):
 class RunFailed(RunEvent):
     """Last event of a failed run."""
 
-    type: ClassVar[EventName] = "run_failed"
+    type: ClassVar[Literal["run_failed"]] = "run_failed"
     result: AgentResult
 
 
@@ -165,7 +165,7 @@ class RunFailed(RunEvent):
 class RunCancelled(RunEvent):
     """Last event of a cancelled run."""
 
-    type: ClassVar[EventName] = "run_cancelled"
+    type: ClassVar[Literal["run_cancelled"]] = "run_cancelled"
     reason: str
 
 
@@ -173,7 +173,7 @@ class RunCancelled(RunEvent):
 class RunSuspended(RunEvent):
     """Last event before a run waits: for what, and with which token it is resumed, stands in the result."""
 
-    type: ClassVar[EventName] = "run_suspended"
+    type: ClassVar[Literal["run_suspended"]] = "run_suspended"
     result: AgentResult
 
 

@@ -117,6 +117,30 @@ class _CrashingLog:
         async with self._turn:
             return await self._append(drafts)
 
+    async def append_batch(self, drafts: Sequence[Draft]) -> list[int]:
+        async with self._turn:
+            self._living()
+            counted = sum(self._point.matches(draft.body) for draft in drafts)
+            if counted >= self._left and self._point.when == "before":
+                self._crash()
+            places = await self._log.append_batch(drafts)
+            self.stored.update(str(_event(draft.body).get("type", "unknown")) for draft in drafts)
+            self._left -= counted
+            if self._left <= 0 and counted:
+                self._crash()
+            return places
+
+    def check(self, draft: Draft) -> None:
+        self._log.check(draft)
+
+    async def end(self) -> int:
+        self._living()
+        return await self._log.end()
+
+    async def purge(self, subject: str, until: int) -> int:
+        self._living()
+        return await self._log.purge(subject, until)
+
     async def post(self, draft: Draft) -> None:
         self._living()
         await self._log.post(draft)

@@ -10,7 +10,7 @@ from convive.agents._calls import Outcome, Ready
 from convive.agents._fold import Call
 from convive.agents._interrupts import Approve, Deny, Edit, Interrupt, Result, args_hash
 from convive.agents._schema import ModelParameters, Parameters, clean, json_of, jsonable
-from convive.agents._tools import Tool, ToolContext
+from convive.agents._tools import NeedsAnswer, Tool, ToolContext
 
 _log = logging.getLogger("convive.agents")
 
@@ -83,3 +83,9 @@ def _defaults(parameters: Parameters) -> dict[str, object]:
     fields = parameters.model.model_fields
     optional = {name: fields[field] for field, name in parameters.names.items() if not fields[field].is_required()}
     return {name: field.get_default(call_default_factory=True, validated_data={}) for name, field in optional.items()}
+
+
+def waits_for(call: Call, needs: NeedsAnswer, context: ToolContext, agent: str) -> Interrupt:
+    """What a call waits for whose tool says so. Each attempt may, and none takes an answer to an earlier one."""
+    interrupt = _interrupt(call, context, agent, needs.kind)
+    return interrupt.model_copy(update={"id": f"{interrupt.id}-{call.attempt}", "about": jsonable(needs.about)})

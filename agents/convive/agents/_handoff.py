@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from convive.agents._agent import Agent
+from convive.agents._as_tool import PromptOf, check_prompt, prompt_of
 from convive.agents._frame import current_frame, inside
 from convive.agents._messages import Message
 from convive.agents._model import ToolSpec
@@ -28,6 +29,8 @@ def handoff(
     when: str = "",
     *,
     name: str | None = None,
+    input: type[BaseModel] = HandoffInput,
+    prompt: PromptOf | None = None,
     history: Callable[[Sequence[Message]], Sequence[Message]] | None = None,
 ) -> Tool:
     """A tool that hands the conversation over to `agent`, for good: its answer is the run's.
@@ -35,17 +38,22 @@ def handoff(
     The agent sees the conversation so far, or what `history` makes of it, under its own instructions, in a run below.
     Of several handoffs in one answer the first counts, and calls behind it are not carried out. After five hops in a
     row, and when the agent fails, the model reads an error, and calls behind it are carried out. `report.handoffs` of
-    the result names the agents.
+    the result names the agents. `input` and `prompt` say what it is told beside the conversation, as for
+    `Agent.as_tool`; by default, a `message`. Raises BadTool.
     """
+    chosen = name or f"handoff_to_{agent.name}"
+    check_prompt(prompt, input, "message", chosen, agent)
 
-    async def call(context: ToolContext, input: HandoffInput) -> ToolReturn:
+    async def call(context: ToolContext, input: BaseModel) -> ToolReturn:
         frame = current_frame()
         if frame is None or frame.hops >= MOST_HANDOFFS:
             raise ToolError(f"This conversation was handed on {MOST_HANDOFFS} times. Answer it yourself.")
         told = frame.history()
         with inside(replace(frame, hops=frame.hops + 1)):
             result = await agent.execute(
-                input.message, history=told if history is None else history(told), deps=context.deps
+                await prompt_of(prompt, input, "message"),
+                history=told if history is None else history(told),
+                deps=context.deps,
             )
         if result.error is not None:
             raise ToolError(f"agent {agent.name!r} could not take over: {result.error.message}")
@@ -54,7 +62,6 @@ def handoff(
             value={"run_id": result.run_id, "agent": agent.name}, model_output=result.text, handed_to=path
         )
 
-    chosen = name or f"handoff_to_{agent.name}"
-    parameters = model_parameters(HandoffInput, chosen, "input", context="context")
+    parameters = model_parameters(input, chosen, "input", context="context")
     spec = ToolSpec(chosen, f"Hand the conversation over to {agent.name}. {when}".strip(), parameters.schema)
     return Tool(spec, call, parameters, sequential=True, handoff=True, below=agent)

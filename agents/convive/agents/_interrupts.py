@@ -30,6 +30,8 @@ class Interrupt(BaseModel):
     index: int
     arguments: JsonValue
     args_hash: str
+    about: JsonValue = None
+    """What the tool itself says of it, where it was the tool that asked (`NeedsAnswer`)."""
 
 
 @dataclass(frozen=True, config=_ANSWER)

@@ -60,7 +60,7 @@ class HookContext:
     session_id: str | None
     deps: Any
     abort: Callable[[str], None]
-    """Ends the run before its next step."""
+    """Ends the run: the model is not asked again, tools that began come to their end."""
     trip: int = 0
     state: dict[str, Any] = field(default_factory=dict[str, Any])
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypedDict, cast
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from convive.agents._audience import Observers, On
 from convive.agents._errors import UnknownModel
@@ -97,6 +97,7 @@ class RunOptions(AgentOptions, total=False):
     on_cancel: OnCancel
 
 
+_JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 OPTION_NAMES = frozenset({*AgentOptions.__annotations__, "output"})
 RUN_OPTION_NAMES = frozenset({*RunOptions.__annotations__, "output"})
 
@@ -193,6 +194,16 @@ def check_names(options: Mapping[str, object], known: frozenset[str]) -> None:
     unknown = options.keys() - known
     if unknown:
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}; there are: {', '.join(sorted(known))}")
+
+
+def check_json(name: str, value: object) -> None:
+    """Raises ValueError for an option that has to be JSON data and is not."""
+    try:
+        _JSON.validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"] if step not in ("dict", "list"))
+        raise ValueError(f"{name}= has to be JSON data; {place or 'it'} is not. Nothing ran.") from None
 
 
 def class_name(kind: type) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Generic, Literal
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from convive.agents._fold import RunState, Trip, joined, replayable
 from convive.agents._interrupts import Interrupt
@@ -47,6 +47,8 @@ class Report:
     """The agents that the conversation was handed to; the last one gave the text."""
     known_cost: float = 0.0
     """The part of the cost that is known: all of it, unless `cost` is None."""
+    meta: JsonValue = None
+    """What the caller gave as `meta`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ def result_of(
         state.cost,
         state.handoffs,
         state.known_cost,
+        started.meta,
     )
     messages = joined((*opening, *replayable(state)))
     return AgentResult(status, text, reason, messages, report, state.artifacts, error, data, *_waiting(waiting))

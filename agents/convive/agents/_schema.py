@@ -1,5 +1,6 @@
 """From a typed function to what a model needs to call it: a description and a JSON Schema of its arguments."""
 
+import functools
 import inspect
 import re
 import typing
@@ -16,6 +17,10 @@ from convive.bus import ConviveError
 
 class BadTool(ConviveError):
     """A tool cannot be made from this function, or two tools share a name. Nothing ran."""
+
+
+class NoJsonForm(Exception):
+    """A value of this type has no JSON form, and its text says no more than where in memory it is."""
 
 
 class BadArguments(Exception):
@@ -140,11 +145,19 @@ def _build(name: str, fields: dict[str, typing.Any], names: dict[str, str], cont
 
 def _hints(function: Callable[..., object], name: str, scope: Mapping[str, object] | None) -> dict[str, typing.Any]:
     try:
-        return typing.get_type_hints(function, localns=dict(scope or {}), include_extras=True)
+        return typing.get_type_hints(_annotated(function), localns=dict(scope or {}), include_extras=True)
     except NameError as error:
         raise BadTool(
             f"tool {name!r}: its annotation uses {error.name!r}, which is not defined where the tool is made."
         ) from None
+
+
+def _annotated(function: Callable[..., object]) -> Callable[..., object]:
+    """Where the annotations and the docstring stand: also of a partial, and of an object that can be called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    plain = inspect.isroutine(function) or inspect.isclass(function)
+    return function if plain else typing.cast("Callable[..., object]", type(function).__call__)
 
 
 def _check(parameter: inspect.Parameter, name: str, hints: Mapping[str, object]) -> None:
@@ -164,7 +177,7 @@ def _read_docstring(function: Callable[..., object]) -> tuple[str, dict[str, str
     prose: list[str] = []
     about: dict[str, str] = {}
     section, margin, current = "prose", 0, ""
-    for line in (inspect.getdoc(function) or "").splitlines():
+    for line in (inspect.getdoc(_annotated(function)) or "").splitlines():
         bare = line.strip()
         if _SECTION.match(line) or _OTHER.match(line):
             section, margin, current = ("args" if _SECTION.match(line) else "other"), 0, ""
@@ -188,10 +201,29 @@ def clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def json_of(value: object) -> str:
+_IN_MEMORY = re.compile(r"<.* at 0x[0-9a-fA-F]+>", re.DOTALL)
+
+
+def telling(value: object) -> str:
+    """A value as JSON text, as `json_of` gives it. Raises NoJsonForm where that would tell nobody anything."""
+    opaque: list[object] = []
+
+    def text_of(each: object) -> str:
+        text = str(each)
+        if _IN_MEMORY.fullmatch(text):
+            opaque.append(each)
+        return text
+
+    text = json_of(value, text_of)
+    if opaque:
+        raise NoJsonForm(type(opaque[0]).__name__)
+    return text
+
+
+def json_of(value: object, fallback: Callable[[object], str] = str) -> str:
     """A value as JSON text; what has no JSON form is put as its `str`."""
     try:
-        return to_json(value, fallback=str, inf_nan_mode="null").decode()
+        return to_json(value, fallback=fallback, inf_nan_mode="null").decode()
     except ValueError:  # bytes that are no text, a lone surrogate, a value that holds itself
         return to_json(clean(str(value))).decode()
 

@@ -11,8 +11,8 @@ from convive.agents._calls import Outcome, Ready, carry_out, content_of, outcome
 from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
 from convive.agents._frame import Frame, frame_above, goes_on_later, inside
-from convive.agents._gates import gate
-from convive.agents._interrupts import Interrupt
+from convive.agents._gates import gate, waits_for
+from convive.agents._interrupts import Approve, Edit, Interrupt
 from convive.agents._journal import ChildRun, ToolCalled
 from convive.agents._messages import Message
 from convive.agents._middleware import Abort, HookedCall, ReplaceArgs, Skip
@@ -148,11 +148,12 @@ class ToolPhase:
             idempotency_key=f"{task.run.run_id}-{trip}-{call.index}",
             session_id=task.session_id,
             deps=task.deps,
+            approved=isinstance(call.resolution, Approve | Edit),
             on_update=update,
         )
 
     async def _outcome(self, trip: int, call: Call, ready: Ready, waiting: list[Interrupt]) -> Outcome | None:
-        """What the call came to; None when a run below it is suspended, which leaves the call open."""
+        """What the call came to; None when it waits, or a run below it does, which leaves the call open."""
         task, context = self._task, self._context(trip, call)
         above = frame_above(task.run)
         frame = Frame(
@@ -178,7 +179,9 @@ class ToolPhase:
                 raise
         else:
             # A tool that gathers results and exceptions alike has not noticed that it waits, and has no result yet.
-            if not frame.waiting:
+            if outcome.needs is not None:
+                waiting.append(waits_for(call, outcome.needs, context, self._settings.name))
+            elif not frame.waiting:
                 await _end_below(frame, "the tool call that it belongs to went on without it")
                 return replace(outcome, children=tuple(frame.spent.values()))
         waiting.extend(frame.waiting)

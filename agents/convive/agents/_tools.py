@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast, overload
+from typing import Any, Literal, overload
 
 import anyio.from_thread
 import anyio.to_thread
@@ -27,6 +27,24 @@ class Final:
     """What an async generator yields last: its result."""
 
     value: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsAnswer:
+    """Returned by a tool that cannot go on alone (a generator may yield it): the call waits, and with it the run.
+
+    "approval": once approved, the tool is called again from its start, `context.approved` being true. "client_tool":
+    the `Result` that `resume` brings is what the call came to. `about`: for whoever answers, as JSON data.
+    """
+
+    kind: Literal["approval", "client_tool"]
+    about: object = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("approval", "client_tool"):
+            raise ValueError(
+                f'a tool needs an "approval", or waits as a "client_tool" does; it cannot wait for {self.kind!r}'
+            )
 
 
 class ToolError(Exception):
@@ -81,6 +99,8 @@ class ToolContext:
     idempotency_key: str
     session_id: str | None = None
     deps: Any = None  # the application's own; only its tools know the type
+    approved: bool = False
+    """Whether somebody approved this call, or edited it."""
     artifacts: Artifacts = field(default_factory=Artifacts)
     on_update: Callable[[JsonValue], Awaitable[None]] = _nowhere
 
@@ -262,15 +282,21 @@ async def execute(tool: Tool, arguments: Mapping[str, object], context: ToolCont
     if tool.parameters.context is not None:
         given[tool.parameters.context] = context
     function = tool.function
-    if inspect.isasyncgenfunction(function):
-        async with aclosing(function(**given)) as items:
+    value: object
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        value = function(**given)
+    else:
+        # A thread cannot be cancelled: after a timeout it runs on and its result is dropped.
+        value = await anyio.to_thread.run_sync(partial(function, **given), abandon_on_cancel=True)
+    if inspect.isawaitable(value):
+        value = await value
+    if inspect.isasyncgen(value):
+        async with aclosing(value) as items:
             return await _drained(items, tool.name, context)
-    if inspect.iscoroutinefunction(function):
-        return await function(**given)
-    # A thread cannot be cancelled: after a timeout it runs on and its result is dropped.
-    work = partial(_drain, function, given, context) if inspect.isgeneratorfunction(function) else None
-    value = await anyio.to_thread.run_sync(work or partial(function, **given), abandon_on_cancel=True)
-    return await value if inspect.isawaitable(value) else value
+    # A generator that a plain function gave back is its result: a list.
+    if inspect.isgenerator(value) and inspect.isgeneratorfunction(inspect.unwrap(function)):
+        value = await anyio.to_thread.run_sync(partial(_drain, value, context), abandon_on_cancel=True)
+    return value
 
 
 async def _drained(items: AsyncIterator[object], name: str, context: ToolContext) -> object:
@@ -278,6 +304,8 @@ async def _drained(items: AsyncIterator[object], name: str, context: ToolContext
     async for item in items:
         if final is not None:
             raise TypeError(f"tool {name} yielded something after its Final")
+        if isinstance(item, NeedsAnswer):
+            return item
         if isinstance(item, Final):
             final = item
         else:
@@ -287,9 +315,8 @@ async def _drained(items: AsyncIterator[object], name: str, context: ToolContext
     return final.value
 
 
-def _drain(function: Handler, given: Mapping[str, object], context: ToolContext) -> object:
+def _drain(items: Generator[object, Any, object], context: ToolContext) -> object:
     """In a thread: shows what is yielded, returns what is returned."""
-    items = cast("Generator[object, None, object]", function(**given))
     while True:
         try:
             item = next(items)
@@ -299,4 +326,7 @@ def _drain(function: Handler, given: Mapping[str, object], context: ToolContext)
         if isinstance(item, Final):
             name = context.tool_name
             raise TypeError(f"tool {name} yielded a Final: a generator that is not async returns its result")
+        if isinstance(item, NeedsAnswer):
+            items.close()
+            return item
         anyio.from_thread.run(context.update, item)

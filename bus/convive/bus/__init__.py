@@ -6,25 +6,39 @@ from convive.bus._archive import (
     export_lines,
     open_archive,
 )
-from convive.bus._bus import Bus, Sync, memory_bus
-from convive.bus._conversation import Conversation
+from convive.bus._bus import (
+    Bus,
+    Sync,
+    memory_bus,
+)
+from convive.bus._conversation import (
+    Conversation,
+)
 from convive.bus._copies import (
     NameTaken,
     fork,
     happened_s,
     import_archive,
 )
-from convive.bus._diff import Difference, Happening, difference
+from convive.bus._diff import (
+    Difference,
+    Happening,
+    difference,
+)
 from convive.bus._errors import (
     BadName,
     BadRecord,
+    BeyondTail,
     BusUnavailable,
     Closed,
     Conflict,
     ConviveError,
+    Fenced,
     MaybeAppended,
     NewerRecord,
     NotAppended,
+    ProducerReplaced,
+    Trimmed,
     UnknownConversation,
     WrongStream,
 )
@@ -57,6 +71,11 @@ from convive.bus._floor import (
     Utterance,
     fold_floor,
 )
+from convive.bus._folds import (
+    Fold,
+    Folded,
+    fold_records,
+)
 from convive.bus._ids import (
     HOST,
     ConversationId,
@@ -79,10 +98,25 @@ from convive.bus._log import (
     Tail,
     matches,
 )
-from convive.bus._memory import Memory, MemoryFold
-from convive.bus._memory_log import MemoryLog
-from convive.bus._memory_queue import MemoryWorkQueue
-from convive.bus._open import DEFAULT_DATA, URL_VARIABLE, open_bus
+from convive.bus._memory import (
+    Memory,
+    MemoryFold,
+)
+from convive.bus._memory_log import (
+    MemoryLog,
+)
+from convive.bus._memory_queue import (
+    MemoryWorkQueue,
+)
+from convive.bus._open import (
+    DEFAULT_DATA,
+    URL_VARIABLE,
+    open_bus,
+)
+from convive.bus._producer import (
+    Producer,
+    Ticket,
+)
 from convive.bus._queue import (
     DeadJob,
     Job,
@@ -90,14 +124,47 @@ from convive.bus._queue import (
     WorkQueue,
     queue_name,
 )
-from convive.bus._runs import RunContext, run_of
-from convive.bus._server import EmbeddedServer, embedded_server
-from convive.bus._server_process import server_binary, server_version
-from convive.bus._subjects import Address, Subjects, address_of
-from convive.bus._world import Private, World
+from convive.bus._runs import (
+    RunContext,
+    run_of,
+)
+from convive.bus._seat_memory import (
+    FLOOR,
+    SeatMemory,
+    memory_fold,
+)
+from convive.bus._server import (
+    EmbeddedServer,
+    embedded_server,
+)
+from convive.bus._server_process import (
+    server_binary,
+    server_version,
+)
+from convive.bus._stream import (
+    Stream,
+)
+from convive.bus._stream_records import (
+    Entry,
+    Snapshot,
+    StreamReader,
+    StreamRecord,
+    StreamTail,
+    stream_name,
+)
+from convive.bus._subjects import (
+    Address,
+    Subjects,
+    address_of,
+)
+from convive.bus._world import (
+    Private,
+    World,
+)
 
 __all__ = [
     "DEFAULT_DATA",
+    "FLOOR",
     "HOST",
     "SCHEMA",
     "URL_VARIABLE",
@@ -107,6 +174,7 @@ __all__ = [
     "BadArchive",
     "BadName",
     "BadRecord",
+    "BeyondTail",
     "Bus",
     "BusEvent",
     "BusUnavailable",
@@ -121,9 +189,13 @@ __all__ = [
     "Draft",
     "EmbeddedServer",
     "Ended",
+    "Entry",
     "Event",
+    "Fenced",
     "Floor",
     "FloorEvent",
+    "Fold",
+    "Folded",
     "Granted",
     "Guard",
     "Happening",
@@ -147,16 +219,26 @@ __all__ = [
     "Origin",
     "Passed",
     "Private",
+    "Producer",
+    "ProducerReplaced",
     "Record",
     "Remembered",
     "Revoked",
     "RunContext",
     "RunId",
     "Said",
+    "SeatMemory",
     "SeatName",
+    "Snapshot",
+    "Stream",
+    "StreamReader",
+    "StreamRecord",
+    "StreamTail",
     "Subjects",
     "Sync",
     "Tail",
+    "Ticket",
+    "Trimmed",
     "UnknownConversation",
     "Utterance",
     "Whispered",
@@ -172,12 +254,14 @@ __all__ = [
     "event_of",
     "export_lines",
     "fold_floor",
+    "fold_records",
     "fork",
     "happened_s",
     "import_archive",
     "is_slug",
     "matches",
     "memory_bus",
+    "memory_fold",
     "mint_run_id",
     "open_archive",
     "open_bus",
@@ -188,5 +272,6 @@ __all__ = [
     "server_binary",
     "server_version",
     "slugify",
+    "stream_name",
     "unreadable",
 ]

@@ -94,8 +94,8 @@ class Archive:
 async def export_lines(conversation: Conversation, until: int | None = None) -> AsyncGenerator[bytes]:
     """The lines of an archive of a conversation, up to a sequence number: bus, memories, inboxes, journals, streams.
 
-    Text while it was being produced (`live`) is left out: its final form is in the journals. The same records give the
-    same bytes. Raises BusUnavailable, and UnknownConversation when there is not one record.
+    Text while it was being produced is left out, since its final form is in the journals, and so are kept folds. The
+    same records give the same bytes. Raises BusUnavailable, and UnknownConversation when there is not one record.
     """
     digest, count = hashlib.sha256(), 0
     head = _Head(convive="conversation", version=1, conversation=conversation.id)
@@ -103,7 +103,7 @@ async def export_lines(conversation: Conversation, until: int | None = None) -> 
     async with conversation.log.read(f"{base}.>", until=until) as records:
         async for record in records:
             on = record.subject[len(base) + 1 :]
-            if on.startswith("live."):
+            if is_derived(on):
                 continue
             if not count:
                 first = head.model_dump_json().encode() + b"\n"
@@ -115,6 +115,11 @@ async def export_lines(conversation: Conversation, until: int | None = None) -> 
             yield line
     if count:
         yield _End(records=count, sha256=digest.hexdigest()).model_dump_json().encode() + b"\n"
+
+
+def is_derived(on: str) -> bool:
+    """Whether what stands on that subject below a conversation follows from the rest, or passes."""
+    return on.startswith(("live.", "fold.")) or (on.startswith("stream.") and ".fold." in on)
 
 
 def open_archive(path: Path) -> Archive:

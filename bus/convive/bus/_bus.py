@@ -14,13 +14,15 @@ from convive.bus._log import Log
 from convive.bus._memory_log import MemoryLog
 from convive.bus._memory_queue import MemoryWorkQueue
 from convive.bus._queue import LEASE_S, WorkQueue, queue_name
+from convive.bus._stream import Stream
+from convive.bus._stream_records import shown_name, stream_name
 from convive.bus._subjects import Subjects, address_of, partition_of
 
 Sync = Literal["always", "lazy", "unknown"]
 
 
 class Bus:
-    """Conversations, each whole in one partition. Made by `open_bus` or `memory_bus`."""
+    """Conversations and streams, each whole in one partition. Made by `open_bus` or `memory_bus`."""
 
     def __init__(
         self,
@@ -88,6 +90,25 @@ class Bus:
         if not 0.1 <= lease_s <= 86_400:
             raise ValueError(f"a lease of {lease_s} s is not one of 0.1 s to a day")
         return await self._queue(queue_name(name), lease_s)
+
+    async def stream(self, name: str) -> Stream:
+        """A plain stream of records by name: `orders`, or `dinner/notes` for the stream `notes` in the order of the
+        conversation `dinner`. It is there as soon as something is appended. Raises BadName or BusUnavailable."""
+        space, short = stream_name(name)
+        number = partition_of(space, self._partitions)
+        subjects = Subjects.of(self._prefix, number, space)
+        return Stream(await self._partition(number), subjects.stream(short), shown_name(space, short))
+
+    async def streams(self) -> dict[str, int]:
+        """The plain streams on this bus and how many records each holds. One request a partition."""
+        found: dict[str, int] = {}
+        for number, log in (await self._existing()).items():
+            for subject, count in (await log.subjects(f"{self._prefix}.{number:02d}.*.stream.*")).items():
+                address = address_of(subject)
+                ours = is_slug(address.conversation) and is_slug(address.name)
+                if ours and partition_of(address.conversation, self._partitions) == number:
+                    found[shown_name(address.conversation, address.name)] = count
+        return dict(sorted(found.items()))
 
     async def conversations(self) -> dict[ConversationId, Floor]:
         """The floor of every conversation on this bus, by name. One reader a partition, whatever their number.

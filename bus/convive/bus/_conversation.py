@@ -19,9 +19,12 @@ from convive.bus._events import (
     Whispered,
 )
 from convive.bus._floor import Floor, OpenGrant, fold_floor
+from convive.bus._folds import Fold, Folded, State, fold_records
 from convive.bus._ids import HOST, ConversationId, RunId, SeatName
 from convive.bus._log import Draft, Guard, Log, Record, Tail
+from convive.bus._memory import Memory
 from convive.bus._runs import RunContext
+from convive.bus._seat_memory import memory_fold
 from convive.bus._subjects import Subjects
 from convive.bus._world import World
 
@@ -221,6 +224,19 @@ class Conversation:
             async for record in records:
                 floor = fold_floor(floor, record)
         return floor
+
+    async def fold(
+        self, fold: Fold[State], *subjects: str, until: int | None = None, keep: bool = True
+    ) -> Folded[State]:
+        """A state of your own from records of this conversation (by default those of the bus), as it is now or was at a
+        sequence number. It is kept beside them, so that the next fold begins there: see `Fold`, and `fold_records`."""
+        chosen = subjects or (self.subjects.bus,)
+        return await fold_records(self.log, chosen, fold, self.subjects.folds, until=until, keep=keep)
+
+    async def memory(self, seat: SeatName, until: int | None = None) -> list[Memory]:
+        """What a seat remembers now, or did at a sequence number, begun from what was kept. Empty where nobody sits."""
+        subjects = (self.subjects.floor, self.subjects.memory(seat))
+        return (await self.fold(memory_fold(seat), *subjects, until=until)).state.memory.held
 
     async def world(self, *seats: SeatName, until: int | None = None) -> World:
         """What these seats know now, or knew at a sequence number. Raises UnknownConversation."""

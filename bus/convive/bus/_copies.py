@@ -11,20 +11,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
-from convive.bus._archive import Archive
+from convive.bus._archive import Archive, is_derived
 from convive.bus._bus import Bus
 from convive.bus._conversation import Conversation
 from convive.bus._errors import BadName, Conflict, ConviveError, UnknownConversation
 from convive.bus._events import BusEvent, Opened, Origin, Passed, Said, event_of
 from convive.bus._floor import Floor, fold_floor
 from convive.bus._ids import ConversationId, RunId, derive_run_id
-from convive.bus._log import Draft, Guard, Record
+from convive.bus._log import BATCH, Draft, Guard, Record
 from convive.bus._runs import PARENT, ROOT, RunContext, run_of
+from convive.bus._stream_records import NEXT, POSITION
 
 ORIGIN = "Cv-Origin"
 """The header of a copied record: the sequence number and the time (seconds since 1970) of the original."""
 
-_AT_ONCE = 256
+_BATCH_BYTES = 1_048_576
 _RUN_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 Change = Callable[[Opened], Opened]
@@ -83,7 +84,7 @@ async def fork(
     async with source.log.read(f"{base}.>", until=cut) as records:
         async for record in records:
             below = record.subject[len(base) + 1 :]
-            if not below.startswith("live."):
+            if not is_derived(below):
                 await copy.take(Record(below, record.seq, record.time_s, record.headers, record.body))
     await copy.finish()
     return target
@@ -103,18 +104,28 @@ class _Origin:
         return event if self.change is None else self.change(event)
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A record that is about to be appended: its place in the original, and whether it is a link of the floor."""
+
+    seq: int
+    draft: Draft
+    is_link: bool
+
+
 class _Copy:
-    """Appends originals to a target, rewritten: links one by one behind their guards, what is between them at once."""
+    """Appends originals to a target, rewritten: in batches, and each of these behind the link before it."""
 
     def __init__(self, target: Conversation, origin: _Origin | None, done: Mapping[int, Record]) -> None:
         self._target = target
         self._origin = origin
         self._done = done
-        self._places = {seq: record.seq for seq, record in done.items()}
+        self._places = {0: 0} | {seq: record.seq for seq, record in done.items()}
         self._runs: dict[bytes, RunId] = {}
         self._floor = Floor()
         self._link = 0
-        self._waiting: list[tuple[int, Draft]] = []
+        self._waiting: list[_Waiting] = []
+        self._size = 0
 
     @classmethod
     async def begin(cls, target: Conversation, origin: _Origin | None) -> Self:
@@ -137,45 +148,55 @@ class _Copy:
             return  # the end of another conversation is not the end of this one, and nothing comes behind it
         is_link, counts = floor.seq != self._floor.seq, floor.links > self._floor.links
         self._floor = floor
-        if is_link:
-            await self.flush()
-        draft = self._draft(whole, event_of(whole) if counts else None)
-        place = self._places.get(original.seq)
-        if place is not None:
-            if (self._done[original.seq].subject, self._done[original.seq].body) != (draft.subject, draft.body):
-                raise NameTaken(self._target.id)
+        event = event_of(whole) if counts else None
+        if (
+            len(self._waiting) >= BATCH
+            or self._size + len(whole.body) > _BATCH_BYTES
+            or self._names_waiting(whole, event)
+        ):
+            await self._flush()
+        draft = self._draft(whole, event)
+        done = self._done.get(original.seq)
+        if done is None:
+            self._waiting.append(_Waiting(original.seq, draft, is_link))
+            self._size += len(draft.body)
+        elif (done.subject, done.body) != (draft.subject, draft.body):
+            raise NameTaken(self._target.id)
         elif is_link:
-            guarded = replace(draft, guard=Guard(self._target.subjects.floor, self._link), id=None)
-            place = await self._append(guarded)
-            self._places[original.seq] = place
-        else:
-            self._waiting.append((original.seq, draft))
-            if len(self._waiting) >= _AT_ONCE:
-                await self.flush()
-        if is_link and place is not None:
-            self._link = place
+            self._link = done.seq
 
-    async def flush(self) -> None:
-        """Append what waits. Raises errors of the bus."""
-        waiting, self._waiting = self._waiting, []
-        places = await self._target.log.append_all([draft for _, draft in waiting])
-        self._places |= {seq: place for (seq, _), place in zip(waiting, places, strict=True)}
+    def _names_waiting(self, record: Record, event: BusEvent | None) -> bool:
+        """Whether a record names places that are not known before what waits is appended."""
+        named = isinstance(event, Opened | Said | Passed) and bool(event.memories)
+        return bool(self._waiting) and (named or NEXT in record.headers or POSITION in record.headers)
+
+    async def _flush(self) -> None:
+        """Append what waits, all or none: its order is that of the original whatever breaks."""
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        if not waiting:
+            return
+        drafts = [each.draft for each in waiting]
+        links = [number for number, each in enumerate(waiting) if each.is_link]
+        if links:  # behind the first link the others follow it in the same batch
+            guard = Guard(self._target.subjects.floor, self._link)
+            drafts[links[0]] = replace(drafts[links[0]], guard=guard)
+        try:
+            log = self._target.log
+            places = [await log.append(drafts[0])] if len(drafts) == 1 else await log.append_batch(drafts)
+        except Conflict:
+            raise NameTaken(self._target.id) from None
+        self._places |= {each.seq: place for each, place in zip(waiting, places, strict=True)}
+        self._link = places[links[-1]] if links else self._link
 
     async def finish(self) -> None:
         """Append what waits, and take the floor back from whoever held it in another conversation."""
-        await self.flush()
+        await self._flush()
         held, opened = self._floor.open_grant, self._floor.opened
         if self._origin is not None and held is not None and opened is not None:
             floor = await self._target.floor()
             if floor.open_grant is not None:
                 run = RunContext.root(self._run(opened.run_id))
                 await self._target.revoke(floor, floor.open_grant, run, "forked here")
-
-    async def _append(self, draft: Draft) -> int:
-        try:
-            return await self._target.log.append(draft)
-        except Conflict:
-            raise NameTaken(self._target.id) from None
 
     def _draft(self, original: Record, event: BusEvent | None) -> Draft:
         subject, headers = original.subject, dict(self._headers(original))
@@ -186,9 +207,13 @@ class _Copy:
             subject = self._renamed(subject.encode()).decode()
             if isinstance(event, Opened):
                 body = self._origin.opened(Opened.model_validate_json(body), event.run_id).body()
+        for header, beyond in ((NEXT, 1), (POSITION, 0)):
+            if headers.get(header, "").isdecimal():
+                headers[header] = str(self._place_of(int(headers[header]) - beyond) + beyond)
         headers[ORIGIN] = f"{original.seq} {happened_s(original)!r}"
         name = "\0".join((subject, headers[ORIGIN])).encode() + body
-        return Draft(subject, body, headers, id=hashlib.blake2b(name, digest_size=12).hexdigest())
+        id = None if self._waiting else hashlib.blake2b(name, digest_size=12).hexdigest()  # it stands for its batch
+        return Draft(subject, body, headers, id=id)
 
     def _headers(self, original: Record) -> Mapping[str, str]:
         headers = {name: value for name, value in original.headers.items() if not name.lower().startswith("nats-")}
@@ -207,6 +232,10 @@ class _Copy:
             return event
         places = tuple(self._places[seq] for seq in event.memories if seq in self._places)
         return event.model_copy(update={"memories": places})
+
+    def _place_of(self, original: int) -> int:
+        """Where a position of the original is in the copy: at the last record that is not behind it."""
+        return self._places[max((seq for seq in self._places if seq <= original), default=0)]
 
     def _run(self, original: RunId) -> RunId:
         """The id of a run in the copy: the same time, and the same digest whenever this copy is made."""

@@ -48,6 +48,62 @@ class MaybeAppended(ConviveError):
         )
 
 
+class Fenced(NotAppended):
+    """Somebody else holds the stream: it is fenced with another token. The record is certainly not in the log.
+
+    `holder` is the token that counts now, "" when there is none.
+    """
+
+    def __init__(self, stream: str, token: str, holder: str) -> None:
+        self.stream = stream
+        self.token = token
+        self.holder = holder
+        state = f"held by {holder[:80]!r}" if holder else "not fenced"
+        super().__init__(
+            f"stream {stream}: written to with the token {token[:80]!r}, but it is {state}. Nothing was appended. "
+            "Stop writing, or take the stream over with `fence`."
+        )
+
+
+class ProducerReplaced(NotAppended):
+    """Another producer has begun under the same id. What this one had not yet heard of as stored is not in the log."""
+
+    def __init__(self, stream: str, producer: str, stored: int) -> None:
+        self.stream = stream
+        self.producer = producer
+        self.stored = stored
+        super().__init__(
+            f"stream {stream}: another producer goes on as {producer!r}, from its record {stored} on. What this one "
+            "has no position for was not appended and will not be. Use an id of your own, or end the other one first."
+        )
+
+
+class BeyondTail(ConviveError):
+    """A position that the log has not reached. Nothing was read or changed."""
+
+    def __init__(self, stream: str, position: int, end: int) -> None:
+        self.stream = stream
+        self.position = position
+        self.end = end
+        super().__init__(
+            f"stream {stream}: position {position} is beyond the end of its log, which is at {end}. Nothing was read "
+            "or changed. Begin at a position that was handed out, or ask for the nearest one (clamp)."
+        )
+
+
+class Trimmed(ConviveError):
+    """Records behind the position have been trimmed: whoever goes on from there would miss them."""
+
+    def __init__(self, stream: str, position: int, trimmed: int) -> None:
+        self.stream = stream
+        self.position = position
+        self.trimmed = trimmed
+        super().__init__(
+            f"stream {stream}: it was trimmed up to {trimmed}, so records behind {position} may be gone. Nothing was "
+            "read. Begin with the latest snapshot, with the first record left (0), or at the nearest position (clamp)."
+        )
+
+
 class BusUnavailable(ConviveError):
     """No usable bus: no server, a server without JetStream, one too old, or one that cannot be started."""
 

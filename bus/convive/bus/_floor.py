@@ -7,7 +7,9 @@ cannot: that links are numbered without a gap, and that who spoke had the floor.
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator
 
 from convive.bus._errors import BadRecord
 from convive.bus._events import (
@@ -47,6 +49,11 @@ class Utterance:
     turn: int | None
 
 
+# How a kept floor holds them (`fold`): an exception has no JSON form of its own.
+_DAMAGE_OUT = PlainSerializer(lambda damage: [(bad.subject, bad.seq, bad.why) for bad in damage])
+_DAMAGE_IN = PlainValidator(lambda kept: tuple(BadRecord(*each) for each in kept))
+
+
 @dataclass(frozen=True, slots=True)
 class Floor:
     """A conversation as its bus tells it. Its size depends on the number of seats, not on the length."""
@@ -74,7 +81,7 @@ class Floor:
     heard_turn: int = 0
     """The turn that had been granted last when that was heard; a later grant has answered it."""
     closed: Ended | None = None
-    damage: tuple[BadRecord, ...] = ()
+    damage: Annotated[tuple[BadRecord, ...], _DAMAGE_IN, _DAMAGE_OUT] = ()
     """Records on the bus that are not ours or break the protocol; at most the first ten."""
     damaged: int = 0
     """How many of those there are in all."""

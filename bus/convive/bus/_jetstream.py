@@ -1,6 +1,7 @@
 """A log that is one JetStream stream. Only the `_jetstream*` and `_connect` files know nats-py."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from typing import Any
 import anyio
 
 from convive.bus._connect import ApiError, Connection
-from convive.bus._errors import WrongStream
+from convive.bus._errors import BusUnavailable, WrongStream
+from convive.bus._jetstream_own import last_record
 from convive.bus._jetstream_publisher import Publisher
-from convive.bus._jetstream_records import stored
 from convive.bus._jetstream_tail import BoundedReader, Hub, LiveTail
 from convive.bus._log import Draft, Record
 
@@ -20,7 +21,9 @@ CLOSING_S = 1.0
 
 _STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
-_NO_MESSAGE = 10037
+
+NO_PEERS = 10005
+"""A cluster has not as many nodes now as the stream is to have copies."""
 
 _PROMISED: dict[str, Any] = {
     "retention": "limits",
@@ -31,6 +34,7 @@ _PROMISED: dict[str, Any] = {
     "max_bytes": -1,
     "max_age": 0,
     "max_msgs_per_subject": -1,
+    "allow_atomic": True,
     "allow_direct": True,
     "allow_rollup_hdrs": True,
     "allow_msg_ttl": True,
@@ -43,10 +47,14 @@ _MAY_DIFFER = {
     "compression",
     "duplicate_window",  # may be longer, see below
     "allow_direct",
-    "allow_rollup_hdrs",
     "deny_delete",
+    "allow_atomic",  # added when the stream is opened
+    "allow_rollup_hdrs",
 }
 """Settings whose difference costs speed or comfort but breaks no promise."""
+
+_ADDED = {"allow_atomic": True, "allow_rollup_hdrs": True}
+"""Settings that a stream of an earlier version lacks: batches, and records that replace others, need them."""
 
 _ABSENT = ("no_ack", "sealed", "mirror", "sources", "subject_transform", "subject_delete_marker_ttl", "persist_mode")
 """Settings that must not be there: records that are not acknowledged or not synced, somebody else's, or moved."""
@@ -80,6 +88,12 @@ class JetStreamLog:
 
     async def append_all(self, drafts: Sequence[Draft]) -> list[int]:
         return await self._publisher.append_all(self._stream, drafts)
+
+    async def append_batch(self, drafts: Sequence[Draft]) -> list[int]:
+        return await self._publisher.append_batch(self._stream, drafts)
+
+    def check(self, draft: Draft) -> None:
+        self._publisher.check(draft)
 
     async def post(self, draft: Draft) -> None:
         await self._publisher.post(draft)
@@ -125,6 +139,11 @@ class JetStreamLog:
     async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncGenerator[LiveTail]:
         # A start by time has a consumer of its own: its first sequence number is not known beforehand.
         key = subjects if since_s is None else (*subjects, f"since {since_s}")
+
+        async def newest() -> int:
+            return await self._newest(subjects, after, since_s)
+
+        wanted = await newest()
         async with self._opening:
             hub = shared = self._shared(key) or self._covering(subjects, since_s)
             if hub is None:
@@ -135,7 +154,7 @@ class JetStreamLog:
         def read(first: int, last: int) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
             return self.read(*subjects, after=first, until=last, since_s=since_s)
 
-        tail = LiveTail(hub, subjects, after, read)
+        tail = LiveTail(hub, subjects, after, read, newest, wanted)
         hub.tails.add(tail)
         try:
             if shared is not None:
@@ -173,12 +192,7 @@ class JetStreamLog:
         return next((hub for hub in hubs if set(subjects) <= set(hub.subjects)), None)
 
     async def last(self, subject: str) -> Record | None:
-        try:
-            return stored(await self._connection.api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject}))
-        except ApiError as error:
-            if error.code == _NO_MESSAGE:
-                return None
-            raise
+        return await last_record(self._connection, self._stream, subject)
 
     async def subjects(self, pattern: str) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -189,6 +203,17 @@ class JetStreamLog:
             found.update(page)
             if not page or len(found) >= int(answer.get("total", 0)):
                 return found
+
+    async def end(self) -> int:
+        found = await self._connection.api(f"STREAM.INFO.{self._stream}")
+        return int(found["state"]["last_seq"])
+
+    async def purge(self, subject: str, until: int) -> int:
+        if until < 1:  # the server takes 0 for everything
+            return 0
+        # Up to this sequence number, and without it.
+        answer = await self._connection.api(f"STREAM.PURGE.{self._stream}", {"filter": subject, "seq": until + 1})
+        return int(answer["purged"])
 
 
 @asynccontextmanager
@@ -207,7 +232,12 @@ async def open_log(connection: Connection, publisher: Publisher, plan: StreamPla
     Raises WrongStream when a stream of that name has settings that would break a promise of the bus.
     """
     found = await _info(connection, plan) or await _create(connection, plan)
-    return _opened(connection, publisher, plan, found["config"])
+    log = _opened(connection, publisher, plan, found["config"])
+    if any(not found["config"].get(name) for name in _ADDED):
+        # Who may not change the stream can use all of it but batches, which the server then refuses with a reason.
+        with contextlib.suppress(ApiError):
+            await connection.api(f"STREAM.UPDATE.{plan.name}", {**found["config"], **_ADDED})
+    return log
 
 
 async def find_log(connection: Connection, publisher: Publisher, plan: StreamPlan) -> JetStreamLog | None:
@@ -255,10 +285,20 @@ async def _create(connection: Connection, plan: StreamPlan) -> dict[str, Any]:
     except ApiError as error:
         if error.code == _NAME_IN_USE:  # another process was first, or it has other settings: look
             return await connection.api(f"STREAM.INFO.{plan.name}")
+        if error.code == NO_PEERS:
+            raise lacking_nodes(plan.name, error) from None
         raise WrongStream(
             f"the server refused to create the stream {plan.name}: {error.description} ({error.code}). Nothing was "
             "changed. Use another server, or another prefix if these subjects belong to somebody else."
         ) from None
+
+
+def lacking_nodes(stream: str, error: ApiError) -> BusUnavailable:
+    """A stream that a cluster cannot make now, since it has not the nodes for its copies."""
+    return BusUnavailable(
+        f"the cluster cannot make the stream {stream}: {error.description} ({error.code}). Nothing was changed, and "
+        "streams that exist go on; try again when more of its nodes are there, or ask for fewer replicas."
+    )
 
 
 def _check(plan: StreamPlan, config: dict[str, Any]) -> None:

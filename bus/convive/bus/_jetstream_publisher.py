@@ -16,10 +16,10 @@ from typing import Any
 import nats.errors
 from nats.aio.msg import Msg
 
-from convive.bus._connect import CLOSED, ApiError, Connection
+from convive.bus._connect import CLOSED, Connection
 from convive.bus._errors import BusUnavailable, Conflict, MaybeAppended, NotAppended
-from convive.bus._jetstream_records import stored
-from convive.bus._log import MESSAGE_ID, Draft, Guard, check_draft, matches
+from convive.bus._jetstream_own import holds, own_place
+from convive.bus._log import MESSAGE_ID, Draft, check_batch, check_draft, guards_itself
 
 ATTEMPT_S = 2.0
 """An acknowledgement that is this late was probably lost: the same bytes are sent again."""
@@ -35,23 +35,40 @@ WINDOW = 1000
 
 _WRONG_LAST_SEQUENCE = 10071
 _GUARDED_WRITE_IN_FLIGHT = 10164
-_TEMPORARILY_UNAVAILABLE = 10008
-_NO_ROOM = (10023, 10047)
-_NO_MESSAGE = 10037
+_DUPLICATE_IN_BATCH = 10201
 _NO_STREAM = -1
 """Ours, and no `err_code`: the answer has status 503 and no body, since nobody takes the subject."""
+
+_TRY_AGAIN = {
+    _GUARDED_WRITE_IN_FLIGHT: 0.002,
+    10008: RETRY_S,  # a leader is being elected
+    10158: RETRY_S,  # an earlier copy of ours is on its way through the replicas
+    10176: 0.01,  # part of a batch was lost on the way
+    10210: 0.01,  # too many batches at once
+    _NO_STREAM: RETRY_S,
+}
+"""Refusals that pass, and how many seconds to wait before the next attempt."""
+
+_NO_ROOM = (10023, 10047)
+_BATCH_BYTES = 96
+"""What a batch adds to the headers of a record, at most."""
 
 _LAST_SEQUENCE = re.compile(r"(\d+)\s*$")
 
 
 @dataclass(slots=True)
 class _InFlight:
-    draft: Draft
-    headers: dict[str, str]
+    drafts: tuple[Draft, ...]
+    headers: tuple[dict[str, str], ...]
     reply: str
     answer: asyncio.Future[dict[str, Any]]
     began_s: float
     sent_s: float
+    behind: int
+    """Where earlier copies of it can stand: only behind this sequence number."""
+    new: bool
+    """No earlier call can have stored it, since its id was made up for this one."""
+    attempts: int = 0
 
 
 class Publisher:
@@ -61,9 +78,11 @@ class Publisher:
         self._connection = connection
         self._patience_s = patience_s
         self._inbox = connection.inbox()
+        self._token = secrets.token_urlsafe(6)
         self._count = 0
+        self._newest: dict[str, int] = {}
         self._in_flight: dict[str, _InFlight] = {}
-        self._sweep: asyncio.TimerHandle | None = None
+        self._looked_after = False
 
     async def start(self) -> None:
         """Listen for acknowledgements. Once, before the first append. Raises BusUnavailable."""
@@ -74,8 +93,16 @@ class Publisher:
 
     async def append(self, stream: str, draft: Draft, schedule: Mapping[str, str] | None = None) -> int:
         """See `Log.append`. `schedule`: headers that have the server store the record elsewhere later (NATS ADR-51)."""
-        flight = await self._send(draft, schedule)
+        flight = await self._send(stream, [draft], schedule)
         return await self._settle(stream, flight)
+
+    async def append_batch(self, stream: str, drafts: Sequence[Draft]) -> list[int]:
+        """See `Log.append_batch` (NATS ADR-50)."""
+        check_batch(drafts)
+        if not drafts:
+            return []
+        first = await self._settle(stream, await self._send(stream, drafts))
+        return list(range(first, first + len(drafts)))
 
     async def append_all(self, stream: str, drafts: Sequence[Draft]) -> list[int]:
         """See `Log.append_all`."""
@@ -84,7 +111,7 @@ class Publisher:
             flights: list[_InFlight] = []
             try:
                 for draft in drafts[start : start + WINDOW]:
-                    flights.append(await self._send(draft))  # noqa: PERF401 - those sent must be known if one fails
+                    flights.append(await self._send(stream, [draft]))  # noqa: PERF401 - those sent must be known if one fails
                 places += [await self._settle(stream, flight) for flight in flights]
             finally:
                 for flight in flights:
@@ -97,36 +124,62 @@ class Publisher:
     async def post(self, draft: Draft) -> None:
         """See `Log.post`."""
         if not self._connection.lost:
-            check_draft(draft)
+            self.check(draft)
             await self._publish(draft, _headers(draft), "")
 
-    async def _send(self, draft: Draft, schedule: Mapping[str, str] | None = None) -> _InFlight:
+    def check(self, draft: Draft) -> None:
+        """See `Log.check`."""
         check_draft(draft)
-        if draft.id is None and not _guards_itself(draft):
-            draft = replace(draft, id=secrets.token_hex(8))
-        self._count += 1
-        reply = f"{self._inbox}.{self._count}"
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        flight = _InFlight(draft, {**_headers(draft), **(schedule or {})}, reply, loop.create_future(), now_s, now_s)
-        self._in_flight[reply] = flight
-        if self._sweep is None:
-            self._sweep = loop.call_later(SWEEP_S, self._look_after)
-        try:
-            await self._publish(draft, flight.headers, reply)
-        except BaseException:
-            del self._in_flight[reply]
-            raise
-        return flight
-
-    async def _publish(self, draft: Draft, headers: dict[str, str], reply: str) -> None:
         # The server counts the headers as well, and nats-py, which does not, loses the connection for good over it.
-        size, most = len(draft.body) + _size(headers), self._connection.client.max_payload
+        size, most = len(draft.body) + _size(_headers(draft)) + _BATCH_BYTES, self._connection.client.max_payload
         if size > most:
             raise NotAppended(
                 f"{draft.subject}: the record has {size} bytes, {len(draft.body)} of them in its body; the server "
                 f"takes {most}. Nothing was appended; shorten it, or store it elsewhere and append a reference."
             )
+
+    async def _send(self, stream: str, drafts: Sequence[Draft], schedule: Mapping[str, str] | None = None) -> _InFlight:
+        for draft in drafts:
+            self.check(draft)
+        first, *others = drafts
+        behind = first.guard.last if first.guard else 0
+        new = first.id is None and not guards_itself(first)
+        if new:
+            first = replace(first, id=secrets.token_hex(8))
+            behind = max(behind, self._newest.get(stream, 0))
+        self._count += 1
+        reply = f"{self._inbox}.{self._count}"
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        every = (first, *others)
+        headers = tuple({**_headers(draft), **(schedule or {})} for draft in every)
+        flight = _InFlight(every, headers, reply, loop.create_future(), now_s, now_s, behind, new)
+        self._in_flight[reply] = flight
+        if not self._looked_after:
+            self._looked_after = True
+            self._connection.tasks.start_soon(self._look_after)
+        try:
+            await self._launch(flight)
+        except BaseException:
+            del self._in_flight[reply]
+            raise
+        return flight
+
+    async def _launch(self, flight: _InFlight) -> None:
+        """Send the bytes of an append: those of a batch under a new name each time, as another batch."""
+        flight.attempts += 1
+        if len(flight.drafts) == 1:
+            await self._publish(flight.drafts[0], flight.headers[0], flight.reply)
+            return
+        batch = f"{self._token}{flight.reply.rpartition('.')[2]}.{flight.attempts}"
+        last = len(flight.drafts)
+        for place, (draft, own) in enumerate(zip(flight.drafts, flight.headers, strict=True), 1):
+            headers = {**own, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(place)}
+            if place == last:
+                headers["Nats-Batch-Commit"] = "1"
+            await self._publish(draft, headers, flight.reply if place == last else "")
+
+    async def _publish(self, draft: Draft, headers: dict[str, str], reply: str) -> None:
         try:
             await self._connection.client.publish(draft.subject, draft.body, reply=reply, headers=headers or None)
         except nats.errors.OutboundBufferLimitError:
@@ -135,66 +188,78 @@ class Publisher:
             raise self._connection.closed() from None
 
     async def _settle(self, stream: str, flight: _InFlight) -> int:
+        """The place of an append, that of its first record if it is a batch."""
         loop = asyncio.get_running_loop()
         try:
             while True:
                 answer = await flight.answer
                 error = answer.get("error")
                 if error is None:
-                    return int(answer["seq"])
+                    last = int(answer["seq"])
+                    self._newest[stream] = max(last, self._newest.get(stream, 0))
+                    return last - len(flight.drafts) + 1
                 code = int(error.get("err_code", 0))
-                if code == _WRONG_LAST_SEQUENCE:
+                if code in (_WRONG_LAST_SEQUENCE, _DUPLICATE_IN_BATCH):
                     return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
-                if code not in (_GUARDED_WRITE_IN_FLIGHT, _TEMPORARILY_UNAVAILABLE, _NO_STREAM):
-                    raise NotAppended(_refusal(flight.draft.subject, code, str(error.get("description"))))
+                if code not in _TRY_AGAIN:
+                    raise NotAppended(_refusal(flight.drafts[0].subject, code, str(error.get("description"))))
                 if loop.time() - flight.began_s > self._patience_s:
-                    raise MaybeAppended(flight.draft.subject, self._patience_s)
-                # Another guarded write is on its way through the replicas, or a leader is being elected.
+                    raise MaybeAppended(flight.drafts[0].subject, self._patience_s)
                 flight.answer = loop.create_future()
-                await asyncio.sleep(0.002 if code == _GUARDED_WRITE_IN_FLIGHT else RETRY_S)
+                await asyncio.sleep(_TRY_AGAIN[code])
                 await self._resend([flight])
         finally:
             self._in_flight.pop(flight.reply, None)
 
-    def _look_after(self) -> None:
+    async def _look_after(self) -> None:
         """Send again what should have been acknowledged by now, and give up what is out of patience.
 
-        One timer for all appends in flight: a deadline of its own for each would cost as much as the append.
+        One task for all appends in flight: a deadline of its own for each would cost as much as the append.
         """
         loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        late: list[_InFlight] = []
-        for flight in self._in_flight.values():
-            if flight.answer.done():
-                continue
-            waited_s = now_s - flight.began_s
-            if waited_s > self._patience_s or self._connection.client.is_closed:
-                flight.answer.set_exception(MaybeAppended(flight.draft.subject, round(waited_s, 1)))
-            elif now_s - flight.sent_s > ATTEMPT_S:
-                late.append(flight)
-        if late:
-            self._connection.tasks.start_soon(self._resend, late)
-        self._sweep = loop.call_later(SWEEP_S, self._look_after) if self._in_flight else None
+        while self._in_flight:
+            await asyncio.sleep(SWEEP_S)
+            now_s = loop.time()
+            late: list[_InFlight] = []
+            for flight in self._in_flight.values():
+                if flight.answer.done():
+                    continue
+                waited_s = now_s - flight.began_s
+                if waited_s > self._patience_s or self._connection.client.is_closed:
+                    flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, round(waited_s, 1)))
+                elif now_s - flight.sent_s > ATTEMPT_S:
+                    late.append(flight)
+            if late:
+                self._connection.tasks.start_soon(self._resend, late)
+        self._looked_after = False
 
     async def _own_or_conflict(self, stream: str, flight: _InFlight, description: str) -> int:
-        """A refused guard may mean that our own earlier copy is what came first: one node checks guards
-        before duplicates, three nodes the other way round. Read from the leader to know."""
-        draft = flight.draft
-        guard = draft.guard or Guard(draft.subject, 0)
+        """A refusal may mean that our own earlier copy is what came first: one node checks guards before duplicates,
+        three nodes the other way round. Read from the leader to know."""
         while True:
             try:
-                found = await own_record(self._connection, stream, draft, guard)
+                found = await self._own(stream, flight)
             except BusUnavailable:  # no leader, or no server: it cannot be known yet
                 closed = self._connection.client.is_closed
                 if closed or asyncio.get_running_loop().time() - flight.began_s > self._patience_s:
-                    raise MaybeAppended(draft.subject, self._patience_s) from None
+                    raise MaybeAppended(flight.drafts[0].subject, self._patience_s) from None
                 await asyncio.sleep(RETRY_S)
             else:
                 break
         if found is not None:
             return found
+        draft = next((draft for draft in flight.drafts if draft.guard), flight.drafts[0])
         match = _LAST_SEQUENCE.search(description)
-        raise Conflict(draft.subject, guard.last, int(match[1]) if match else -1)
+        raise Conflict(draft.subject, draft.guard.last if draft.guard else 0, int(match[1]) if match else -1)
+
+    async def _own(self, stream: str, flight: _InFlight) -> int | None:
+        if flight.new and flight.attempts == 1:
+            return None
+        place = await own_place(self._connection, stream, flight.drafts[0], flight.behind)
+        if place is None or len(flight.drafts) == 1:
+            return place
+        last = len(flight.drafts) - 1
+        return place if await holds(self._connection, stream, place + last, flight.drafts[last]) else None
 
     async def _acknowledged(self, message: Msg) -> None:
         flight = self._in_flight.get(message.subject)
@@ -214,32 +279,10 @@ class Publisher:
             if not flight.answer.done() and not self._connection.lost:
                 flight.sent_s = asyncio.get_running_loop().time()
                 try:
-                    await self._publish(flight.draft, flight.headers, flight.reply)
-                except (NotAppended, BusUnavailable):  # of this copy; an earlier one may be stored
-                    flight.answer.set_exception(MaybeAppended(flight.draft.subject, self._patience_s))
-
-
-async def own_record(connection: Connection, stream: str, draft: Draft, guard: Guard) -> int | None:
-    """The place of our own copy of a draft that a guard refused, or None when it was never stored.
-
-    Raises BusUnavailable when that cannot be known now.
-    """
-    after = guard.last
-    while True:
-        try:
-            query = {"seq": after + 1, "next_by_subj": draft.subject}
-            record = stored(await connection.api(f"STREAM.MSG.GET.{stream}", query))
-        except ApiError as error:
-            if error.code == _NO_MESSAGE:
-                return None
-            raise
-        ours = record.body == draft.body if draft.id is None else record.headers.get(MESSAGE_ID) == draft.id
-        if ours:
-            return record.seq
-        # On the guarded subjects our copy can only be the first; elsewhere records of others may stand before it.
-        if _guards_itself(draft):
-            return None
-        after = record.seq
+                    await self._launch(flight)
+                except BusUnavailable:  # for this copy; an earlier one may be stored
+                    if not flight.answer.done():
+                        flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, self._patience_s))
 
 
 def _refusal(subject: str, code: int, description: str) -> str:
@@ -247,11 +290,6 @@ def _refusal(subject: str, code: int, description: str) -> str:
     if code in _NO_ROOM:
         return f"{told}: its disk, or what JetStream may use of it, is full. Make room and start it again."
     return f"{told}."
-
-
-def _guards_itself(draft: Draft) -> bool:
-    """Whether the record itself moves its guard, so that it can be stored but once."""
-    return draft.guard is not None and matches(draft.guard.subjects, draft.subject)
 
 
 def _size(headers: dict[str, str]) -> int:
@@ -271,4 +309,6 @@ def _headers(draft: Draft) -> dict[str, str]:
             headers["Nats-Expected-Last-Subject-Sequence-Subject"] = draft.guard.subjects
     if draft.ttl_s is not None:
         headers["Nats-TTL"] = str(draft.ttl_s)
+    if draft.replaces:
+        headers["Nats-Rollup"] = "sub"
     return headers

@@ -5,6 +5,7 @@ A consumer per listener costs the server 25 ms for a thousand listeners, one con
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -161,6 +162,10 @@ class Hub:
         if not self.consumer.complete and self.consumer.last == self._last_looked:
             await self.consumer.recount()
         self._last_looked = self.consumer.last
+        if self.consumer.complete:
+            with contextlib.suppress(BusUnavailable):
+                if any([await tail.look_again() for tail in tuple(self.tails)]):
+                    self.consumer.trouble.set()  # the leader has it, and who delivers has not: another one may
 
     async def _heal(self) -> None:
         try:
@@ -183,7 +188,10 @@ class Hub:
 
 
 class LiveTail:
-    """See `Tail`. What came before the hub joined, or while this reader was slow, is read in chunks of its own."""
+    """See `Tail`. What came before the hub joined, or while this reader was slow, is read in chunks of its own.
+
+    `newest`, and what it asks the leader for, are those of `BoundedReader`: a tail has not caught up before it.
+    """
 
     def __init__(
         self,
@@ -191,10 +199,14 @@ class LiveTail:
         subjects: tuple[str, ...],
         after: int,
         read: Callable[[int, int], AbstractAsyncContextManager[AsyncIterator[Record]]],
+        ask_newest: Callable[[], Awaitable[int]],
+        newest: int,
     ) -> None:
         self._hub = hub
         self._subjects = () if subjects == hub.subjects else subjects
         self._read = read
+        self._ask_newest = ask_newest
+        self._newest = newest
         self._seen = after
         self._horizon = hub.consumer.last if after < hub.consumer.last else after
         self._old: deque[Record] = deque()
@@ -205,12 +217,23 @@ class LiveTail:
     @property
     def caught_up(self) -> bool:
         here = self._old or self._live or self._stale or self._seen < self._horizon
-        return self._hub.consumer.complete and not here
+        return self._complete and not here
+
+    @property
+    def _complete(self) -> bool:
+        return self._hub.consumer.complete and self._hub.consumer.last >= self._newest
+
+    async def look_again(self) -> bool:
+        """Whether the leader knows of a record that has not been delivered yet. Raises BusUnavailable."""
+        if self._hub.consumer.last < self._newest:
+            self._newest = min(self._newest, await self._ask_newest())  # a lower one: it has expired meanwhile
+            self.wake()
+        return self._hub.consumer.last < self._newest
 
     async def catch_up(self) -> Record | None:
         while True:
             record = await self._take(None)
-            if record is not None or self._hub.consumer.complete:
+            if record is not None or self._complete:
                 return record
             await self._arrival(None)
 

@@ -15,6 +15,12 @@ from convive.bus._errors import NotAppended
 MESSAGE_ID = "Nats-Msg-Id"
 """The header that carries a record's idempotency key."""
 
+BATCH = 1_000
+"""The most records of one batch: what a NATS server takes."""
+
+BATCH_BYTES = 16_777_216
+"""The most bytes of all bodies of a batch, which a server holds until it is complete."""
+
 _SUBJECT = re.compile(r"[^\s.*>\x00]+(\.[^\s.*>\x00]+)*")
 _SUBJECT_BYTES = 1_024  # a NATS server closes a connection over a line of 4 KB
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
@@ -56,7 +62,8 @@ class Draft:
     guard watches its own subject needs none: when the first record behind the guard has the same body, that one is its
     place. Without either, the log makes an id up, so that its own retries are safe. A log remembers ids for ten minutes
     at least; what may be appended again after that needs a guard. `ttl_s` lets the record expire: soon after that many
-    seconds it is not read any more, and guards do not see it.
+    seconds it is not read any more, and guards do not see it. One that `replaces` removes all earlier records on its
+    subject.
     """
 
     subject: str
@@ -65,6 +72,7 @@ class Draft:
     id: str | None = None
     guard: Guard | None = None
     ttl_s: int | None = None
+    replaces: bool = False
 
 
 class Tail(Protocol):
@@ -114,6 +122,23 @@ class Log(Protocol):
         """
         ...
 
+    async def append_batch(self, drafts: Sequence[Draft]) -> list[int]:
+        """Append up to `BATCH` records of `BATCH_BYTES`, all or none, and return their sequence numbers.
+
+        They follow one another. Guards see the log as it was before the batch. The first draft stands for the whole: by
+        its id, or by its guard when that watches its own subject, a batch that is appended again is answered with the
+        places of the first time. Without either, the log makes an id up for its own retries. Costs about as much as
+        twenty appends, whatever its length.
+
+        Raises Conflict, MaybeAppended, or NotAppended: also for a batch that is too long, that has an id on another
+        draft than the first, or a guard on a subject that an earlier draft of it writes to.
+        """
+        ...
+
+    def check(self, draft: Draft) -> None:
+        """Raises NotAppended for a draft that this log would never take: too large, or not well formed."""
+        ...
+
     async def post(self, draft: Draft) -> None:
         """Send a record without waiting for an answer. It may be lost; nothing that matters goes this way."""
         ...
@@ -152,6 +177,18 @@ class Log(Protocol):
         """The subjects that match the pattern and how many records each holds."""
         ...
 
+    async def end(self) -> int:
+        """The highest sequence number that the log has given out, on whatever subject; 0 when it is new."""
+        ...
+
+    async def purge(self, subject: str, until: int) -> int:
+        """Remove the records on a subject with `seq <= until`, for good, and return how many that were.
+
+        Guards and readers do not see them any more. A reader that is behind `until` goes on with what is left.
+        Raises BusUnavailable; asking again is safe.
+        """
+        ...
+
 
 def check_draft(draft: Draft) -> None:
     """Refuse what no log could give back as it is. Raises NotAppended."""
@@ -172,6 +209,29 @@ def check_draft(draft: Draft) -> None:
                 f"{draft.subject}: the value of the header {name} has a line break, blanks at an end or half a "
                 "character. Nothing was appended; put it into the body."
             )
+
+
+def check_batch(drafts: Sequence[Draft]) -> None:
+    """Refuse what no log could append as one. Raises NotAppended; the drafts themselves are checked elsewhere."""
+    size = sum(len(draft.body) for draft in drafts)
+    if len(drafts) > BATCH or size > BATCH_BYTES:
+        raise NotAppended(
+            f"{len(drafts)} records of {size} bytes are too much for one batch: {BATCH} of {BATCH_BYTES} bytes at most."
+            " Nothing was appended."
+        )
+    written: set[str] = set()
+    for place, draft in enumerate(drafts):
+        if place and draft.id is not None:
+            raise NotAppended(f"{draft.subject}: only the first record of a batch has an id. Nothing was appended.")
+        watched = draft.guard.subjects if draft.guard else None
+        if watched is not None and any(matches(watched, subject) for subject in written):
+            raise NotAppended(f"{watched}: guarded behind a record of the same batch. Nothing was appended.")
+        written.add(draft.subject)
+
+
+def guards_itself(draft: Draft) -> bool:
+    """Whether the record itself moves its guard, so that it can be stored but once."""
+    return draft.guard is not None and matches(draft.guard.subjects, draft.subject)
 
 
 @lru_cache(maxsize=8192)

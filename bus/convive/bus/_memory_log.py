@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from convive.bus._errors import Conflict, NotAppended
-from convive.bus._log import MESSAGE_ID, Draft, Record, check_draft, matches
+from convive.bus._log import MESSAGE_ID, Draft, Record, check_batch, check_draft, guards_itself, matches
 
 MAX_BODY_BYTES = 1_048_576
 """The largest body that is taken, the same as the default of a NATS server."""
@@ -31,13 +31,25 @@ class MemoryLog:
         self._tails: set[_MemoryTail] = set()
 
     async def append(self, draft: Draft) -> int:
-        return self._store(draft)
+        return self._store([draft])[0]
 
     async def append_all(self, drafts: Sequence[Draft]) -> list[int]:
-        return [self._store(draft) for draft in drafts]
+        return [self._store([draft])[0] for draft in drafts]
+
+    async def append_batch(self, drafts: Sequence[Draft]) -> list[int]:
+        check_batch(drafts)
+        return self._store(drafts) if drafts else []
 
     async def post(self, draft: Draft) -> None:
-        self._store(draft)
+        self._store([draft])
+
+    def check(self, draft: Draft) -> None:
+        check_draft(draft)
+        if len(draft.body) > MAX_BODY_BYTES:
+            raise NotAppended(
+                f"{draft.subject}: the body has {len(draft.body)} bytes, the log takes {MAX_BODY_BYTES}. "
+                "Nothing was appended; shorten it or store it elsewhere and append a reference."
+            )
 
     @asynccontextmanager
     async def read(
@@ -74,38 +86,54 @@ class MemoryLog:
         self._there()
         return {name: len(seqs) for name, seqs in self._places.items() if matches(pattern, name)}
 
-    def _store(self, draft: Draft) -> int:
-        check_draft(draft)
-        if len(draft.body) > MAX_BODY_BYTES:
-            raise NotAppended(
-                f"{draft.subject}: the body has {len(draft.body)} bytes, the log takes {MAX_BODY_BYTES}. "
-                "Nothing was appended; shorten it or store it elsewhere and append a reference."
-            )
-        if draft.id is not None and draft.id in self._ids:
-            return self._ids[draft.id]
-        if draft.guard is not None:
-            actual = self._last_seq(draft.guard.subjects)
-            if actual != draft.guard.last:
-                return self._own_or_conflict(draft, draft.guard.last, actual)
+    async def end(self) -> int:
+        return len(self._records)
+
+    async def purge(self, subject: str, until: int) -> int:
+        names = [name for name in self._places if matches(subject, name)]
+        gone = [seq for name in names for seq in self._places[name] if seq <= until]
+        self._remove(gone)
+        return len(gone)
+
+    def _store(self, drafts: Sequence[Draft]) -> list[int]:
+        """Store all of them or none."""
+        for draft in drafts:
+            self.check(draft)
+        first = drafts[0]
+        if first.id is not None and first.id in self._ids:
+            return list(range(self._ids[first.id], self._ids[first.id] + len(drafts)))
+        for draft in drafts:
+            actual = self._last_seq(draft.guard.subjects) if draft.guard else 0
+            if draft.guard is not None and actual != draft.guard.last:
+                return self._own_or_conflict(drafts, Conflict(draft.subject, draft.guard.last, actual))
+        places = [self._put(draft) for draft in drafts]
+        for tail in self._tails:
+            tail.wake()
+        return places
+
+    def _put(self, draft: Draft) -> int:
         seq = len(self._records) + 1
         headers = dict(draft.headers) if draft.id is None else {**draft.headers, MESSAGE_ID: draft.id}
         now_s = self._clock()
+        if draft.replaces:
+            self._remove(list(self._places.get(draft.subject, ())))
         self._records.append(Record(draft.subject, seq, now_s, headers, draft.body))
         if draft.ttl_s is not None:
             heapq.heappush(self._expiring, (now_s + draft.ttl_s, seq))
         self._places.setdefault(draft.subject, []).append(seq)
         if draft.id is not None:
             self._ids[draft.id] = seq
-        for tail in self._tails:
-            tail.wake()
         return seq
 
-    def _own_or_conflict(self, draft: Draft, last: int, actual: int) -> int:
-        behind = (seq for seq in self._places.get(draft.subject, ()) if seq > last)
-        first = next(behind, 0)
-        if draft.id is None and first and self._records[first - 1].body == draft.body:
-            return first
-        raise Conflict(draft.subject, last, actual)
+    def _own_or_conflict(self, drafts: Sequence[Draft], conflict: Conflict) -> list[int]:
+        first = drafts[0]
+        if first.guard is None or first.id is not None or not guards_itself(first):
+            raise conflict
+        place = next((seq for seq in self._places.get(first.subject, ()) if seq > first.guard.last), 0)
+        ours = [self._records[place - 1 + n].body for n in range(len(drafts)) if place - 1 + n < len(self._records)]
+        if not place or [draft.body for draft in drafts] != ours:
+            raise conflict
+        return list(range(place, place + len(drafts)))
 
     def _last_seq(self, pattern: str) -> int:
         records = self._there()
@@ -121,16 +149,29 @@ class MemoryLog:
 
     def _there(self) -> list[Record]:
         """All records by their places; one that has expired is on no subject any more."""
+        gone: list[int] = []
         while self._expiring and self._expiring[0][0] <= self._clock():
-            _, seq = heapq.heappop(self._expiring)
-            record = self._records[seq - 1]
-            self._records[seq - 1] = Record("", seq, record.time_s, {}, b"")
-            places = self._places[record.subject]
-            places.remove(seq)
-            if not places:
-                del self._places[record.subject]
-            self._newest = {pattern: known for pattern, known in self._newest.items() if known[0] != seq}
+            gone.append(heapq.heappop(self._expiring)[1])
+        if gone:
+            self._remove(gone)
         return self._records
+
+    def _remove(self, gone: Sequence[int]) -> None:
+        """Take records off their subjects; what was taken off before stays so."""
+        by_subject: dict[str, set[int]] = {}
+        for seq in gone:
+            record = self._records[seq - 1]
+            by_subject.setdefault(record.subject, set()).add(seq)
+            self._records[seq - 1] = Record("", seq, record.time_s, {}, b"")
+        by_subject.pop("", None)
+        for subject, seqs in by_subject.items():
+            left = [seq for seq in self._places[subject] if seq not in seqs]
+            if left:
+                self._places[subject] = left
+            else:
+                del self._places[subject]
+        removed = set(gone)
+        self._newest = {pattern: known for pattern, known in self._newest.items() if known[0] not in removed}
 
 
 class _MemoryTail:

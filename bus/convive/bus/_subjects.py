@@ -7,7 +7,7 @@ from typing import Literal
 
 from convive.bus._ids import ConversationId, RunId, SeatName
 
-Kind = Literal["floor", "aside", "memory", "inbox", "run", "live", "other"]
+Kind = Literal["floor", "aside", "memory", "inbox", "run", "live", "stream", "other"]
 
 
 def partition_of(conversation: ConversationId, partitions: int) -> int:
@@ -52,13 +52,22 @@ class Subjects:
         """Text while it is being produced, of every run of this conversation."""
         return f"{self.base}.live.>"
 
+    def stream(self, name: str) -> str:
+        """The records of a plain stream; what goes with them (fence, snapshots, producers) is one token deeper."""
+        return f"{self.base}.stream.{name}"
+
+    @property
+    def folds(self) -> str:
+        """Where folds are kept, each below its name. They follow from the rest."""
+        return f"{self.base}.fold"
+
     def journal(self, root: RunId, run: RunId) -> str:
         return f"{self.base}.run.{root}.{run}"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a subject says of its record. `name` is the seat, or the run of a journal or live record."""
+    """What a subject says of its record. `name` is the seat, the stream, or the run of a journal or live record."""
 
     conversation: ConversationId
     kind: Kind
@@ -75,6 +84,8 @@ def address_of(subject: str) -> Address:
             return Address(ConversationId(conversation), "memory" if kind == "memory" else "inbox", seat)
         case [_, _, conversation, ("run" | "live") as kind, _, run]:
             return Address(ConversationId(conversation), "run" if kind == "run" else "live", run)
+        case [_, _, conversation, "stream", name, *_]:
+            return Address(ConversationId(conversation), "stream", name)
         case [_, _, conversation, *_]:
             return Address(ConversationId(conversation), "other", "")
         case _:

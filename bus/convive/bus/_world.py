@@ -8,6 +8,7 @@ from convive.bus._floor import Floor, Utterance, fold_floor
 from convive.bus._ids import SeatName
 from convive.bus._log import Record
 from convive.bus._memory import MemoryFold
+from convive.bus._seat_memory import decide
 from convive.bus._subjects import address_of
 
 
@@ -53,15 +54,8 @@ class World:
     def _bus(self, record: Record) -> None:
         before = self.floor
         self.floor = floor = fold_floor(before, record)
-        if floor.opened is not None and before.opened is None:
-            for private in self.private.values():
-                private.memory.decide(floor.opened)
-        outcome = floor.last_outcome
-        if outcome is not None and outcome is not before.last_outcome and floor.last_grant is not None:
-            # A turn decides on the memories of the seat that had it, and of no other.
-            holder = self.private.get(floor.last_grant.seat)
-            if holder is not None:
-                holder.memory.decide(outcome)
+        for seat, private in self.private.items():
+            decide(private.memory, seat, before, floor)
         if floor.heard is not None and floor.heard is not before.heard:
             self.heard.append(floor.heard)
 

@@ -20,7 +20,7 @@ from typing import Final
 
 import anyio
 
-from convive.bus import _log_checks, _lookup_checks, _queue_checks, _server_child, _tail_checks
+from convive.bus import _batch_checks, _log_checks, _lookup_checks, _queue_checks, _server_child, _tail_checks
 from convive.bus._data_dir import CONFIG, write
 from convive.bus._events import AsideEvent, FloorEvent, Remembered, Whispered
 from convive.bus._ids import ConversationId, RunId, SeatName, compose_run_id
@@ -79,6 +79,17 @@ LOG_CHECKS: Final[tuple[Check, ...]] = (
     _lookup_checks.latest_ends_with_the_newest_although_writers_go_on,
     _lookup_checks.last_finds_the_newest_record_also_by_wildcard,
     _lookup_checks.subjects_counts_the_records_of_each,
+    _batch_checks.a_batch_is_stored_in_one_piece,
+    _batch_checks.a_batch_that_is_no_batch_is_refused,
+    _batch_checks.a_batch_is_stored_only_if_each_of_its_guards_holds,
+    _batch_checks.the_same_batch_twice_is_stored_once,
+    _batch_checks.a_batch_that_begins_as_another_record_does_is_not_taken_for_it,
+    _batch_checks.of_rival_batches_exactly_one_gets_each_link,
+    _batch_checks.a_record_that_replaces_stands_alone_on_its_subject,
+    _batch_checks.what_is_removed_is_not_there_for_readers_and_guards,
+    _batch_checks.the_end_of_the_log_never_goes_back,
+    _batch_checks.a_reader_that_is_overtaken_by_a_removal_ends_all_the_same,
+    _batch_checks.a_draft_is_checked_without_being_appended,
     _tail_checks.a_tail_catches_up_and_then_stays_live,
     _tail_checks.a_tail_on_an_empty_subject_is_caught_up_at_once,
     _tail_checks.a_tail_is_iterated_over,

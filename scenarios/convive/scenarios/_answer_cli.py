@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +12,7 @@ from convive.scenarios import _answers as answers
 from convive.scenarios._calls import BadChoice, edited, given_value
 from convive.scenarios._commands import Where
 from convive.scenarios._exits import go
+from convive.scenarios._options import Data, Url
 
 answering = typer.Typer()
 
@@ -21,8 +21,6 @@ Call = Annotated[str | None, typer.Argument(metavar="ID", help="Which call, when
 AgentName = Annotated[
     str | None, typer.Option("--agent", metavar="MODULE:NAME", help="Execute the run here, with this agent.")
 ]
-Url = Annotated[str | None, typer.Option(help="A NATS server. Default: CONVIVE_NATS_URL, else the embedded one.")]
-Data = Annotated[Path | None, typer.Option(help="Directory of the embedded server. Default: .convive")]
 
 
 @answering.command()

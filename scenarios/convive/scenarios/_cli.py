@@ -15,10 +15,12 @@ from rich.text import Text
 from convive.bus import DEFAULT_DATA, Conversation, ConviveError
 from convive.scenarios import _commands as commands
 from convive.scenarios import _hosting as hosting
+from convive.scenarios import _streams as streams
 from convive.scenarios._answer_cli import answering
 from convive.scenarios._copy_cli import copies
 from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
+from convive.scenarios._options import AsJson, Data, Url
 from convive.scenarios._play import find
 from convive.scenarios._trace_cli import traces
 from convive.scenarios._watch import Span, place
@@ -39,10 +41,7 @@ app.add_typer(copies)
 app.add_typer(traces)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
-Url = Annotated[str | None, typer.Option(help="A NATS server. Default: CONVIVE_NATS_URL, else the embedded one.")]
-Data = Annotated[Path | None, typer.Option(help="Directory of the embedded server. Default: .convive")]
 Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no colours.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a record.")]
 Model = Annotated[str | None, typer.Option(help="anthropic/MODEL, local/NAME or local/FILE.gguf, scripted/party.")]
 First = Annotated[str | None, typer.Option("--from", metavar="PLACE", help="345 (sequence), turn:3, or a time.")]
 Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The same, included.")]
@@ -210,6 +209,12 @@ def doctor(model: Model = None, url: Url = None, data: Data = None) -> None:
             raise ConviveError(f"{bad} of these {need} attention; each line says what to do.")
 
     go(work)
+
+
+app.command("append")(streams.append)
+app.command("read")(streams.read)
+app.command("streams")(streams.list_streams)
+app.command("trim")(streams.trim)
 
 
 def _at(

@@ -10,14 +10,12 @@ from convive.scenarios import _commands as commands
 from convive.scenarios import _copying as copying
 from convive.scenarios import _redriving as redriving
 from convive.scenarios._exits import FAILED, go
+from convive.scenarios._options import AsJson, Data, Url
 from convive.scenarios._watch import Span, place
 
 copies = typer.Typer()
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
-Url = Annotated[str | None, typer.Option(help="A NATS server. Default: CONVIVE_NATS_URL, else the embedded one.")]
-Data = Annotated[Path | None, typer.Option(help="Directory of the embedded server. Default: .convive")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a record.")]
 Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The same, included.")]
 
 

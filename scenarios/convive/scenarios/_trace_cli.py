@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -11,11 +10,9 @@ from convive.bus import Bus
 from convive.scenarios import _tracing as tracing
 from convive.scenarios._commands import Where
 from convive.scenarios._exits import go
+from convive.scenarios._options import Data, Url
 
 traces = typer.Typer()
-
-Url = Annotated[str | None, typer.Option(help="A NATS server. Default: CONVIVE_NATS_URL, else the embedded one.")]
-Data = Annotated[Path | None, typer.Option(help="Directory of the embedded server. Default: .convive")]
 
 
 @traces.command()
