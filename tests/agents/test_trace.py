@@ -11,6 +11,7 @@ from convive.agents import (
     Agent,
     AgentSeat,
     Answer,
+    Approve,
     FunctionSeat,
     Node,
     Participant,
@@ -26,7 +27,9 @@ from convive.agents import (
     find_trace,
     follow_trace,
     host_seats,
+    pending,
     read_trace,
+    resume,
     supervise,
     tool,
     work,
@@ -279,7 +282,11 @@ async def test_a_run_that_waits_for_an_answer_waits() -> None:
     agent = Agent("clerk", model=ScriptedModel([uses(("pay", {"amount": 5})), said("Paid.")]), tools=[pay])
     await agent.execute("go", place=place, run=run)
     trace = await read_trace(place, run.run_id)
-    assert (trace.runs[run.run_id].status, trace.is_over) == ("waiting", False)
+    assert drawn(_root(trace)) == ["run clerk waiting", "  trip answer 1 ok", "  tool pay waiting"]
+    assert (trace.runs[run.run_id].children[1].detail, trace.is_over) == ('{"amount":5}', False)
+    (interrupt,) = (await pending(place))[0].interrupts
+    await resume(place, run.run_id, {interrupt.id: Approve()}, agent=agent)
+    assert drawn(_root(await read_trace(place, run.run_id)))[2] == "  tool pay ok"
 
 
 async def test_a_queued_run_is_in_the_trace_of_the_tool_that_sent_it(nats_url: str) -> None:

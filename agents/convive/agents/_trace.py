@@ -286,6 +286,9 @@ class Trace:
                     if child.run_id in self.runs:
                         _place(self.runs[child.run_id], part)
             case Suspended():
+                for each in event.interrupts:
+                    part = self._part(node, "tool", f"tool/{each.trip}/{each.index}", each.tool, record)
+                    part.detail = json_of(each.arguments)
                 self._waits(node, "waiting")
             case Resumed():
                 self._waits(node, "running")
