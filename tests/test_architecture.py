@@ -61,8 +61,9 @@ def test_every_package_says_that_it_is_typed() -> None:
     assert all((source / "py.typed").is_file() for source in SOURCES.values())
 
 
-@pytest.mark.parametrize("path", FILES, ids=place)
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__init__.py"], ids=place)
 def test_a_file_has_at_most_400_lines(path: Path) -> None:
+    """Code, that is: an `__init__.py` holds a list of names."""
     assert len(path.read_text().splitlines()) <= 400
 
 

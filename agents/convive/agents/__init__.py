@@ -1,6 +1,10 @@
 """Agents: models, tools, the run loop, and the supervisor and seats that bring them to a conversation."""
 
-from convive.agents._agent import Agent, agent, prompt
+from convive.agents._agent import (
+    Agent,
+    agent,
+    prompt,
+)
 from convive.agents._agent_seat import (
     AgentSeat,
     FunctionSeat,
@@ -8,9 +12,16 @@ from convive.agents._agent_seat import (
     run_in_turn,
     run_options,
 )
-from convive.agents._audience import EventHandler, Observers
-from convive.agents._chain import RunTaken
-from convive.agents._channel_follower import follow_channel
+from convive.agents._audience import (
+    EventHandler,
+    Observers,
+)
+from convive.agents._chain import (
+    RunTaken,
+)
+from convive.agents._channel_follower import (
+    follow_channel,
+)
 from convive.agents._errors import (
     BadModelRequest,
     ModelAccessDenied,
@@ -20,10 +31,20 @@ from convive.agents._errors import (
     ModelUnreachable,
     UnknownModel,
 )
-from convive.agents._events import AnyRunEvent, EventName
-from convive.agents._failover import FailoverModel, NoModelAnswered
-from convive.agents._fold import RunState
-from convive.agents._handoff import handoff
+from convive.agents._events import (
+    AnyRunEvent,
+    EventName,
+)
+from convive.agents._failover import (
+    FailoverModel,
+    NoModelAnswered,
+)
+from convive.agents._fold import (
+    RunState,
+)
+from convive.agents._handoff import (
+    handoff,
+)
 from convive.agents._interrupts import (
     Approve,
     Deny,
@@ -32,10 +53,21 @@ from convive.agents._interrupts import (
     Resolution,
     Result,
 )
-from convive.agents._journal import ChildRun, Place
-from convive.agents._limits import Limits
-from convive.agents._local import local_available
-from convive.agents._mentions import Mentions, mention_rule, parse_mentions
+from convive.agents._journal import (
+    ChildRun,
+    Place,
+)
+from convive.agents._limits import (
+    Limits,
+)
+from convive.agents._local import (
+    local_available,
+)
+from convive.agents._mentions import (
+    Mentions,
+    mention_rule,
+    parse_mentions,
+)
 from convive.agents._messages import (
     Message,
     Text,
@@ -71,7 +103,9 @@ from convive.agents._models import (
     default_models,
     split_model,
 )
-from convive.agents._output import BadOutput
+from convive.agents._output import (
+    BadOutput,
+)
 from convive.agents._policies import (
     POLICIES,
     Policy,
@@ -85,7 +119,9 @@ from convive.agents._prices import (
     UnknownPrice,
     shipped_prices,
 )
-from convive.agents._providers import BrokenProvider
+from convive.agents._providers import (
+    BrokenProvider,
+)
 from convive.agents._queue import (
     BadCallback,
     NoBus,
@@ -135,19 +171,36 @@ from convive.agents._resume_many import (
     ResumeRequest,
     resume_many,
 )
-from convive.agents._run_events import Followed, run_events
-from convive.agents._schema import BadTool
-from convive.agents._schema_tool import schema_tool
-from convive.agents._scoped import scoped_tool
-from convive.agents._seat import host_seats
-from convive.agents._settings import AskContext, Refine, Retry
+from convive.agents._run_events import (
+    Followed,
+    run_events,
+)
+from convive.agents._schema import (
+    BadTool,
+)
+from convive.agents._schema_tool import (
+    schema_tool,
+)
+from convive.agents._scoped import (
+    scoped_tool,
+)
+from convive.agents._seat import (
+    host_seats,
+)
+from convive.agents._settings import (
+    AskContext,
+    Refine,
+    Retry,
+)
 from convive.agents._stops import (
     StopCondition,
     has_tool_call,
     has_tool_result,
     step_count_is,
 )
-from convive.agents._stream import RunStream
+from convive.agents._stream import (
+    RunStream,
+)
 from convive.agents._supervisor import (
     Close,
     Decision,
@@ -170,6 +223,17 @@ from convive.agents._tools import (
     ToolReturn,
     client_tool,
     tool,
+)
+from convive.agents._trace import (
+    Node,
+    Trace,
+)
+from convive.agents._trace_reading import (
+    TracePlace,
+    find_trace,
+    follow_trace,
+    journals,
+    read_trace,
 )
 from convive.agents._turn import (
     FirstOf,
@@ -247,6 +311,7 @@ __all__ = [
     "NeedsAnswer",
     "NoBus",
     "NoModelAnswered",
+    "Node",
     "NotSuspended",
     "Observers",
     "Participant",
@@ -298,6 +363,8 @@ __all__ = [
     "ToolReturn",
     "ToolSpec",
     "ToolUse",
+    "Trace",
+    "TracePlace",
     "TryLater",
     "Turn",
     "TurnOver",
@@ -321,14 +388,17 @@ __all__ = [
     "decide",
     "default_models",
     "find_queued",
+    "find_trace",
     "first_model",
     "first_seen",
     "follow_channel",
+    "follow_trace",
     "go_on",
     "handoff",
     "has_tool_call",
     "has_tool_result",
     "host_seats",
+    "journals",
     "local_available",
     "mention_rule",
     "parse_mentions",
@@ -337,6 +407,7 @@ __all__ = [
     "prompt",
     "queued",
     "queueing_on",
+    "read_trace",
     "redrive",
     "resume",
     "resume_many",

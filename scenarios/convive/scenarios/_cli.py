@@ -22,6 +22,7 @@ from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
 from convive.scenarios._options import AsJson, Data, Url
 from convive.scenarios._play import find
+from convive.scenarios._trace_cli import traces
 from convive.scenarios._verify import check_conversation, check_file
 from convive.scenarios._watch import Span, place
 from convive.scenarios._work import keep_working
@@ -38,6 +39,7 @@ app = typer.Typer(
 
 app.add_typer(answering)
 app.add_typer(copies)
+app.add_typer(traces)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
 Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no colours.")]

@@ -1,0 +1,348 @@
+"""The tree of runs, as a fold: who called whom, with what, what it cost, where it failed. Live and afterwards the same.
+
+    conversation > turn > run > trip, tool > run > ...
+
+A run without a conversation is a root of its own. What cannot be placed is kept below the root and marked.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from convive.agents._fold import RunState, fold
+from convive.agents._journal import (
+    JournalEvent,
+    ModelAnswered,
+    Resumed,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    Suspended,
+    ToolCalled,
+    ToolReturned,
+    TripStarted,
+    journal_event_of,
+)
+from convive.agents._model import Usage
+from convive.agents._prices import Cost
+from convive.agents._schema import json_of
+from convive.bus import (
+    BadRecord,
+    ConviveError,
+    Ended,
+    Floor,
+    Granted,
+    Opened,
+    Origin,
+    Passed,
+    Record,
+    Revoked,
+    RunContext,
+    RunId,
+    Said,
+    address_of,
+    event_of,
+    fold_floor,
+    run_of,
+)
+
+Kind = Literal["conversation", "turn", "run", "trip", "tool"]
+Status = Literal["running", "waiting", "ok", "passed", "failed", "cancelled", "revoked", "interrupted"]
+
+OVER: frozenset[Status] = frozenset({"ok", "passed", "failed", "cancelled", "revoked", "interrupted"})
+
+
+@dataclass(slots=True)
+class Node:
+    """One thing that was done. Times are the server's, in seconds since 1970; `seqs` are places in that log.
+
+    `usage` and `cost` are of this node alone; `total_usage` and `total_cost` are sums over all below it.
+    """
+
+    kind: Kind
+    name: str
+    run: RunContext
+    part: str
+    """Which part of its run: `turn`, `llm/0`, `tool/0/1`; empty for the run itself. Run and part name the node."""
+    started_s: float
+    seqs: tuple[int, int]
+    """The first and the last record that tell of it."""
+    conversation: str = ""
+    parent: "Node | None" = field(default=None, repr=False)
+    children: list["Node"] = field(default_factory=list["Node"], repr=False)
+    status: Status = "running"
+    ended_s: float | None = None
+    usage: Usage = Usage()
+    cost: Cost | None = None
+    model: str = ""
+    seat: str = ""
+    turn: int | None = None
+    session_id: str | None = None
+    attempts: list[int] = field(default_factory=list[int])
+    """Where each attempt began: of a trip or a tool call that was begun once, one place."""
+    error: str = ""
+    detail: str = ""
+    """A few of its words: what was said, a tool's arguments, why it passed."""
+    orphan: bool = False
+    """Whether what stands above it is not in the log."""
+    damage: list[str] = field(default_factory=list[str])
+    """What could not be read of it."""
+    origin: Origin | None = None
+    """For a fork: the conversation that it begins with."""
+
+    @property
+    def run_id(self) -> RunId:
+        """The id of the run that this is, or is a part of."""
+        return self.run.run_id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes of it itself."""
+        return self.status in OVER
+
+    def walk(self) -> Iterator["Node"]:
+        """This node and all below it, parents first, in order of time."""
+        open_nodes: list[Node] = [self]
+        while open_nodes:
+            node = open_nodes.pop()
+            yield node
+            open_nodes.extend(reversed(node.children))
+
+    @property
+    def total_usage(self) -> Usage:
+        """The tokens of this node and of all below it."""
+        return sum((node.usage for node in self.walk()), Usage())
+
+    @property
+    def total_cost(self) -> Cost | None:
+        """What this node and all below it cost; None when no model answered there."""
+        costs = [node.cost for node in self.walk() if node.cost is not None]
+        return sum(costs[1:], costs[0]) if costs else None
+
+    @property
+    def last_s(self) -> float:
+        """When the last thing is known to have happened in it or below it."""
+        return max(node.ended_s or node.started_s for node in self.walk())
+
+
+class Trace:
+    """Folds the records of one trace, those of a conversation's floor and of journals, from any number of logs.
+
+    Records of one log come in its order; logs may be mixed in any way.
+    """
+
+    def __init__(self) -> None:
+        self.conversations: list[Node] = []
+        self.runs: dict[RunId, Node] = {}
+        self._turns: dict[RunId, Node] = {}
+        self._floors: dict[str, Floor] = {}
+        self._states: dict[RunId, RunState] = {}
+        self._parts: dict[tuple[RunId, str], Node] = {}
+        self._calls: dict[RunId, Node] = {}
+        """The tool call of each run below one, as far as calls have said so."""
+
+    @property
+    def roots(self) -> list[Node]:
+        """What has nothing above it: the conversation, or the run, and whatever is an orphan without it."""
+        runs = [node for node in self.runs.values() if node.parent is None]
+        if not self.conversations:
+            return sorted(runs, key=lambda node: (node.orphan, node.started_s))
+        return [*self.conversations, *runs]
+
+    @property
+    def root(self) -> Node | None:
+        """The first of the roots."""
+        return next(iter(self.roots), None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the outermost of it has ended."""
+        return bool(self.roots) and all(root.is_over for root in self.roots)
+
+    def apply(self, record: Record) -> None:
+        """Take one more record; one that is neither a link nor of a journal changes nothing."""
+        address = address_of(record.subject)
+        if address.kind == "floor":
+            self._linked(address.conversation, record)
+        elif address.kind == "run":
+            self._journaled(address.conversation, record)
+
+    # The floor
+
+    def _linked(self, conversation: str, record: Record) -> None:
+        before = self._floors.get(conversation, Floor())
+        floor = self._floors[conversation] = fold_floor(before, record)
+        if floor.links == before.links:
+            return  # no valid link
+        event, run = event_of(record), _run_of(record)
+        match event:
+            case Opened():
+                own = run or RunContext.root(event.run_id)
+                node = Node(
+                    "conversation", conversation, own, "", record.time_s, (record.seq, record.seq), conversation
+                )
+                node.detail, node.origin = event.topic, event.origin
+                self.conversations.append(node)
+                for each in self.runs.values():  # of another log, and read before this one
+                    if each.parent is None and each.run.parent_run_id == own.run_id:
+                        _place(each, node)
+            case Granted():
+                above = self._conversation(conversation)
+                own = RunContext(event.run_id, above.run.root_run_id, above.run_id)
+                node = Node("turn", f"turn {event.turn}", own, "turn", record.time_s, (record.seq, record.seq))
+                node.seat, node.turn, node.conversation = event.seat, event.turn, conversation
+                self._turns[event.run_id] = node
+                _place(node, above)
+                known = self.runs.get(event.run_id)
+                if known is not None:
+                    _place(known, node)
+            case Said() | Passed() | Revoked():
+                turn = self._turns[event.run_id]
+                _end(turn, _TURN_STATUS[event.type], record)
+                turn.detail = event.text if isinstance(event, Said) else event.reason
+            case Ended():
+                node = self._conversation(conversation)
+                _end(node, "ok", record)
+                node.detail = node.detail or event.reason
+            case _:
+                pass
+
+    def _conversation(self, name: str) -> Node:
+        return next(node for node in self.conversations if node.conversation == name)
+
+    # Journals
+
+    def _journaled(self, conversation: str, record: Record) -> None:
+        run = _run_of(record)
+        if run is None:
+            return
+        node = self.runs.get(run.run_id) or self._new_run(conversation, run, record)
+        node.seqs = (node.seqs[0], record.seq)
+        try:
+            event = journal_event_of(record)
+            state = fold(self._states.get(run.run_id, RunState()), event)
+        except (BadRecord, ValueError) as bad:
+            node.damage.append(f"record {record.seq}: {bad}")
+            return
+        self._states[run.run_id] = state
+        self._told(node, event, record, state)
+        if state.ended is not None:
+            # An ended run needs no state any more; a record behind its end is damage.
+            self._states[run.run_id] = RunState(started=state.started, ended=state.ended)
+
+    def _new_run(self, conversation: str, run: RunContext, record: Record) -> Node:
+        node = Node("run", "?", run, "", record.time_s, (record.seq, record.seq), conversation)
+        self.runs[run.run_id] = node
+        turn = self._turns.get(run.run_id)
+        if turn is not None:
+            _place(node, turn)
+        elif run.parent_run_id is not None:
+            self._below(node, run.parent_run_id)
+        for each in self.runs.values():
+            if each.orphan and each.run.parent_run_id == run.run_id:
+                self._below(each, run.run_id)
+        return node
+
+    def _below(self, node: Node, parent: RunId) -> None:
+        above = self._calls.get(node.run_id) or self.runs.get(parent)
+        if above is None:
+            above = next((one for one in self.conversations if one.run_id == parent), None)
+            node.orphan = above is None
+        elif above.kind == "run":
+            calls = [call for call in above.children if call.kind == "tool" and call.status in ("running", "waiting")]
+            above = calls[0] if len(calls) == 1 else above  # of several, the one that names it when it returns
+        if above is not None:
+            _place(node, above)
+
+    def _told(self, node: Node, event: JournalEvent, record: Record, state: RunState) -> None:
+        match event:
+            case RunStarted():
+                node.name, node.model, node.session_id = event.agent, event.model, event.session_id
+            case TripStarted():
+                part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record)
+                part.attempts.append(record.seq)
+                part.model = node.model
+            case ModelAnswered():
+                part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record)
+                part.usage, part.model = event.usage, event.model or node.model
+                part.cost = Cost(event.known_cost, event.cost is not None)
+                trip = state.trips[-1]
+                part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
+                _end(part, "ok", record)
+            case ToolCalled():
+                part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record)
+                part.attempts.append(record.seq)
+                part.status = "running"
+                part.detail = json_of(state.trips[-1].calls[event.index].arguments)
+            case ToolReturned():
+                part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record)
+                if not part.detail:
+                    part.detail = json_of(state.trips[-1].calls[event.index].arguments)
+                part.error = event.content if event.is_error else ""
+                _end(part, "failed" if event.is_error else "ok", record)
+                for child in event.children:
+                    self._calls[child.run_id] = part
+                    if child.run_id in self.runs:
+                        _place(self.runs[child.run_id], part)
+            case Suspended():
+                for each in event.interrupts:
+                    part = self._part(node, "tool", f"tool/{each.trip}/{each.index}", each.tool, record)
+                    part.detail = json_of(each.arguments)
+                self._waits(node, "waiting")
+            case Resumed():
+                self._waits(node, "running")
+            case RunFinished():
+                node.detail = event.text
+                _end(node, "ok", record)
+            case RunFailed():
+                node.error = f"{event.error}: {event.message}"
+                _end(node, "failed", record)
+            case RunCancelled():
+                node.error = event.reason
+                _end(node, "cancelled", record)
+
+    def _part(self, above: Node, kind: Kind, part: str, name: str, record: Record) -> Node:
+        known = self._parts.get((above.run_id, part))
+        if known is None:
+            seqs = (record.seq, record.seq)
+            known = Node(kind, name, above.run, part, record.time_s, seqs, above.conversation)
+            self._parts[above.run_id, part] = known
+            _place(known, above)
+        known.seqs = (known.seqs[0], record.seq)
+        return known
+
+    def _waits(self, node: Node, status: Status) -> None:
+        node.status = status
+        for part in node.children:
+            if part.kind == "tool" and not part.is_over:
+                part.status = status
+
+
+_TURN_STATUS: dict[str, Status] = {"said": "ok", "passed": "passed", "revoked": "revoked"}
+
+
+def _place(node: Node, above: Node) -> None:
+    """Put a node where it belongs, in order of time."""
+    if node.parent is not None:
+        node.parent.children.remove(node)
+    node.parent, node.orphan = above, False
+    place = len(above.children)
+    while place and above.children[place - 1].started_s > node.started_s:
+        place -= 1
+    above.children.insert(place, node)
+
+
+def _end(node: Node, status: Status, record: Record) -> None:
+    """End a node. What is still open in it will not go on."""
+    node.status, node.ended_s, node.seqs = status, record.time_s, (node.seqs[0], record.seq)
+    for below in node.walk():
+        if not below.is_over and below.run.root_run_id == node.run.root_run_id and below is not node:
+            below.status, below.ended_s = "interrupted", None
+
+
+def _run_of(record: Record) -> RunContext | None:
+    try:
+        return run_of(record.headers)
+    except ConviveError:
+        return None
