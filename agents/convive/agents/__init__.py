@@ -21,6 +21,13 @@ from convive.agents._errors import (
     UnknownModel,
 )
 from convive.agents._events import AnyRunEvent, EventName
+from convive.agents._exporting import (
+    Exported,
+    Exporting,
+    NotExported,
+    export_trace,
+    exporting,
+)
 from convive.agents._failover import FailoverModel, NoModelAnswered
 from convive.agents._fold import RunState
 from convive.agents._handoff import handoff
@@ -71,6 +78,7 @@ from convive.agents._models import (
     default_models,
     split_model,
 )
+from convive.agents._otel_settings import BadCollector
 from convive.agents._output import BadOutput
 from convive.agents._policies import (
     POLICIES,
@@ -211,6 +219,7 @@ __all__ = [
     "AskContext",
     "BadAnswers",
     "BadCallback",
+    "BadCollector",
     "BadModelRequest",
     "BadOutput",
     "BrokenProvider",
@@ -224,6 +233,8 @@ __all__ = [
     "Edit",
     "EventHandler",
     "EventName",
+    "Exported",
+    "Exporting",
     "FailoverModel",
     "Final",
     "FirstOf",
@@ -250,6 +261,7 @@ __all__ = [
     "NoBus",
     "NoModelAnswered",
     "Node",
+    "NotExported",
     "NotSuspended",
     "Observers",
     "Participant",
@@ -323,6 +335,8 @@ __all__ = [
     "client_tool",
     "decide",
     "default_models",
+    "export_trace",
+    "exporting",
     "find_queued",
     "find_trace",
     "first_model",

@@ -5,12 +5,14 @@
 A run without a conversation is a root of its own. What cannot be placed is kept below the root and marked.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from convive.agents._fold import RunState, fold
 from convive.agents._journal import (
+    ChildRun,
+    Ending,
     JournalEvent,
     ModelAnswered,
     Resumed,
@@ -44,6 +46,7 @@ from convive.bus import (
     address_of,
     event_of,
     fold_floor,
+    happened_s,
     run_of,
 )
 
@@ -81,6 +84,8 @@ class Node:
     session_id: str | None = None
     attempts: list[int] = field(default_factory=list[int])
     """Where each attempt began: of a trip or a tool call that was begun once, one place."""
+    attempts_s: list[float] = field(default_factory=list[float])
+    """When each of them began."""
     error: str = ""
     detail: str = ""
     """A few of its words: what was said, a tool's arguments, why it passed."""
@@ -90,6 +95,14 @@ class Node:
     """What could not be read of it."""
     origin: Origin | None = None
     """For a fork: the conversation that it begins with."""
+    reason: str = ""
+    """Why an answer or a run ended: the model's stop reason, or how the run finished."""
+    call_id: str = ""
+    """Of a tool call: the model's id for it."""
+    called_by: str | None = None
+    """Of a run: the part of the run above that says it called it; empty when only that run's end tells of it."""
+    events: list[JournalEvent] = field(default_factory=list[JournalEvent], repr=False)
+    """What the journal holds of it, for a trace that keeps events."""
 
     @property
     def run_id(self) -> RunId:
@@ -129,16 +142,20 @@ class Node:
 class Trace:
     """Folds the records of one trace, those of a conversation's floor and of journals, from any number of logs.
 
-    Records of one log come in its order; logs may be mixed in any way.
+    Records of one log come in its order; logs may be mixed in any way. `ended` is told of each node that ends by a
+    record of its own. With `keep_events` nodes hold what the journals say of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[Node], None] | None = None, *, keep_events: bool = False) -> None:
         self.conversations: list[Node] = []
         self.runs: dict[RunId, Node] = {}
         self._turns: dict[RunId, Node] = {}
         self._floors: dict[str, Floor] = {}
         self._states: dict[RunId, RunState] = {}
         self._parts: dict[tuple[RunId, str], Node] = {}
+        self._lost: dict[RunId, list[Node]] = {}  # orphans by what lacks above them
+        self._ended = ended
+        self._keep_events = keep_events
 
     @property
     def roots(self) -> list[Node]:
@@ -161,10 +178,23 @@ class Trace:
     def apply(self, record: Record) -> None:
         """Take one more record; one that is neither a link nor of a journal changes nothing."""
         address = address_of(record.subject)
+        record = replace(record, time_s=happened_s(record))
         if address.kind == "floor":
             self._linked(address.conversation, record)
         elif address.kind == "run":
             self._journaled(address.conversation, record)
+
+    def forget(self, node: Node) -> None:
+        """Let go of a node that is over and of all below it, for a trace that is followed for long."""
+        for below in node.walk():
+            self._parts.pop((below.run_id, below.part), None)
+            if below.kind == "run":
+                self.runs.pop(below.run_id, None)
+                self._states.pop(below.run_id, None)
+            elif below.kind == "turn":
+                self._turns.pop(below.run_id, None)
+        if node.parent is not None:
+            node.parent.children.remove(node)
 
     # The floor
 
@@ -182,9 +212,8 @@ class Trace:
                 )
                 node.detail, node.origin = event.topic, event.origin
                 self.conversations.append(node)
-                for each in self.runs.values():  # of another log, and read before this one
-                    if each.parent is None and each.run.parent_run_id == own.run_id:
-                        _place(each, node)
+                for each in self._lost.pop(own.run_id, ()):  # of another log, and read before this one
+                    _place(each, node)
             case Granted():
                 above = self._conversation(conversation)
                 own = RunContext(event.run_id, above.run.root_run_id, above.run_id)
@@ -197,11 +226,11 @@ class Trace:
                     _place(known, node)
             case Said() | Passed() | Revoked():
                 turn = self._turns[event.run_id]
-                _end(turn, _TURN_STATUS[event.type], record)
+                self._end(turn, _TURN_STATUS[event.type], record)
                 turn.detail = event.text if isinstance(event, Said) else event.reason
             case Ended():
                 node = self._conversation(conversation)
-                _end(node, "ok", record)
+                self._end(node, "ok", record)
                 node.detail = node.detail or event.reason
             case _:
                 pass
@@ -215,7 +244,11 @@ class Trace:
         run = _run_of(record)
         if run is None:
             return
-        node = self.runs.get(run.run_id) or self._new_run(conversation, run, record)
+        node = self.runs.get(run.run_id)
+        if node is None:
+            node = self._new_run(conversation, run, record)
+        elif record.seq <= node.seqs[1]:
+            return  # told before
         node.seqs = (node.seqs[0], record.seq)
         try:
             event = journal_event_of(record)
@@ -237,9 +270,8 @@ class Trace:
             _place(node, turn)
         elif run.parent_run_id is not None:
             self._below(node, run.parent_run_id)
-        for each in self.runs.values():
-            if each.orphan and each.run.parent_run_id == run.run_id:
-                self._below(each, run.run_id)
+        for each in self._lost.pop(run.run_id, ()):
+            self._below(each, run.run_id)
         return node
 
     def _below(self, node: Node, parent: RunId) -> None:
@@ -247,6 +279,8 @@ class Trace:
         if above is None:
             above = next((one for one in self.conversations if one.run_id == parent), None)
             node.orphan = above is None
+            if above is None:
+                self._lost.setdefault(parent, []).append(node)
         else:
             node.orphan = False
             calls = [call for call in above.children if call.kind == "tool" and call.status in ("running", "waiting")]
@@ -255,58 +289,81 @@ class Trace:
             _place(node, above)
 
     def _told(self, node: Node, event: JournalEvent, record: Record, state: RunState) -> None:
+        if self._keep_events and isinstance(event, RunStarted | Ending):
+            node.events.append(event)
         match event:
             case RunStarted():
                 node.name, node.model, node.session_id = event.agent, event.model, event.session_id
             case TripStarted():
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record)
                 part.attempts.append(record.seq)
+                part.attempts_s.append(record.time_s)
                 part.model = node.model
             case ModelAnswered():
-                part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record)
+                part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.usage, part.model = event.usage, event.model or node.model
                 part.cost = Cost(0.0, complete=False) if event.cost is None else Cost(event.cost)
-                trip = state.trips[-1]
+                trip, part.reason = state.trips[-1], event.stop_reason
                 part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
-                _end(part, "ok", record)
+                self._end(part, "ok", record)
             case ToolCalled():
                 part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record)
                 part.attempts.append(record.seq)
-                part.status = "running"
+                part.attempts_s.append(record.time_s)
+                part.status, part.call_id = "running", event.call_id
                 part.detail = json_of(state.trips[-1].calls[event.index].arguments)
             case ToolReturned():
-                part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record)
+                part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record, event)
                 if not part.detail:
                     part.detail = json_of(state.trips[-1].calls[event.index].arguments)
-                part.error = event.content if event.is_error else ""
-                _end(part, "failed" if event.is_error else "ok", record)
-                for child in event.children:
-                    below = self.runs.get(child.run_id)
-                    if below is not None:
-                        _place(below, part)
+                part.error, part.call_id = event.content if event.is_error else "", event.call_id
+                self._called(event.children, part.part, part)
+                self._end(part, "failed" if event.is_error else "ok", record)
             case Suspended():
                 self._waits(node, "waiting")
             case Resumed():
                 self._waits(node, "running")
             case RunFinished():
-                node.detail = event.text
-                _end(node, "ok", record)
+                node.detail, node.reason = event.text, event.reason
+                self._end(node, "ok", record)
             case RunFailed():
-                node.error = f"{event.error}: {event.message}"
-                _end(node, "failed", record)
+                node.error, node.reason = f"{event.error}: {event.message}", event.error
+                self._called(event.children, "", node)
+                self._end(node, "failed", record)
             case RunCancelled():
                 node.error = event.reason
-                _end(node, "cancelled", record)
+                self._called(event.children, "", node)
+                self._end(node, "cancelled", record)
 
-    def _part(self, above: Node, kind: Kind, part: str, name: str, record: Record) -> Node:
+    def _called(self, children: Iterable[ChildRun], part: str, by: Node) -> None:
+        for child in children:
+            below = self.runs.get(child.run_id)
+            if below is not None and below.called_by is None:
+                below.called_by = part
+                if by.kind == "tool":
+                    _place(below, by)
+
+    def _part(
+        self, above: Node, kind: Kind, part: str, name: str, record: Record, event: JournalEvent | None = None
+    ) -> Node:
         known = self._parts.get((above.run_id, part))
         if known is None:
             seqs = (record.seq, record.seq)
             known = Node(kind, name, above.run, part, record.time_s, seqs, above.conversation)
             self._parts[above.run_id, part] = known
             _place(known, above)
+        known.events += [event] if self._keep_events and event is not None else []
         known.seqs = (known.seqs[0], record.seq)
         return known
+
+    def _end(self, node: Node, status: Status, record: Record) -> None:
+        """End a node. What is still open in it will not go on."""
+        node.status, node.ended_s, node.seqs = status, record.time_s, (node.seqs[0], record.seq)
+        for below in node.walk():
+            if below is not node and not below.is_over and _ends_with(below, node):
+                below.status, below.ended_s = "interrupted", None
+        if self._ended is not None:
+            self._ended(node)
 
     def _waits(self, node: Node, status: Status) -> None:
         node.status = status
@@ -329,12 +386,11 @@ def _place(node: Node, above: Node) -> None:
     above.children.insert(place, node)
 
 
-def _end(node: Node, status: Status, record: Record) -> None:
-    """End a node. What is still open in it will not go on."""
-    node.status, node.ended_s, node.seqs = status, record.time_s, (node.seqs[0], record.seq)
-    for below in node.walk():
-        if not below.is_over and below.run.root_run_id == node.run.root_run_id and below is not node:
-            below.status, below.ended_s = "interrupted", None
+def _ends_with(below: Node, node: Node) -> bool:
+    """Whether something open goes on no more when what it is a part of ends: a run that was queued does."""
+    if node.kind in ("run", "tool"):
+        return below.run_id == node.run_id
+    return below.conversation == node.conversation
 
 
 def _run_of(record: Record) -> RunContext | None:
