@@ -102,6 +102,7 @@ from convive.agents._queue import (
     Queueing,
     RunUpdate,
     find_queued,
+    place_of,
     queued,
     queueing_on,
 )
@@ -354,6 +355,7 @@ __all__ = [
     "parse_mentions",
     "peek",
     "pending",
+    "place_of",
     "prompt",
     "queued",
     "queueing_on",
