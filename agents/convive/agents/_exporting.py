@@ -61,7 +61,7 @@ def _send(trace: Trace, export: Export, url: str) -> Exported:
     from convive.agents._otel import SpanMaker, resource  # half a second: only for those who export
     from convive.agents._otel_send import Collector
 
-    maker, collector = SpanMaker(resource(), export.content), Collector(url)
+    maker, collector = SpanMaker(resource(), export.content), Collector(url, export.timeout_s)
     nodes = list(finished(trace))
     spans = [span for node in nodes for span in maker.spans(node)] + maker.missing(trace)
     try:

@@ -75,7 +75,7 @@ class OtlpReceiver:
     @property
     def spans(self) -> list[ReceivedSpan]:
         """All spans in the order of arrival, those that came twice as well."""
-        return [span for path, body in self.bodies if path == "/v1/traces" for span in _spans(body)]
+        return [span for path, body in self.bodies if path == "/v1/traces" for span in decoded_spans(body)]
 
     @property
     def points(self) -> list[ReceivedPoint]:
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: tests read what arrived."""
 
 
-def _spans(body: bytes) -> Iterator[ReceivedSpan]:
+def decoded_spans(body: bytes) -> Iterator[ReceivedSpan]:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # slow to load
     from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 

@@ -32,11 +32,11 @@ class Outcome:
 
 
 class Collector:
-    """Where spans go, by URL. Timeouts, headers, TLS and compression: by the standard's variables."""
+    """Where spans go, by URL. Headers, TLS and compression: by the standard's variables."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout_s: float) -> None:
         self._session = _Session()
-        self._exporter = OTLPSpanExporter(endpoint=url, session=self._session)
+        self._exporter = OTLPSpanExporter(endpoint=url, timeout=timeout_s, session=self._session)
 
     def send(self, spans: Sequence[ReadableSpan]) -> Outcome:
         """Send spans. Those that the collector has already are sent again without harm. Raises nothing but bugs."""
@@ -53,9 +53,9 @@ class Collector:
 class MetricsCollector:
     """Where metrics go."""
 
-    def __init__(self, url: str, resource: Resource) -> None:
+    def __init__(self, url: str, timeout_s: float, resource: Resource) -> None:
         self._session = _Session()
-        self._exporter = OTLPMetricExporter(endpoint=url, session=self._session)
+        self._exporter = OTLPMetricExporter(endpoint=url, timeout=timeout_s, session=self._session)
         self.meters = Meters(self._exporter, resource)
 
     def flush(self) -> Outcome:

@@ -24,8 +24,8 @@ class Sending:
         source = resource()
         self._export = export
         self._maker = SpanMaker(source, export.content)
-        self._spans = None if export.traces is None else Collector(export.traces)
-        self._metrics = None if export.metrics is None else MetricsCollector(export.metrics, source)
+        self._spans = None if export.traces is None else Collector(export.traces, export.timeout_s)
+        self._metrics = None if export.metrics is None else MetricsCollector(export.metrics, export.timeout_s, source)
         self._counted = False
         self._ready: deque[Node] = deque(maxlen=MOST_NODES)
         self._failures = 0

@@ -18,11 +18,15 @@ class BadCollector(ConviveError):
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What is exported: `traces` and `metrics` are whole URLs, None: not at all. `content`: words as well."""
+    """What is exported: `traces` and `metrics` are whole URLs, None: not at all. `content`: words as well.
+
+    `timeout_s` is how long one request may take, with all that it is tried again.
+    """
 
     traces: str | None
     metrics: str | None
     content: bool
+    timeout_s: float = 10.0
 
 
 def export_of(environ: Mapping[str, str], *, asked: bool = False) -> Export | None:
@@ -44,7 +48,17 @@ def export_of(environ: Mapping[str, str], *, asked: bool = False) -> Export | No
         metrics = None
     if traces is None and metrics is None:
         return None
-    return Export(traces, metrics, wants_content(environ))
+    return Export(traces, metrics, wants_content(environ), _timeout_s(environ))
+
+
+def _timeout_s(environ: Mapping[str, str]) -> float:
+    """In seconds, as OpenTelemetry's own exporters for Python read it."""
+    given = environ.get("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT") or environ.get("OTEL_EXPORTER_OTLP_TIMEOUT") or "10"
+    try:
+        timeout_s = float(given)
+    except ValueError:
+        timeout_s = 0.0
+    return timeout_s if 0 < timeout_s <= 3_600 else 10.0
 
 
 def shown_url(url: str) -> str:
