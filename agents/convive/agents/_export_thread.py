@@ -75,7 +75,8 @@ class Background:
                 if self._abandoned:
                     self.trouble = self.trouble or "too much came at once, and exporting stopped"
                     break
-                self.trouble = self.trouble or sending.send(last=last)
+                trouble = sending.send(last=last)
+                self.trouble = self.trouble or trouble
                 if last:
                     break
         finally:
