@@ -1,6 +1,6 @@
 """Which nodes of a trace are over for good, so that they can be exported: all at once, or one by one as they end."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from convive.agents._trace import Node, Trace
 from convive.bus import Record, RunId
@@ -47,16 +47,9 @@ class Finishing:
         return [over for node in noted for over in self._over(node) if self._counts(over)]
 
     def _over(self, node: Node) -> Iterator[Node]:
-        above = node.run.parent_run_id
-        if above is None or is_settled(self._trace, node):
-            yield node
-        else:
-            self._waiting.setdefault(above, []).append(node)
+        yield from self._when_settled([node])
         if node.kind in ("run", "tool"):
-            waiting = self._waiting.pop(node.run_id, [])
-            yield from (one for one in waiting if is_settled(self._trace, one))
-            if still := [one for one in waiting if not is_settled(self._trace, one)]:
-                self._waiting[node.run_id] = still
+            yield from self._when_settled(self._waiting.pop(node.run_id, []))
         if node.kind == "conversation":
             yield from (below for below in node.walk() if below.status == "interrupted")
             self._trace.forget(node)
@@ -77,12 +70,32 @@ class Finishing:
         if top.is_over and all(below.is_over for below in top.walk()):
             self._trace.forget(top)
 
+    def _when_settled(self, nodes: Iterable[Node]) -> Iterator[Node]:
+        """Those of which it is certain where they belong; the others wait for the run that will tell."""
+        for node in nodes:
+            unsettled = next((one for one in self._runs_of(node) if not is_settled(self._trace, one)), None)
+            if unsettled is None or unsettled.run.parent_run_id is None:
+                yield node
+            else:
+                self._waiting.setdefault(unsettled.run.parent_run_id, []).append(node)
+
+    def _runs_of(self, node: Node) -> Iterator[Node]:
+        """The runs that decide whether a node counts, and where it belongs."""
+        above: Node | None = node
+        while above is not None and self._own is not None and above.run_id not in self._own:
+            if above.kind == "run":
+                yield above
+            above = above.parent
+        if self._own is None and node.kind == "run":
+            yield node
+
     def _counts(self, node: Node) -> bool:
+        """Whether it is a part of the own runs: one that no call named was queued, and is whosever took it."""
         if self._own is None:
             return True
         above: Node | None = node
         while above is not None and above.run_id not in self._own:
             if above.kind == "run" and above.called_by is None:
-                return False  # it was queued, and is carried out by whoever took it
+                return False
             above = above.parent
         return above is not None
