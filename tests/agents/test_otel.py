@@ -138,7 +138,8 @@ async def test_a_party_is_one_tree_with_the_ids_of_its_runs() -> None:
         assert above.start_ns <= span.start_ns
         assert span.end_ns <= above.end_ns
         assert span.attributes["openinference.span.kind"] in ("CHAIN", "AGENT", "LLM", "TOOL")
-        assert span.attributes["gen_ai.conversation.id"] == "evening"
+        if span.attributes["openinference.span.kind"] != "TOOL":
+            assert span.attributes["gen_ai.conversation.id"] == "evening"
 
 
 async def test_the_ids_of_spans_are_those_of_the_documentation() -> None:
@@ -171,7 +172,6 @@ async def test_an_answer_has_the_names_of_the_conventions() -> None:
         "gen_ai.usage.cache_read.input_tokens": 5,
         "gen_ai.usage.cache_creation.input_tokens": 2,
         "gen_ai.usage.cache_write.input_tokens": 2,
-        "convive.seat": "ada",
         "convive.part": "llm/0",
     }
     assert {name: answer.attributes.get(name) for name in expected} == expected

@@ -158,23 +158,23 @@ def _name(node: Node) -> str:
 
 
 def _attributes(node: Node) -> Attributes:
+    """What is worth a place: an attribute costs about two microseconds, and most nodes are tools and answers."""
     found: Attributes = {
         **_where(node),
         names.OPERATION: names.OPERATIONS.get(node.kind),
         names.OI_KIND: names.OI_KINDS[node.kind],
-        names.STATUS: node.status,
+        names.STATUS: node.status if node.status != "ok" else None,
         names.ERROR_TYPE: error_type(node) or None,
         names.ATTEMPTS: len(node.attempts) if len(node.attempts) > 1 else None,
-        names.DAMAGE: [_text(one, MAX_TEXT) for one in node.damage[:10]] or None,
+        names.DAMAGE: node.damage[:10] or None,
     }
     match node.kind:
         case "conversation":
             found[names.WORKFLOW] = node.name
         case "turn":
-            found[names.TURN] = node.turn
+            found |= {names.TURN: node.turn, names.SEAT: node.seat}
         case "run":
-            found |= {names.AGENT: node.name, names.REQUEST_MODEL: node.model.partition("/")[2] or node.model or None}
-            found[names.REASON] = node.reason or None
+            found |= _run(node)
         case "trip":
             found |= _answer(node)
         case "tool":
@@ -183,20 +183,29 @@ def _attributes(node: Node) -> Attributes:
 
 
 def _where(node: Node) -> Attributes:
-    turn, conversation = _above(node, "turn"), _above(node, "conversation")
+    found: Attributes = {names.RUN: node.run_id, names.FIRST_SEQ: node.seqs[0], names.LAST_SEQ: node.seqs[1]}
+    if node.part:
+        found[names.PART] = node.part
+    if node.kind == "tool":
+        return found
+    conversation = _above(node, "conversation")
     session = node.session_id or (node.parent.session_id if node.part and node.parent is not None else None)
+    # A session is what several traces may belong to: never the id of a run.
+    found[names.CONVERSATION] = session if conversation is None else conversation.name
+    if conversation is None or session:
+        found[names.SESSION] = session
+    return found
+
+
+def _run(node: Node) -> Attributes:
+    turn = _above(node, "turn")
     return {
-        names.RUN: node.run_id,
+        names.AGENT: node.name,
+        names.REQUEST_MODEL: node.model.partition("/")[2] or node.model or None,
+        names.REASON: node.reason or None,
         names.PARENT: node.run.parent_run_id,
-        names.KIND: node.kind,
-        names.PART: node.part or None,
-        names.NAME_SPACE: node.conversation,
-        # A session is what several traces may belong to: never the id of a run.
-        names.CONVERSATION: session if conversation is None else conversation.name,
-        names.SESSION: session or (None if conversation is None else conversation.name),
+        names.NAME_SPACE: node.conversation if turn is None else None,
         names.SEAT: None if turn is None else turn.seat,
-        names.FIRST_SEQ: node.seqs[0],
-        names.LAST_SEQ: node.seqs[1],
     }
 
 
@@ -212,12 +221,14 @@ def _answer(node: Node) -> Attributes:
         # The conventions count what came from or went to a cache as input.
         names.INPUT_TOKENS: usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
         names.OUTPUT_TOKENS: usage.output_tokens,
-        names.CACHE_READ: usage.cache_read_tokens,
-        **dict.fromkeys(names.CACHE_WRITE, usage.cache_write_tokens),
+        names.CACHE_READ: usage.cache_read_tokens or None,
     }
-    if cost is not None:
+    if usage.cache_write_tokens:
+        found |= dict.fromkeys(names.CACHE_WRITE, usage.cache_write_tokens)
+    if cost is not None and cost.complete and cost.currency == "USD":
+        found[names.COST] = cost.known
+    elif cost is not None:
         found |= {names.COST_KNOWN: cost.known, names.COST_COMPLETE: cost.complete, names.COST_CURRENCY: cost.currency}
-        found[names.COST] = cost.known if cost.complete and cost.currency == "USD" else None
     return found
 
 
@@ -310,10 +321,12 @@ def _ns(seconds: float) -> int:
 def _clean(attributes: Mapping[str, Value | None]) -> Iterator[tuple[str, Value]]:
     for name, value in attributes.items():
         match value:
+            case None:
+                pass  # nothing is known of it
             case bool():
                 yield name, value
             case str():
-                yield name, _text(value, MAX_TEXT)
+                yield name, value if len(value) <= MAX_TEXT and value.isascii() else _text(value, MAX_TEXT)
             case int():
                 yield name, max(-_MOST, min(value, _MOST))
             case float() if math.isfinite(value):

@@ -37,7 +37,6 @@ SESSION = "session.id"
 
 RUN = "convive.run.id"
 PARENT = "convive.run.parent_id"
-KIND = "convive.kind"
 PART = "convive.part"
 STATUS = "convive.status"
 NAME_SPACE = "convive.conversation"

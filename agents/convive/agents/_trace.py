@@ -178,7 +178,8 @@ class Trace:
     def apply(self, record: Record) -> None:
         """Take one more record; one that is neither a link nor of a journal changes nothing."""
         address = address_of(record.subject)
-        record = replace(record, time_s=happened_s(record))
+        if (time_s := happened_s(record)) != record.time_s:
+            record = replace(record, time_s=time_s)
         if address.kind == "floor":
             self._linked(address.conversation, record)
         elif address.kind == "run":

@@ -7,6 +7,7 @@ the same trace.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 
 from convive.bus._ids import RunId, mint_run_id, run_id
@@ -56,13 +57,17 @@ def run_of(headers: Mapping[str, str]) -> RunContext | None:
 
     The root is `Cv-Root` where a writer gives one, else the trace id of `traceparent`, else the run itself.
     """
-    if RUN not in headers:
+    own = headers.get(RUN)
+    if own is None:
         return None
-    own = run_id(headers[RUN])
-    trace = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
-    root = run_id(headers[ROOT]) if ROOT in headers else RunId(trace[1]) if trace else own
-    link = headers.get(LINK, "")
+    return _run(own, headers.get(ROOT), headers.get(PARENT), headers.get(TRACEPARENT, ""), headers.get(LINK, ""))
+
+
+@lru_cache(maxsize=1_024)  # all records of a run say the same
+def _run(run: str, root: str | None, parent: str | None, traceparent: str, link: str) -> RunContext:
+    own, trace = run_id(run), _TRACEPARENT.fullmatch(traceparent)
+    above = run_id(root) if root is not None else RunId(trace[1]) if trace else own
     link = link if _TRACEPARENT.fullmatch(link) else ""
-    if PARENT in headers:
-        return RunContext(own, root, run_id(headers[PARENT]), link)
-    return RunContext(own, root, None if own == root else root, link)
+    if parent is not None:
+        return RunContext(own, above, run_id(parent), link)
+    return RunContext(own, above, None if own == above else above, link)
