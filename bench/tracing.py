@@ -118,7 +118,7 @@ async def measure(turns: int, rounds: int, url: str) -> dict[str, float]:
 
     def above(side: str, what: str) -> float:
         pairs = zip(figures[side], figures["without"], strict=True)
-        return statistics.median(getattr(one, what) - getattr(base, what) for one, base in pairs)
+        return float(statistics.median(getattr(one, what) - getattr(base, what) for one, base in pairs))
 
     def ratio(side: str) -> float:
         pairs = zip(figures[side], figures["without"], strict=True)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 
-import anyio.to_thread
+import anyio
 import pytest
 
 from convive.agents import (
@@ -118,7 +118,7 @@ async def test_waiting_for_a_collector_can_be_cancelled(place: Place, receiver: 
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(export_trace, place, run, receiver.environ)
-            assert await anyio.to_thread.run_sync(receiver.wait, lambda there: there.asked == 1)
+            await receiver.until(lambda there: there.asked == 1)
             scope.cancel()
     assert scope.cancelled_caught
 

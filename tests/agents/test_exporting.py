@@ -1,10 +1,9 @@
 """Live export: what happens arrives while it happens, and whatever a collector does, nobody feels it."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import anyio
-import anyio.to_thread
 import pytest
 
 from convive.agents import (
@@ -43,10 +42,6 @@ def receiver() -> Iterator[OtlpReceiver]:
 async def bus() -> AsyncGenerator[Bus]:
     async with memory_bus() as made:
         yield made
-
-
-async def arrives(receiver: OtlpReceiver, until: Callable[[OtlpReceiver], bool]) -> bool:
-    return await anyio.to_thread.run_sync(receiver.wait, until)
 
 
 def use(name: str) -> Answer:
@@ -112,7 +107,7 @@ async def test_spans_arrive_while_the_party_goes_on(bus: Bus, receiver: OtlpRece
         assert floor.open_grant is not None
         turn = run.child(floor.open_grant.grant.run_id)
         await conversation.pass_on(floor, floor.open_grant, turn, "")
-        assert await arrives(receiver, lambda there: [span.name for span in there.spans] == ["turn 1 ada"])
+        await receiver.until(lambda there: [span.name for span in there.spans] == ["turn 1 ada"])
 
 
 async def test_metrics_are_counted_once_and_sent_at_the_end(bus: Bus, receiver: OtlpReceiver) -> None:
@@ -208,7 +203,7 @@ async def test_what_was_refused_for_a_moment_is_sent_again(bus: Bus, receiver: O
     told: list[str] = []
     async with exporting(conversation, environ=receiver.environ, warn=told.append):
         await hold(conversation, run, 1)
-        assert await arrives(receiver, lambda there: len(there.spans) == 10)
+        await receiver.until(lambda there: len(there.spans) == 10)
     assert len(told) == 1
 
 
@@ -296,7 +291,7 @@ async def test_two_workers_of_a_queue_export_each_run_once(bus: Bus, receiver: O
         tasks.start_soon(keep_working)
         for _ in range(4):
             await queued("boss", "go").send(bus)
-        assert await arrives(receiver, lambda there: len({span.span_id for span in there.spans}) == 8 * 4)
+        await receiver.until(lambda there: len({span.span_id for span in there.spans}) == 8 * 4)
         tasks.cancel_scope.cancel()
     assert len(receiver.spans) == 8 * 4
     known = {span.span_id for span in receiver.spans}

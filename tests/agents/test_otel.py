@@ -85,7 +85,8 @@ async def hold(bus: Bus, name: str = "evening", turns: int = 2, run: RunContext 
 def encoded(trace: Trace, *, content: bool = False) -> bytes:
     maker = SpanMaker(resource(), content)
     spans = [*(span for node in finished(trace) for span in maker.spans(node)), *maker.missing(trace)]
-    return encode_spans(spans).SerializeToString(deterministic=True)
+    body: bytes = encode_spans(spans).SerializeToString(deterministic=True)
+    return body
 
 
 def decoded(trace: Trace, *, content: bool = False) -> dict[str, ReceivedSpan]:
@@ -267,7 +268,7 @@ async def test_a_run_that_starts_in_a_span_of_another_system_is_linked_to_it() -
 
 async def test_what_was_begun_twice_has_a_span_for_each_attempt() -> None:
     place = Place(MemoryLog(), "cv.00.desk", live=False)
-    answers = [ModelAnswerBroken("cut off"), "whole"]
+    answers: list[str | Exception] = [ModelAnswerBroken("cut off"), "whole"]
     result = await Agent("guest", model=ScriptedModel(answers)).prompt("go", place=place)
     spans = decoded(await read_trace(place, result.run_id))
     answer = named(spans, "chat test")
@@ -351,4 +352,6 @@ async def test_nothing_in_a_log_breaks_an_export() -> None:
         node.run = RunContext(RunId(run), RunId(run), RunId(run))
         (span,) = SpanMaker(resource()).spans(node)
         assert encode_spans([span]).SerializeToString()
-        assert span.context.is_valid
+        context = span.get_span_context()
+        assert context is not None
+        assert context.is_valid

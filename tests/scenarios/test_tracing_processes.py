@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 import pytest
 
 from convive.agents import export_trace, queued
@@ -172,7 +171,7 @@ async def test_a_worker_exports_the_runs_that_it_carries_out(person: "Person", r
             run = await queued("ada", "go").send(bus)
             with anyio.fail_after(30):
                 assert (await run.result()).text == "so be it"
-        assert await anyio.to_thread.run_sync(receiver.wait, lambda there: len(there.spans) == 8)
+        await receiver.until(lambda there: len(there.spans) == 8)
         worker.send(signal.SIGINT)
         assert (await worker.ends()).code == 130
     spans = {span.span_id: span for span in receiver.spans}

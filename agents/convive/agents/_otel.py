@@ -12,7 +12,7 @@ A span built so bypasses the checks and limits of the SDK, so what goes into it 
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -59,7 +59,7 @@ class SpanMaker:
     def spans(self, node: Node) -> list[ReadableSpan]:
         """The spans of one node that is over: its own, behind those of its attempts if there were several."""
         start_ns, end_ns = _ns(node.started_s), _ns(end_s(node))
-        attributes = dict(_clean(_attributes(node)))
+        attributes = _clean(_attributes(node))
         if self.content:
             attributes |= content_of(node)
         span = ReadableSpan(
@@ -91,7 +91,7 @@ class SpanMaker:
                 _context(node, f"{node.part}/attempt/{number}"),
                 _context(node, node.part),
                 self.resource,
-                dict(_clean({**_where(node), names.ATTEMPT: number, names.OI_KIND: "CHAIN"}))
+                _clean({**_where(node), names.ATTEMPT: number, names.OI_KIND: "CHAIN"})
                 | ({names.ERROR_TYPE: why or "interrupted"} if why or not last else {}),
                 status=Status(StatusCode.ERROR) if why or not last else Status(StatusCode.UNSET),
                 start_time=start_ns,
@@ -273,9 +273,7 @@ def _links(node: Node) -> Iterator[Link]:
             names.LINK_SEQ: origin.seq,
         }
         run = origin.run_id
-        yield Link(
-            SpanContext(_trace_id(run), _span_id(run, ""), is_remote=True, trace_flags=FLAGS), dict(_clean(kind))
-        )
+        yield Link(SpanContext(_trace_id(run), _span_id(run, ""), is_remote=True, trace_flags=FLAGS), _clean(kind))
     found = _TRACEPARENT.fullmatch(node.run.started_from) if node.kind in ("conversation", "run") else None
     if found is not None:
         context = SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=FLAGS)
@@ -318,23 +316,22 @@ def _ns(seconds: float) -> int:
     return min(max(round(seconds * 1e6), 0), _MOST // 1_000) * 1_000 if math.isfinite(seconds) else 0
 
 
-def _clean(attributes: Mapping[str, Value | None]) -> Iterator[tuple[str, Value]]:
+def _clean(attributes: Attributes) -> dict[str, Value]:
+    """The attributes that are known, each of a size and kind that every encoder takes."""
+    found: dict[str, Value] = {}
     for name, value in attributes.items():
-        match value:
-            case None:
-                pass  # nothing is known of it
-            case bool():
-                yield name, value
-            case str():
-                yield name, value if len(value) <= MAX_TEXT and value.isascii() else _text(value, MAX_TEXT)
-            case int():
-                yield name, max(-_MOST, min(value, _MOST))
-            case float() if math.isfinite(value):
-                yield name, value
-            case list():
-                yield name, [_text(one, MAX_TEXT) for one in value]
-            case _:
-                pass  # nothing is known of it
+        if value is None:
+            continue
+        if isinstance(value, str):
+            found[name] = value if len(value) <= MAX_TEXT and value.isascii() else _text(value, MAX_TEXT)
+        elif isinstance(value, int):
+            found[name] = value if -_MOST <= value <= _MOST else max(-_MOST, min(value, _MOST))
+        elif isinstance(value, float):
+            if math.isfinite(value):
+                found[name] = value
+        else:
+            found[name] = [_text(one, MAX_TEXT) for one in value]
+    return found
 
 
 def _text(text: str, most: int) -> str:

@@ -3,11 +3,13 @@
 import gzip
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+
+import anyio.to_thread
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -83,12 +85,18 @@ class OtlpReceiver:
         bodies = [body for path, body in self.bodies if path == "/v1/metrics"]
         return list(_points(bodies[-1])) if bodies else []
 
-    def wait(self, until: Callable[["OtlpReceiver"], bool], timeout_s: float = 30.0) -> bool:
-        """Block until something holds, which is looked at after each request; whether it does. For a thread."""
-        with self._news:
-            return self._news.wait_for(lambda: until(self), timeout_s)
+    async def until(self, holds: Callable[["OtlpReceiver"], bool], timeout_s: float = 30.0) -> None:
+        """Wait until something holds, looked at whenever a request comes or is answered. Raises TimeoutError."""
 
-    def _take(self, path: str, body: bytes) -> int:
+        def wait() -> bool:
+            with self._news:
+                return self._news.wait_for(lambda: holds(self), timeout_s)
+
+        if not await anyio.to_thread.run_sync(wait):
+            raise TimeoutError(f"{self.asked} requests came, {len(self.bodies)} were taken")
+
+    def take(self, path: str, body: bytes) -> int:
+        """A request: the status to answer with, once it may be answered."""
         with self._news:
             self.asked += 1
             status = self.answers.popleft() if self.answers else 200
@@ -102,12 +110,11 @@ class OtlpReceiver:
 
 
 @contextmanager
-def otlp_receiver() -> Iterator[OtlpReceiver]:
+def otlp_receiver() -> Generator[OtlpReceiver]:
     """A collector on loopback that keeps and decodes what it gets: `with otlp_receiver() as receiver`."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.daemon_threads, server.block_on_close = True, False
+    with _Server(("127.0.0.1", 0), _Handler) as server:
         receiver = OtlpReceiver(f"http://127.0.0.1:{server.server_address[1]}")
-        server.receiver = receiver  # type: ignore[attr-defined]
+        server.receiver = receiver
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
@@ -118,6 +125,12 @@ def otlp_receiver() -> Iterator[OtlpReceiver]:
             thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    receiver: OtlpReceiver
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -125,8 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
-        receiver: OtlpReceiver = self.server.receiver  # type: ignore[attr-defined]
-        status = receiver._take(self.path, body)
+        assert isinstance(self.server, _Server)  # noqa: S101 - for the type checker
+        status = self.server.receiver.take(self.path, body)
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/x-protobuf")

@@ -116,7 +116,7 @@ class Node:
 
     def walk(self) -> Iterator["Node"]:
         """This node and all below it, parents first, in order of time."""
-        open_nodes = [self]
+        open_nodes: list[Node] = [self]
         while open_nodes:
             node = open_nodes.pop()
             yield node
@@ -296,7 +296,7 @@ class Trace:
             case RunStarted():
                 node.name, node.model, node.session_id = event.agent, event.model, event.session_id
             case TripStarted():
-                part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record)
+                part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.attempts.append(record.seq)
                 part.attempts_s.append(record.time_s)
                 part.model = node.model
@@ -308,7 +308,7 @@ class Trace:
                 part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
                 self._end(part, "ok", record)
             case ToolCalled():
-                part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record)
+                part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record, event)
                 part.attempts.append(record.seq)
                 part.attempts_s.append(record.time_s)
                 part.status, part.call_id = "running", event.call_id
@@ -344,16 +344,14 @@ class Trace:
                 if by.kind == "tool":
                     _place(below, by)
 
-    def _part(
-        self, above: Node, kind: Kind, part: str, name: str, record: Record, event: JournalEvent | None = None
-    ) -> Node:
+    def _part(self, above: Node, kind: Kind, part: str, name: str, record: Record, event: JournalEvent) -> Node:
         known = self._parts.get((above.run_id, part))
         if known is None:
             seqs = (record.seq, record.seq)
             known = Node(kind, name, above.run, part, record.time_s, seqs, above.conversation)
             self._parts[above.run_id, part] = known
             _place(known, above)
-        known.events += [event] if self._keep_events and event is not None else []
+        known.events += [event] if self._keep_events else []
         known.seqs = (known.seqs[0], record.seq)
         return known
 
