@@ -1,10 +1,11 @@
 """What tracing costs: the same party without it, with nothing to export to, with a collector, and with a dead one.
 
-Run `uv run python bench/tracing.py` (`--json`: one object). Two seats whose agents call an agent that calls a tool,
-nine nodes a turn, on a log in memory, so that nothing else takes long. The collector is another process. The sides take
-turns; a figure is the median over rounds of the difference to the side without, in CPU time of this process (all
-threads) and in time on the clock, per node. `ids_us` is what every node pays whether anybody exports or not: an id, and
-the headers of a record.
+Run `uv run python bench/tracing.py` (`--json`: one object, `--memory`: the log in memory). Two seats whose agents call
+an agent that calls a tool, nine nodes a turn, on an embedded server. The collector is another process. The sides take
+turns; a figure is the median over rounds of the difference to the side without, per node: on the clock until the party
+was over, and in CPU time of this process, all threads and the last batch included. A log in memory never waits: there
+the thread that exports and the party share one interpreter, and the clock shows all of its work. `ids_us` is what every
+node pays whether anybody exports or not: an id, and the headers of a record.
 """
 
 import argparse
@@ -15,16 +16,18 @@ import logging
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 
 from convive.agents import Agent, AgentSeat, Answer, Plan, Request, ToolUse, exporting, host_seats, supervise, tool
 from convive.agents.testing import ScriptedModel, otlp_receiver
-from convive.bus import Chair, Conversation, RunContext, SeatName, memory_bus
+from convive.bus import Chair, Conversation, RunContext, SeatName, embedded_server, memory_bus, open_bus
 
 SEATS = (SeatName("ada"), SeatName("bob"))
 NODES = 9
@@ -70,11 +73,11 @@ async def nothing() -> AsyncGenerator[None]:
     yield
 
 
-async def party(turns: int, environ: Mapping[str, str] | None) -> Took:
+async def party(turns: int, environ: Mapping[str, str] | None, server: str | None) -> Took:
     """One party; `environ` says where to export to, None: no exporter at all."""
     guest = AgentSeat(Agent("guest", model=once("ask"), tools=[ask]))
-    async with memory_bus() as bus:
-        conversation: Conversation = await bus.conversation("bench")
+    async with memory_bus() if server is None else open_bus(server) as bus:
+        conversation: Conversation = await bus.conversation(f"bench-{time.time_ns()}")
         run = RunContext.root()
         await conversation.open(run, "bench", [Chair(seat=seat) for seat in SEATS])
         gc.collect()
@@ -101,7 +104,7 @@ def ids_us(times: int = 20_000) -> float:
     return (time.perf_counter() - began) / times * 1e6
 
 
-async def measure(turns: int, rounds: int, url: str) -> dict[str, float]:
+async def measure(turns: int, rounds: int, url: str, server: str | None) -> dict[str, float]:
     """The figures. The first round loads what is loaded once, and does not count."""
     sides: dict[str, Mapping[str, str] | None] = {
         "without": None,
@@ -111,8 +114,9 @@ async def measure(turns: int, rounds: int, url: str) -> dict[str, float]:
     }
     figures: dict[str, list[Took]] = {side: [] for side in sides}
     for number in range(rounds + 1):
-        for side, environ in sides.items():
-            took = await party(turns, environ)
+        order = list(sides.items())
+        for side, environ in order if number % 2 else reversed(order):
+            took = await party(turns, environ, server)
             if number:
                 figures[side].append(took)
 
@@ -135,7 +139,17 @@ async def measure(turns: int, rounds: int, url: str) -> dict[str, float]:
         "turn_ratio_on": round(ratio("on"), 3),
         "turn_ratio_dead": round(ratio("dead"), 3),
         "turns": turns,
+        "memory": server is None,
     }
+
+
+async def measured(turns: int, rounds: int, url: str, memory: bool) -> dict[str, float]:
+    """The same, with the server that it takes."""
+    if memory:
+        return await measure(turns, rounds, url, None)
+    with tempfile.TemporaryDirectory() as folder:
+        async with embedded_server(Path(folder)) as server:
+            return await measure(turns, rounds, url, server.url)
 
 
 def collect() -> None:
@@ -147,9 +161,10 @@ def collect() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="the log in memory, so that nothing is ever waited for")
     parser.add_argument("--collect", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.collect:
@@ -160,7 +175,7 @@ def main() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as collector:
         assert collector.stdout is not None
         assert collector.stdin is not None
-        figures = asyncio.run(measure(given.turns, given.rounds, collector.stdout.readline().strip()))
+        figures = asyncio.run(measured(given.turns, given.rounds, collector.stdout.readline().strip(), given.memory))
         collector.stdin.close()
     if given.json:
         print(json.dumps(figures))

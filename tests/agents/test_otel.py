@@ -37,7 +37,19 @@ from convive.agents._otel import SpanMaker, resource
 from convive.agents._otel_content import wants_content
 from convive.agents._otel_receiver import decoded_spans
 from convive.agents.testing import ReceivedSpan, ScriptedModel
-from convive.bus import Bus, Chair, Conversation, MemoryLog, Record, RunContext, RunId, SeatName, fork, memory_bus
+from convive.bus import (
+    Bus,
+    Chair,
+    Conversation,
+    MemoryLog,
+    Record,
+    RunContext,
+    RunId,
+    SeatName,
+    fork,
+    memory_bus,
+    run_of,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -242,8 +254,10 @@ async def test_a_fork_is_a_trace_of_its_own_with_a_link_to_its_origin() -> None:
         run = copy.run_of(floor)
         assert run is not None
         await copy.close(floor, run, "enough")
-        spans = decoded(await read_trace(bus, "again"))
+        spans, before = decoded(await read_trace(bus, "again")), decoded(await read_trace(bus, "evening"))
     assert origin is not None
+    first, original = named(spans, "turn 1 ada"), named(before, "turn 1 ada")
+    assert first.start_ns == original.start_ns  # when it happened, not when it was copied
     root = named(spans, "invoke_workflow again")
     ((trace_id, span_id, attributes),) = root.links
     assert (trace_id, span_id) == (origin.run_id, origin.run_id[16:])
@@ -264,6 +278,20 @@ async def test_a_run_that_starts_in_a_span_of_another_system_is_linked_to_it() -
     assert [span.name for span in spans.values() if span.links] == ["invoke_agent helper"]
     result = await helper.prompt("go", place=place)
     assert not named(decoded(await read_trace(place, result.run_id)), "invoke_agent helper").links
+
+
+def test_a_link_to_another_trace_is_kept_only_when_it_is_one() -> None:
+    link = f"00-{'a' * 32}-{'b' * 16}-01"
+    run = RunContext.root(started_from=link)
+    known = run_of(run.headers())
+    assert known == run
+    assert known is not None
+    assert known.started_from == link
+    assert run.child().headers().keys() == {"Cv-Run", "traceparent"}
+    assert RunContext.root(started_from="words").started_from == ""
+    broken = run_of({**run.headers(), "Cv-Link": "words"})
+    assert broken is not None
+    assert broken.started_from == ""
 
 
 async def test_what_was_begun_twice_has_a_span_for_each_attempt() -> None:

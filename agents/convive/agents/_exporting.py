@@ -13,7 +13,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from convive.agents._export_thread import Background
+from convive.agents._export_thread import INTERVAL_S, Background
 from convive.agents._finished import finished
 from convive.agents._journal import Place
 from convive.agents._otel_settings import Export, export_of, shown_url
@@ -197,44 +197,46 @@ class _Follower:
         self._roots = taken.roots
         self._warn = warn
         self._warned = False
-        self._after = 0
-        self._seq = 0
-        self._last: int | None = None
-        self._reached = anyio.Event()
+        self._began = self._after = 0
+        self._reading = anyio.Lock()
         self._known: dict[str, None] = {}
         self._background = Background(export, taken.runs)
 
     async def begin(self) -> None:
         """Settle from where on. Raises errors of the bus."""
-        if not self._whole:
-            self._after = await self._end()
+        self._began = await self._end()
+        self._after = 0 if self._whole else self._began
         self._background.start()
 
     async def _end(self) -> int:
-        last = [await self._log.last(subject) for subject in self._subjects]
-        return max((record.seq for record in last if record is not None), default=0)
+        last = await self._log.last(f"{self._base}.>")
+        return 0 if last is None else last.seq
 
     async def follow(self) -> None:
-        """Hand over what is there and what comes, until cancelled. Raises nothing."""
-        try:
-            async with self._log.follow(*self._subjects, after=self._after) as tail:
-                while self._whole and (record := await tail.catch_up()) is not None:
-                    await self._hand_over(record, fresh=False)
-                async for record in tail:
-                    await self._hand_over(record, fresh=True)
-        except ConviveError as error:
-            self._complain(f"traces are not exported any more: {error}")
-            self._last = self._seq
-            self._reached.set()
+        """Hand over what is there and what comes, until cancelled. Raises nothing.
 
-    async def _hand_over(self, record: Record, *, fresh: bool) -> None:
-        if self._whole or await self._is_wanted(record):
-            self._background.put(record, fresh=fresh)
-        self._seq = record.seq
-        if self._last is not None and self._seq >= self._last:
-            self._reached.set()
-        if self._background.trouble:
-            self._complain(f"{self._background.trouble}.")
+        What came is read once in a while: that costs the process far less than to be woken for each record.
+        """
+        while True:
+            try:
+                await self._catch_up()
+            except ConviveError as error:
+                self._complain(f"traces are not exported for now: {error}")
+            if self._background.trouble:
+                self._complain(f"{self._background.trouble}.")
+            await anyio.sleep(INTERVAL_S)
+
+    async def _catch_up(self) -> None:
+        async with self._reading:
+            end = await self._end()
+            if end <= self._after:
+                return
+            async with self._log.read(*self._subjects, after=self._after, until=end) as records:
+                async for record in records:
+                    if self._whole or await self._is_wanted(record):
+                        self._background.put(record, fresh=record.seq > self._began)
+                    self._after = record.seq
+            self._after = end
 
     async def _is_wanted(self, record: Record) -> bool:
         """Whether a record is of a trace that is exported; of one that began earlier, hands over what was before."""
@@ -254,9 +256,7 @@ class _Follower:
         done = anyio.Event()
         with anyio.move_on_after(EXIT_S) as scope:
             try:
-                self._last = await self._end()
-                if self._seq < self._last:
-                    await self._reached.wait()
+                await self._catch_up()
             except ConviveError as error:
                 self._complain(f"the end of what happened is not exported: {error}")
             tell = _teller()

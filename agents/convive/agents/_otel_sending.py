@@ -9,8 +9,8 @@ from convive.agents._otel_settings import Export, shown_url
 from convive.agents._trace import Node
 
 METRICS_S = 60.0
-BATCH = 64
-"""Encoding holds the interpreter: a batch must not take so long that a turn would feel it."""
+BATCH = 256
+"""A request costs as much as twenty spans or more, and a batch of this size takes milliseconds to encode."""
 MOST_NODES = 20_000
 _PAUSES_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 _NO_METRICS = (404, 405, 415, 501)
