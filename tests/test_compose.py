@@ -32,7 +32,7 @@ def test_three_nodes_run_the_version_of_the_wheel() -> None:
 def test_every_port_is_published_on_loopback_only_and_once() -> None:
     published = [port for service in SERVICES.values() for port in service["ports"]]
     assert all(port.startswith("127.0.0.1:") for port in published)
-    assert len({port.split(":")[1] for port in published}) == len(published) == 5
+    assert len({port.split(":")[1] for port in published}) == len(published) == 6
 
 
 def test_monitoring_is_not_published() -> None:
@@ -60,6 +60,8 @@ def test_every_node_has_a_volume_of_its_own_for_its_store() -> None:
 
 def test_every_mounted_file_exists_and_every_container_reads_its_own() -> None:
     for service in SERVICES.values():
+        if "volumes" not in service:
+            continue
         mounted = {volume.split(":")[1]: volume.split(":") for volume in service["volumes"] if volume[0] == "."}
         assert service["command"][0] == "--config"
         host, _, mode = mounted[service["command"][1]]
@@ -90,13 +92,21 @@ def test_a_fast_server_differs_in_nothing_but_the_sync() -> None:
 
 def test_the_collector_uses_what_it_defines() -> None:
     config = yaml.safe_load((ROOT / "deploy" / "otel-collector.yaml").read_text())
-    assert config["service"]["pipelines"]["traces"]["exporters"] == ["debug"]
+    assert set(config["service"]["pipelines"]) == {"traces", "metrics"}
     for pipeline in config["service"]["pipelines"].values():
         for kind in ("receivers", "processors", "exporters"):
             assert set(pipeline[kind]) <= set(config[kind])
     endpoints = [one["endpoint"] for one in config["receivers"]["otlp"]["protocols"].values()]
     inside = [port.split(":")[2] for port in SERVICES["otel-collector"]["ports"]]
     assert [endpoint.rpartition(":")[2] for endpoint in endpoints] == inside
+
+
+def test_traces_are_opt_in_and_the_collector_hands_them_to_jaeger() -> None:
+    assert {name for name, service in SERVICES.items() if service.get("profiles")} == {"otel-collector", "jaeger"}
+    config = yaml.safe_load((ROOT / "deploy" / "otel-collector.yaml").read_text())
+    backend = next(name for name in config["service"]["pipelines"]["traces"]["exporters"] if name != "debug")
+    host, port = config["exporters"][backend]["endpoint"].removeprefix("http://").split(":")
+    assert SERVICES[host]["command"][1].endswith(f"=0.0.0.0:{port}")
 
 
 def test_compose_gives_the_configuration_the_variables_that_the_local_nodes_give(cluster: "Cluster") -> None:

@@ -1,10 +1,6 @@
 """Agents: models, tools, the run loop, and the supervisor and seats that bring them to a conversation."""
 
-from convive.agents._agent import (
-    Agent,
-    agent,
-    prompt,
-)
+from convive.agents._agent import Agent, agent, prompt
 from convive.agents._agent_seat import (
     AgentSeat,
     FunctionSeat,
@@ -12,16 +8,9 @@ from convive.agents._agent_seat import (
     run_in_turn,
     run_options,
 )
-from convive.agents._audience import (
-    EventHandler,
-    Observers,
-)
-from convive.agents._chain import (
-    RunTaken,
-)
-from convive.agents._channel_follower import (
-    follow_channel,
-)
+from convive.agents._audience import EventHandler, Observers
+from convive.agents._chain import RunTaken
+from convive.agents._channel_follower import follow_channel
 from convive.agents._errors import (
     BadModelRequest,
     ModelAccessDenied,
@@ -31,20 +20,17 @@ from convive.agents._errors import (
     ModelUnreachable,
     UnknownModel,
 )
-from convive.agents._events import (
-    AnyRunEvent,
-    EventName,
+from convive.agents._events import AnyRunEvent, EventName
+from convive.agents._exporting import (
+    Exported,
+    Exporting,
+    NotExported,
+    export_trace,
+    exporting,
 )
-from convive.agents._failover import (
-    FailoverModel,
-    NoModelAnswered,
-)
-from convive.agents._fold import (
-    RunState,
-)
-from convive.agents._handoff import (
-    handoff,
-)
+from convive.agents._failover import FailoverModel, NoModelAnswered
+from convive.agents._fold import RunState
+from convive.agents._handoff import handoff
 from convive.agents._interrupts import (
     Approve,
     Deny,
@@ -53,21 +39,10 @@ from convive.agents._interrupts import (
     Resolution,
     Result,
 )
-from convive.agents._journal import (
-    ChildRun,
-    Place,
-)
-from convive.agents._limits import (
-    Limits,
-)
-from convive.agents._local import (
-    local_available,
-)
-from convive.agents._mentions import (
-    Mentions,
-    mention_rule,
-    parse_mentions,
-)
+from convive.agents._journal import ChildRun, Place
+from convive.agents._limits import Limits
+from convive.agents._local import local_available
+from convive.agents._mentions import Mentions, mention_rule, parse_mentions
 from convive.agents._messages import (
     Message,
     Text,
@@ -103,9 +78,8 @@ from convive.agents._models import (
     default_models,
     split_model,
 )
-from convive.agents._output import (
-    BadOutput,
-)
+from convive.agents._otel_settings import BadCollector
+from convive.agents._output import BadOutput
 from convive.agents._policies import (
     POLICIES,
     Policy,
@@ -119,9 +93,7 @@ from convive.agents._prices import (
     UnknownPrice,
     shipped_prices,
 )
-from convive.agents._providers import (
-    BrokenProvider,
-)
+from convive.agents._providers import BrokenProvider
 from convive.agents._queue import (
     BadCallback,
     NoBus,
@@ -130,6 +102,7 @@ from convive.agents._queue import (
     Queueing,
     RunUpdate,
     find_queued,
+    place_of,
     queued,
     queueing_on,
 )
@@ -171,36 +144,19 @@ from convive.agents._resume_many import (
     ResumeRequest,
     resume_many,
 )
-from convive.agents._run_events import (
-    Followed,
-    run_events,
-)
-from convive.agents._schema import (
-    BadTool,
-)
-from convive.agents._schema_tool import (
-    schema_tool,
-)
-from convive.agents._scoped import (
-    scoped_tool,
-)
-from convive.agents._seat import (
-    host_seats,
-)
-from convive.agents._settings import (
-    AskContext,
-    Refine,
-    Retry,
-)
+from convive.agents._run_events import Followed, run_events
+from convive.agents._schema import BadTool
+from convive.agents._schema_tool import schema_tool
+from convive.agents._scoped import scoped_tool
+from convive.agents._seat import host_seats
+from convive.agents._settings import AskContext, Refine, Retry
 from convive.agents._stops import (
     StopCondition,
     has_tool_call,
     has_tool_result,
     step_count_is,
 )
-from convive.agents._stream import (
-    RunStream,
-)
+from convive.agents._stream import RunStream
 from convive.agents._supervisor import (
     Close,
     Decision,
@@ -224,10 +180,8 @@ from convive.agents._tools import (
     client_tool,
     tool,
 )
-from convive.agents._trace import (
-    Node,
-    Trace,
-)
+from convive.agents._trace import Trace
+from convive.agents._trace_node import Node
 from convive.agents._trace_reading import (
     TracePlace,
     find_trace,
@@ -271,6 +225,7 @@ __all__ = [
     "AskContext",
     "BadAnswers",
     "BadCallback",
+    "BadCollector",
     "BadModelRequest",
     "BadOutput",
     "BadTool",
@@ -285,6 +240,8 @@ __all__ = [
     "Edit",
     "EventHandler",
     "EventName",
+    "Exported",
+    "Exporting",
     "FailoverModel",
     "Final",
     "FirstOf",
@@ -312,6 +269,7 @@ __all__ = [
     "NoBus",
     "NoModelAnswered",
     "Node",
+    "NotExported",
     "NotSuspended",
     "Observers",
     "Participant",
@@ -387,6 +345,8 @@ __all__ = [
     "client_tool",
     "decide",
     "default_models",
+    "export_trace",
+    "exporting",
     "find_queued",
     "find_trace",
     "first_model",
@@ -404,6 +364,7 @@ __all__ = [
     "parse_mentions",
     "peek",
     "pending",
+    "place_of",
     "prompt",
     "queued",
     "queueing_on",

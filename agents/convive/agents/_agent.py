@@ -29,6 +29,7 @@ from convive.agents._options import (
     model_of,
     settings_of,
 )
+from convive.agents._otel_incoming import incoming
 from convive.agents._output import Data
 from convive.agents._queue import Queueing, queued
 from convive.agents._result import AgentResult, unwrap
@@ -243,7 +244,7 @@ def _task(agent: str, input: str | None, options: RunOptions, listeners: Listene
     frame, run, place = current_frame(), options.get("run"), options.get("place")
     fresh = options.get("fresh", False)
     if run is None:
-        run = RunContext.root() if frame is None else frame.child(agent, input or "")
+        run = RunContext.root(started_from=incoming()) if frame is None else frame.child(agent, input or "")
         fresh = frame is None or frame.fresh
     if place is None:
         place = Place.local() if frame is None else frame.place

@@ -7,8 +7,8 @@ Any prefix of that folds. What breaks the order is damage and is reported, never
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import assert_never
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, assert_never
 
 from pydantic import JsonValue
 
@@ -35,11 +35,12 @@ from convive.agents._model import Usage
 NOT_CARRIED_OUT = "not carried out: the run ended first"
 """What a call came to that has no result when its run ends."""
 
+T = TypeVar("T")
 _CUT = ("length", "refusal")
 """Answers whose tool calls are never carried out: they may be half a thought."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """One tool call of a trip. `attempt` counts how often its handler was started; 0: not yet."""
 
@@ -55,7 +56,7 @@ class Call:
     resolution: Resolution | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trip:
     """One round trip to the model and the tool calls that it led to."""
 
@@ -102,7 +103,7 @@ class Trip:
         return tuple(call for call in self.calls if call.returned is None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunState:
     """A folded journal. `messages` holds what the settled trips add to the conversation with the model. `usage`,
     `tool_calls` and `known_cost` are those of the trips and of the runs below that are over."""
@@ -166,7 +167,7 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
     """The state after one more event. Raises ValueError when the event cannot follow: the journal is damaged."""
     if isinstance(event, RunStarted):
         _expect(state.started is None, "a run starts once")
-        return replace(state, started=event)
+        return _but(state, started=event)
     _expect(state.started is not None, "the journal does not begin with run_started")
     _expect(state.ended is None, "nothing follows the end of a run")
     waits = state.suspended is not None and not isinstance(event, Resumed | RunFailed | RunCancelled)
@@ -178,7 +179,7 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
             return _answered(state, event)
         case ToolCalled():
             call = _call(state, event.trip, event.index)
-            return _with_call(state, replace(call, attempt=event.attempt, silent=event.silent))
+            return _with_call(state, _but(call, attempt=event.attempt, silent=event.silent))
         case ToolReturned():
             return _returned(state, event)
         case Suspended():
@@ -188,7 +189,7 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
         case RunFinished():
             return _finished(state, event)
         case RunFailed() | RunCancelled():
-            return _with_children(replace(state, ended=event), event.children)
+            return _with_children(_but(state, ended=event), event.children)
         case _:
             assert_never(event)
 
@@ -204,10 +205,10 @@ def fold_all(events: Iterable[JournalEvent]) -> RunState:
 def _trip_started(state: RunState, event: TripStarted) -> RunState:
     if state.trips and state.trips[-1].answer is None:
         _expect(event.trip == state.trips[-1].index, f"trip {event.trip} starts before the one before it has an answer")
-        return _with_trip(state, replace(state.trips[-1], attempt=event.attempt))
+        return _with_trip(state, _but(state.trips[-1], attempt=event.attempt))
     _expect(event.trip == len(state.trips), f"trip {event.trip} follows {len(state.trips)} trips")
     _expect(not (state.trips and state.trips[-1].open_calls), f"trip {event.trip} starts with tool calls open")
-    return replace(state, trips=(*state.trips, Trip(event.trip, event.attempt)))
+    return _but(state, trips=(*state.trips, Trip(event.trip, event.attempt)))
 
 
 def _answered(state: RunState, event: ModelAnswered) -> RunState:
@@ -217,12 +218,12 @@ def _answered(state: RunState, event: ModelAnswered) -> RunState:
     )
     uses = [part for part in event.parts if isinstance(part, ToolUse)] if event.stop_reason not in _CUT else []
     calls = tuple(Call(place, use.id, use.name, use.arguments) for place, use in enumerate(uses))
-    state = _with_trip(state, replace(state.trips[-1], answer=event, calls=calls))
+    state = _with_trip(state, _but(state.trips[-1], answer=event, calls=calls))
     said = _said(event)
     added = (said,) if said is not None and not calls else ()
     if event.rejected is not None:
         added = () if event.rejected.feedback is None else (*added, user(event.rejected.feedback))
-    return replace(
+    return _but(
         state,
         usage=state.usage + event.usage,
         tool_calls=state.tool_calls + len(calls),
@@ -234,23 +235,23 @@ def _answered(state: RunState, event: ModelAnswered) -> RunState:
 
 def _returned(state: RunState, event: ToolReturned) -> RunState:
     call = _call(state, event.trip, event.index)
-    state = _with_call(state, replace(call, returned=event))
+    state = _with_call(state, _but(call, returned=event))
     state = _with_children(state, event.children)
     trip = state.trips[-1]
     if trip.open_calls or trip.answer is None:
         return state
     said = _said(trip.answer)
     assert said is not None  # noqa: S101 - a trip with calls said at least those
-    return replace(state, messages=(*state.messages, said, _heard(trip)))
+    return _but(state, messages=(*state.messages, said, _heard(trip)))
 
 
 def _suspended(state: RunState, event: Suspended) -> RunState:
     for interrupt in event.interrupts:
         call = _call(state, interrupt.trip, interrupt.index)
-        waiting = replace(call, arguments=interrupt.arguments, interrupt=interrupt)
+        waiting = _but(call, arguments=interrupt.arguments, interrupt=interrupt)
         known = call.interrupt is not None and call.interrupt.id == interrupt.id
-        state = _with_call(state, waiting if known else replace(waiting, resolution=None))
-    return replace(state, suspended=event)
+        state = _with_call(state, waiting if known else _but(waiting, resolution=None))
+    return _but(state, suspended=event)
 
 
 def _resumed(state: RunState, event: Resumed) -> RunState:
@@ -264,8 +265,8 @@ def _resumed(state: RunState, event: Resumed) -> RunState:
         if answer is not None:
             call = _call(state, interrupt.trip, interrupt.index)
             arguments = answer.arguments if isinstance(answer, Edit) else call.arguments
-            state = _with_call(state, replace(call, resolution=answer, arguments=arguments))
-    return replace(
+            state = _with_call(state, _but(call, resolution=answer, arguments=arguments))
+    return _but(
         state,
         suspended=None,
         resolutions={**state.resolutions, **event.answers},
@@ -275,7 +276,7 @@ def _resumed(state: RunState, event: Resumed) -> RunState:
 
 def _finished(state: RunState, event: RunFinished) -> RunState:
     stands_in = (assistant(event.text),) if event.reason in ("fallback", "handoff") and event.text else ()
-    return replace(state, ended=event, messages=state.messages + stands_in)
+    return _but(state, ended=event, messages=state.messages + stands_in)
 
 
 def _said(answer: ModelAnswered) -> Message | None:
@@ -314,7 +315,7 @@ def replayable(state: RunState) -> tuple[Message, ...]:
 def _with_children(state: RunState, children: tuple[ChildRun, ...]) -> RunState:
     if not children:
         return state
-    return replace(
+    return _but(
         state,
         usage=sum((child.usage for child in children), state.usage),
         tool_calls=state.tool_calls + sum(child.tool_calls for child in children),
@@ -337,11 +338,21 @@ def _call(state: RunState, trip: int, index: int) -> Call:
 
 def _with_call(state: RunState, call: Call) -> RunState:
     trip = state.trips[-1]
-    return _with_trip(state, replace(trip, calls=(*trip.calls[: call.index], call, *trip.calls[call.index + 1 :])))
+    return _with_trip(state, _but(trip, calls=(*trip.calls[: call.index], call, *trip.calls[call.index + 1 :])))
 
 
 def _with_trip(state: RunState, trip: Trip) -> RunState:
-    return replace(state, trips=(*state.trips[:-1], trip))
+    return _but(state, trips=(*state.trips[:-1], trip))
+
+
+def _but(state: T, **changes: Any) -> T:
+    """A copy with other values in these fields: as `dataclasses.replace`, for classes without slots, and cheaper.
+
+    Each record of a journal makes two or three of them, here and with whoever follows.
+    """
+    made = object.__new__(type(state))
+    made.__dict__.update(state.__dict__, **changes)
+    return made
 
 
 def _expect(holds: bool, otherwise: str) -> None:

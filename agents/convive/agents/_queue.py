@@ -14,6 +14,7 @@ from convive.agents._fold import RunState, fold, joined
 from convive.agents._frame import current_frame
 from convive.agents._journal import Place, journal_event_of
 from convive.agents._messages import Message, user
+from convive.agents._otel_incoming import incoming
 from convive.agents._result import AgentResult, result_of
 from convive.bus import (
     BadRecord,
@@ -280,7 +281,7 @@ class Queueing:
             return keyed_run(self.queue, self.key), session_id
         if frame is not None:  # the same again when the tool runs again, so that a crash queues nothing twice
             return frame.child(self.agent, self.input or ""), session_id
-        return RunContext.root(), session_id
+        return RunContext.root(started_from=incoming()), session_id
 
 
 async def _known(order: RunOrder, job: Job, run: RunContext, place: Place, waits: Job | None) -> bool:

@@ -5,12 +5,13 @@
 A run without a conversation is a root of its own. What cannot be placed is kept below the root and marked.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from convive.agents._fold import RunState, fold
 from convive.agents._journal import (
+    ChildRun,
+    Ending,
     JournalEvent,
     ModelAnswered,
     Resumed,
@@ -24,9 +25,9 @@ from convive.agents._journal import (
     TripStarted,
     journal_event_of,
 )
-from convive.agents._model import Usage
 from convive.agents._prices import Cost
 from convive.agents._schema import json_of
+from convive.agents._trace_node import Kind, Node, Status
 from convive.bus import (
     BadRecord,
     ConviveError,
@@ -34,7 +35,6 @@ from convive.bus import (
     Floor,
     Granted,
     Opened,
-    Origin,
     Passed,
     Record,
     Revoked,
@@ -44,95 +44,19 @@ from convive.bus import (
     address_of,
     event_of,
     fold_floor,
+    happened_s,
     run_of,
 )
-
-Kind = Literal["conversation", "turn", "run", "trip", "tool"]
-Status = Literal["running", "waiting", "ok", "passed", "failed", "cancelled", "revoked", "interrupted"]
-
-OVER: frozenset[Status] = frozenset({"ok", "passed", "failed", "cancelled", "revoked", "interrupted"})
-
-
-@dataclass(slots=True)
-class Node:
-    """One thing that was done. Times are the server's, in seconds since 1970; `seqs` are places in that log.
-
-    `usage` and `cost` are of this node alone; `total_usage` and `total_cost` are sums over all below it.
-    """
-
-    kind: Kind
-    name: str
-    run: RunContext
-    part: str
-    """Which part of its run: `turn`, `llm/0`, `tool/0/1`; empty for the run itself. Run and part name the node."""
-    started_s: float
-    seqs: tuple[int, int]
-    """The first and the last record that tell of it."""
-    conversation: str = ""
-    parent: "Node | None" = field(default=None, repr=False)
-    children: list["Node"] = field(default_factory=list["Node"], repr=False)
-    status: Status = "running"
-    ended_s: float | None = None
-    usage: Usage = Usage()
-    cost: Cost | None = None
-    model: str = ""
-    seat: str = ""
-    turn: int | None = None
-    session_id: str | None = None
-    attempts: list[int] = field(default_factory=list[int])
-    """Where each attempt began: of a trip or a tool call that was begun once, one place."""
-    error: str = ""
-    detail: str = ""
-    """A few of its words: what was said, a tool's arguments, why it passed."""
-    orphan: bool = False
-    """Whether what stands above it is not in the log."""
-    damage: list[str] = field(default_factory=list[str])
-    """What could not be read of it."""
-    origin: Origin | None = None
-    """For a fork: the conversation that it begins with."""
-
-    @property
-    def run_id(self) -> RunId:
-        """The id of the run that this is, or is a part of."""
-        return self.run.run_id
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes of it itself."""
-        return self.status in OVER
-
-    def walk(self) -> Iterator["Node"]:
-        """This node and all below it, parents first, in order of time."""
-        open_nodes: list[Node] = [self]
-        while open_nodes:
-            node = open_nodes.pop()
-            yield node
-            open_nodes.extend(reversed(node.children))
-
-    @property
-    def total_usage(self) -> Usage:
-        """The tokens of this node and of all below it."""
-        return sum((node.usage for node in self.walk()), Usage())
-
-    @property
-    def total_cost(self) -> Cost | None:
-        """What this node and all below it cost; None when no model answered there."""
-        costs = [node.cost for node in self.walk() if node.cost is not None]
-        return sum(costs[1:], costs[0]) if costs else None
-
-    @property
-    def last_s(self) -> float:
-        """When the last thing is known to have happened in it or below it."""
-        return max(node.ended_s or node.started_s for node in self.walk())
 
 
 class Trace:
     """Folds the records of one trace, those of a conversation's floor and of journals, from any number of logs.
 
-    Records of one log come in its order; logs may be mixed in any way.
+    Records of one log come in its order; logs may be mixed in any way. `ended` is told of each node that ends by a
+    record of its own. With `keep_events` nodes hold what the journals say of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[Node], None] | None = None, *, keep_events: bool = False) -> None:
         self.conversations: list[Node] = []
         self.runs: dict[RunId, Node] = {}
         self._turns: dict[RunId, Node] = {}
@@ -141,6 +65,9 @@ class Trace:
         self._parts: dict[tuple[RunId, str], Node] = {}
         self._calls: dict[RunId, Node] = {}
         """The tool call of each run below one, as far as calls have said so."""
+        self._lost: dict[RunId, list[Node]] = {}  # orphans by what lacks above them
+        self._ended = ended
+        self._keep_events = keep_events
 
     @property
     def roots(self) -> list[Node]:
@@ -163,10 +90,24 @@ class Trace:
     def apply(self, record: Record) -> None:
         """Take one more record; one that is neither a link nor of a journal changes nothing."""
         address = address_of(record.subject)
+        if (time_s := happened_s(record)) != record.time_s:
+            record = replace(record, time_s=time_s)
         if address.kind == "floor":
             self._linked(address.conversation, record)
         elif address.kind == "run":
             self._journaled(address.conversation, record)
+
+    def forget(self, node: Node) -> None:
+        """Let go of a node that is over and of all below it, for a trace that is followed for long."""
+        for below in node.walk():
+            self._parts.pop((below.run_id, below.part), None)
+            if below.kind == "run":
+                self.runs.pop(below.run_id, None)
+                self._states.pop(below.run_id, None)
+            elif below.kind == "turn":
+                self._turns.pop(below.run_id, None)
+        if node.parent is not None:
+            node.parent.children.remove(node)
 
     # The floor
 
@@ -184,9 +125,8 @@ class Trace:
                 )
                 node.detail, node.origin = event.topic, event.origin
                 self.conversations.append(node)
-                for each in self.runs.values():  # of another log, and read before this one
-                    if each.parent is None and each.run.parent_run_id == own.run_id:
-                        _place(each, node)
+                for each in self._lost.pop(own.run_id, ()):  # of another log, and read before this one
+                    _place(each, node)
             case Granted():
                 above = self._conversation(conversation)
                 own = RunContext(event.run_id, above.run.root_run_id, above.run_id)
@@ -199,11 +139,11 @@ class Trace:
                     _place(known, node)
             case Said() | Passed() | Revoked():
                 turn = self._turns[event.run_id]
-                _end(turn, _TURN_STATUS[event.type], record)
+                self._end(turn, _TURN_STATUS[event.type], record)
                 turn.detail = event.text if isinstance(event, Said) else event.reason
             case Ended():
                 node = self._conversation(conversation)
-                _end(node, "ok", record)
+                self._end(node, "ok", record)
                 node.detail = node.detail or event.reason
             case _:
                 pass
@@ -217,7 +157,11 @@ class Trace:
         run = _run_of(record)
         if run is None:
             return
-        node = self.runs.get(run.run_id) or self._new_run(conversation, run, record)
+        node = self.runs.get(run.run_id)
+        if node is None:
+            node = self._new_run(conversation, run, record)
+        elif record.seq <= node.seqs[1]:
+            return  # told before
         node.seqs = (node.seqs[0], record.seq)
         try:
             event = journal_event_of(record)
@@ -239,9 +183,8 @@ class Trace:
             _place(node, turn)
         elif run.parent_run_id is not None:
             self._below(node, run.parent_run_id)
-        for each in self.runs.values():
-            if each.orphan and each.run.parent_run_id == run.run_id:
-                self._below(each, run.run_id)
+        for each in self._lost.pop(run.run_id, ()):
+            self._below(each, run.run_id)
         return node
 
     def _below(self, node: Node, parent: RunId) -> None:
@@ -249,68 +192,95 @@ class Trace:
         if above is None:
             above = next((one for one in self.conversations if one.run_id == parent), None)
             node.orphan = above is None
-        elif above.kind == "run":
+            if above is None:
+                self._lost.setdefault(parent, []).append(node)
+        elif above.kind == "tool":
+            node.called_by = above.part
+        else:
             calls = [call for call in above.children if call.kind == "tool" and call.status in ("running", "waiting")]
             above = calls[0] if len(calls) == 1 else above  # of several, the one that names it when it returns
         if above is not None:
             _place(node, above)
 
     def _told(self, node: Node, event: JournalEvent, record: Record, state: RunState) -> None:
+        if self._keep_events and isinstance(event, RunStarted | Ending):
+            node.events.append(event)
         match event:
             case RunStarted():
                 node.name, node.model, node.session_id = event.agent, event.model, event.session_id
             case TripStarted():
-                part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record)
+                part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.attempts.append(record.seq)
+                part.attempts_s.append(record.time_s)
                 part.model = node.model
             case ModelAnswered():
-                part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record)
+                part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.usage, part.model = event.usage, event.model or node.model
                 part.cost = Cost(event.known_cost, event.cost is not None)
-                trip = state.trips[-1]
+                trip, part.reason = state.trips[-1], event.stop_reason
                 part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
-                _end(part, "ok", record)
+                self._end(part, "ok", record)
             case ToolCalled():
-                part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record)
+                part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record, event)
                 part.attempts.append(record.seq)
-                part.status = "running"
+                part.attempts_s.append(record.time_s)
+                part.status, part.call_id = "running", event.call_id
                 part.detail = json_of(state.trips[-1].calls[event.index].arguments)
             case ToolReturned():
-                part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record)
+                part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record, event)
                 if not part.detail:
                     part.detail = json_of(state.trips[-1].calls[event.index].arguments)
-                part.error = event.content if event.is_error else ""
-                _end(part, "failed" if event.is_error else "ok", record)
-                for child in event.children:
-                    self._calls[child.run_id] = part
-                    if child.run_id in self.runs:
-                        _place(self.runs[child.run_id], part)
+                part.error, part.call_id = event.content if event.is_error else "", event.call_id
+                self._called(event.children, part.part, part)
+                self._end(part, "failed" if event.is_error else "ok", record)
             case Suspended():
                 for each in event.interrupts:
-                    part = self._part(node, "tool", f"tool/{each.trip}/{each.index}", each.tool, record)
+                    part = self._part(node, "tool", f"tool/{each.trip}/{each.index}", each.tool, record, event)
                     part.detail = json_of(each.arguments)
                 self._waits(node, "waiting")
             case Resumed():
                 self._waits(node, "running")
             case RunFinished():
-                node.detail = event.text
-                _end(node, "ok", record)
+                node.detail, node.reason = event.text, event.reason
+                self._end(node, "ok", record)
             case RunFailed():
-                node.error = f"{event.error}: {event.message}"
-                _end(node, "failed", record)
+                node.error, node.reason = f"{event.error}: {event.message}", event.error
+                self._called(event.children, "", node)
+                self._end(node, "failed", record)
             case RunCancelled():
                 node.error = event.reason
-                _end(node, "cancelled", record)
+                self._called(event.children, "", node)
+                self._end(node, "cancelled", record)
 
-    def _part(self, above: Node, kind: Kind, part: str, name: str, record: Record) -> Node:
+    def _called(self, children: Iterable[ChildRun], part: str, by: Node) -> None:
+        for child in children:
+            if by.kind == "tool":
+                self._calls[child.run_id] = by
+            below = self.runs.get(child.run_id)
+            if below is not None and below.called_by is None:
+                below.called_by = part
+                if by.kind == "tool":
+                    _place(below, by)
+
+    def _part(self, above: Node, kind: Kind, part: str, name: str, record: Record, event: JournalEvent) -> Node:
         known = self._parts.get((above.run_id, part))
         if known is None:
             seqs = (record.seq, record.seq)
             known = Node(kind, name, above.run, part, record.time_s, seqs, above.conversation)
             self._parts[above.run_id, part] = known
             _place(known, above)
+        known.events += [event] if self._keep_events else []
         known.seqs = (known.seqs[0], record.seq)
         return known
+
+    def _end(self, node: Node, status: Status, record: Record) -> None:
+        """End a node. What is still open in it will not go on."""
+        node.status, node.ended_s, node.seqs = status, record.time_s, (node.seqs[0], record.seq)
+        for below in node.walk():
+            if below is not node and not below.is_over and _ends_with(below, node):
+                below.status, below.ended_s = "interrupted", None
+        if self._ended is not None:
+            self._ended(node)
 
     def _waits(self, node: Node, status: Status) -> None:
         node.status = status
@@ -333,12 +303,11 @@ def _place(node: Node, above: Node) -> None:
     above.children.insert(place, node)
 
 
-def _end(node: Node, status: Status, record: Record) -> None:
-    """End a node. What is still open in it will not go on."""
-    node.status, node.ended_s, node.seqs = status, record.time_s, (node.seqs[0], record.seq)
-    for below in node.walk():
-        if not below.is_over and below.run.root_run_id == node.run.root_run_id and below is not node:
-            below.status, below.ended_s = "interrupted", None
+def _ends_with(below: Node, node: Node) -> bool:
+    """Whether something open goes on no more when what it is a part of ends: a run that was queued does."""
+    if node.kind in ("run", "tool"):
+        return below.run_id == node.run_id
+    return below.conversation == node.conversation
 
 
 def _run_of(record: Record) -> RunContext | None:

@@ -75,9 +75,9 @@ async def journals(where: Where) -> dict[RunId, RunId]:
     return found
 
 
-async def read_trace(where: Where, which: str) -> Trace:
+async def read_trace(where: Where, which: str, *, keep_events: bool = False) -> Trace:
     """A trace as it is now, also one that is under way. Raises as `find_trace`."""
-    trace = Trace()
+    trace = Trace(keep_events=keep_events)
     for log, subjects in (await find_trace(where, which)).logs:
         async with log.read(*subjects) as records:
             async for record in records:

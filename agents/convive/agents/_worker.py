@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
@@ -50,6 +50,7 @@ async def work(
     concurrency: int = 1,
     retry_s: float = RETRY_S,
     lease_s: float = 10.0,
+    begun: Callable[[RunContext], object] | None = None,
 ) -> None:
     """Carry out the runs of a queue, `concurrency` at a time, until cancelled. Any number of workers may.
 
@@ -59,13 +60,13 @@ async def work(
     the job is kept as a dead one. What ends a run otherwise (also a failure) ends the job. Callbacks are called
     before that, and again when the worker is lost meanwhile; one that raises is an attempt that failed. When the
     attempts are spent, `on_failure` is called once at most. A run that needs answers is put aside; `answer(bus, ...)`
-    in any process has a worker go on with it, with all its attempts again. Raises
-    BadName, BusUnavailable, WrongStream.
+    in any process has a worker go on with it, with all its attempts again. `begun` is told of each
+    run that is taken up. Raises BadName, BusUnavailable, WrongStream.
     """
     if concurrency < 1:
         raise ValueError(f"a worker does one run at a time at least, not {concurrency}")
     jobs = await bus.work_queue(queue, lease_s=lease_s)
-    worker = _Worker(bus, jobs, await place_of(bus, queue), dict(agents), retry_s)
+    worker = _Worker(bus, jobs, await place_of(bus, queue), dict(agents), retry_s, begun)
     with queueing_on(bus):
         try:
             async with anyio.create_task_group() as tasks:
@@ -76,12 +77,21 @@ async def work(
 
 
 class _Worker:
-    def __init__(self, bus: Bus, jobs: WorkQueue, place: Place, agents: Mapping[str, Agent], retry_s: float) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        jobs: WorkQueue,
+        place: Place,
+        agents: Mapping[str, Agent],
+        retry_s: float,
+        begun: Callable[[RunContext], object] | None,
+    ) -> None:
         self._bus = bus
         self._jobs = jobs
         self._place = place
         self._agents = agents
         self._retry_s = retry_s
+        self._begun = begun
 
     async def run(self) -> None:
         while True:
@@ -104,6 +114,8 @@ class _Worker:
         except BadRecord as error:
             await _bury(lease, str(error))
             return
+        if self._begun is not None:
+            self._begun(run)
         try:
             if order.channel is not None:
                 await announce(self._bus, order.channel, run, self._place, order.event_prefix)

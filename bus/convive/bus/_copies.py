@@ -40,9 +40,12 @@ class NameTaken(ConviveError):
 
 def happened_s(record: Record) -> float:
     """When what a record tells of happened, in seconds since 1970: of a copied record, the time of the original."""
+    origin = record.headers.get(ORIGIN)
+    if origin is None:
+        return record.time_s
     try:
-        return float(record.headers[ORIGIN].partition(" ")[2])
-    except (KeyError, ValueError):
+        return float(origin.partition(" ")[2])
+    except ValueError:
         return record.time_s
 
 

@@ -20,6 +20,7 @@ from convive.agents import (
     Participant,
     choose_model,
     default_models,
+    exporting,
     host_seats,
     local_available,
 )
@@ -99,7 +100,7 @@ async def run_party(wishes: Wishes, where: Where, display: Display) -> None:
             _banner(evening, choice, where)
             if bus.sync == "lazy":
                 tell("The server acknowledges before it writes to disk (--fast): a power cut can cost two minutes.")
-            await _hold(evening, seats, display, wishes, where)
+            await _hold_exported(evening, seats, display, wishes, where)
     finally:
         with anyio.CancelScope(shield=True):
             await models.aclose()
@@ -172,6 +173,17 @@ def _banner(evening: Evening, choice: Choice, where: Where) -> None:
     for guest in evening.party.guests:
         if guest.remote:
             tell(f"{guest.name} comes from elsewhere: convive sit {name} --as {guest.seat}{where.options}")
+
+
+async def _hold_exported(
+    evening: Evening, seats: Mapping[SeatName, Participant], display: Display, wishes: Wishes, where: Where
+) -> None:
+    """One process exports a trace, the one that leads: a standby may never have to."""
+    if wishes.standby_s:
+        await _hold(evening, seats, display, wishes, where)
+        return
+    async with exporting(evening.conversation, warn=tell):
+        await _hold(evening, seats, display, wishes, where)
 
 
 async def _hold(

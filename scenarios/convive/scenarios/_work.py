@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, TypeGuard, cast
 
-from convive.agents import Agent, work
+from convive.agents import Agent, exporting, place_of, work
 from convive.bus import queue_name
 from convive.scenarios._commands import Where, tell
 from convive.scenarios._hosting import BadAgent, looked_up
@@ -16,7 +16,8 @@ async def keep_working(reference: str, queue: str, concurrency: int, where: Wher
     async with where.open() as bus:
         count = f", {concurrency} runs at a time" if concurrency > 1 else ""
         tell(f"Working on the queue {queue} as {', '.join(agents)}{count}. Ctrl-C leaves what is under way to others.")
-        await work(bus, agents, queue=queue, concurrency=concurrency)
+        async with exporting(await place_of(bus, queue), only_taken=True, warn=tell) as export:
+            await work(bus, agents, queue=queue, concurrency=concurrency, begun=export.take)
 
 
 def load_agents(reference: str) -> dict[str, Agent[Any]]:

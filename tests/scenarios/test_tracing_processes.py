@@ -1,0 +1,192 @@
+"""One conversation in three processes is one trace at the collector: what a person with `convive` gets."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from convive.agents import queued
+from convive.agents.testing import OtlpReceiver, ReceivedSpan, otlp_receiver
+from convive.bus import open_bus
+
+if TYPE_CHECKING:
+    from tests.scenarios.conftest import Person
+
+pytestmark = pytest.mark.anyio
+
+GUESTS = '''
+from convive.agents import Agent, Answer, ToolUse, tool
+from convive.agents.testing import ScriptedModel
+
+
+def once(name):
+    def answer(request):
+        if request.messages[-1].text:
+            return Answer(parts=(ToolUse(id="c1", name=name, arguments={}),), stop_reason="tool_use")
+        return "so be it"
+    return ScriptedModel(answer)
+
+
+@tool
+async def look() -> str:
+    """Look."""
+    return "seen"
+
+
+helper = Agent("helper", model=once("look"), tools=[look])
+
+
+@tool
+async def ask() -> str:
+    """Ask."""
+    return (await helper.prompt("go")).text
+
+
+ada = Agent("ada", model=once("ask"), tools=[ask])
+basho = Agent("basho", model=once("ask"), tools=[ask])
+'''
+PARTY = """
+topic = "why"
+turns = 4
+policy = "round-robin"
+
+[[guests]]
+seat = "ada"
+name = "Ada"
+about = "counts"
+remote = true
+
+[[guests]]
+seat = "basho"
+name = "Basho"
+about = "walks"
+remote = true
+"""
+SEND = """
+import anyio
+from convive.bus import open_bus
+from convive.scenarios._exporting import send_trace
+
+async def main():
+    async with open_bus() as bus:
+        await send_trace(bus, "tonight")
+
+anyio.run(main)
+"""
+RUN = ("run", "table.toml", "--conversation", "tonight", "--model", "scripted/party", "--plain")
+
+
+@pytest.fixture
+def receiver() -> Iterator[OtlpReceiver]:
+    with otlp_receiver() as made:
+        yield made
+
+
+def path(spans: dict[str, ReceivedSpan], span: ReceivedSpan) -> list[str]:
+    above = [] if not span.parent_id else path(spans, spans[span.parent_id])
+    return [*above, span.name]
+
+
+async def test_three_processes_are_one_trace_without_an_orphan(person: "Person", receiver: OtlpReceiver) -> None:
+    """A supervisor, and two seats elsewhere whose agents call agents that call tools. All may export, one does."""
+    person.writes("guests.py", GUESTS)
+    person.writes("table.toml", PARTY)
+    async with person.starts(*RUN, env=receiver.environ) as host:
+        await host.err.until("comes from elsewhere", times=2)
+        seats = [("sit", "tonight", "--as", seat, "--agent", f"guests:{seat}") for seat in ("ada", "basho")]
+        async with person.starts(*seats[0], env=receiver.environ), person.starts(*seats[1], env=receiver.environ):
+            done = await host.ends()
+    assert done.code == 0, done.err
+    assert "export" not in done.err
+    spans = {span.span_id: span for span in receiver.spans}
+    assert len(spans) == len(receiver.spans)
+    assert len({span.trace_id for span in spans.values()}) == 1
+    (root,) = (span for span in spans.values() if not span.parent_id)
+    assert root.name == "invoke_workflow tonight"
+    inner = [path(spans, span) for span in spans.values() if span.name == "execute_tool look"]
+    assert sorted(inner) == [
+        [
+            root.name,
+            f"turn {turn} {seat}",
+            f"invoke_agent {seat}",
+            "execute_tool ask",
+            "invoke_agent helper",
+            "execute_tool look",
+        ]
+        for turn, seat in ((2, "ada"), (3, "basho"), (4, "ada"), (5, "basho"))
+    ]
+    sent = await anyio.run_process([sys.executable, "-c", SEND], cwd=person.folder, env=person.env(receiver.environ))
+    assert sent.stderr.decode() == f"{len(spans)} spans sent to {receiver.url}/v1/traces.\n"
+    assert {span.span_id: span for span in receiver.spans[len(spans) :]} == spans
+
+
+async def test_a_party_that_is_killed_and_gone_on_with_is_one_tree_in_the_end(
+    person: "Person", receiver: OtlpReceiver
+) -> None:
+    """kill -9 takes what was not sent yet; who goes on sends it all, under the same ids."""
+    person.writes("guests.py", GUESTS)
+    person.writes("table.toml", PARTY)
+    sit = ("sit", "tonight", "--as", "ada", "--agent", "guests:ada")
+    async with person.starts(*RUN, env=receiver.environ) as host, person.starts("server", "--data", ".convive"):
+        await host.err.until("comes from elsewhere", times=2)
+        async with person.starts(*sit):
+            await host.out.until("so be it")
+            await host.kill()
+    async with person.starts(*RUN[:1], *RUN[2:], env=receiver.environ) as host:
+        await host.err.until("going on")
+        async with person.starts(*sit), person.starts("sit", "tonight", "--as", "basho", "--agent", "guests:basho"):
+            done = await host.ends()
+    assert done.code == 0, done.err
+    spans = {span.span_id: span for span in receiver.spans}
+    assert [span.name for span in spans.values() if not span.parent_id] == ["invoke_workflow tonight"]
+    assert all(not span.parent_id or span.parent_id in spans for span in spans.values())
+    twice = [span for span in receiver.spans if spans[span.span_id] != span]
+    assert not twice
+
+
+async def test_a_collector_that_hangs_costs_a_party_one_line(person: "Person", receiver: OtlpReceiver) -> None:
+    receiver.hang()
+    done = await person.does(
+        "run", "dinner-party", "--model", "scripted/party", "--turns", "2", "--conversation", "tonight",
+        env=receiver.environ,
+    )  # fmt: skip
+    assert done.code == 0
+    told = [line for line in done.err.splitlines() if "export" in line]
+    assert len(told) == 1
+    assert "convive trace tonight --export otlp" in told[0]
+    assert len(await person.said("tonight")) == 4
+
+
+async def test_a_party_that_is_interrupted_leaves_at_once_and_sends_what_was_over(
+    person: "Person", receiver: OtlpReceiver
+) -> None:
+    person.writes("guests.py", GUESTS)
+    person.writes("table.toml", PARTY)
+    async with person.starts(*RUN, env=receiver.environ) as host:
+        await host.err.until("comes from elsewhere", times=2)
+        async with person.starts("sit", "tonight", "--as", "ada", "--agent", "guests:ada"):
+            await host.out.until("so be it")
+            host.send(signal.SIGINT)
+            assert (await host.ends()).code == 130
+    assert "turn 2 ada" in [span.name for span in receiver.spans]
+
+
+async def test_a_worker_exports_the_runs_that_it_carries_out(person: "Person", receiver: OtlpReceiver) -> None:
+    person.writes("guests.py", GUESTS)
+    async with person.starts("worker", "guests", env=receiver.environ) as worker:
+        await worker.err.until("Working on the queue")
+        async with open_bus(data=person.folder / ".convive") as bus:
+            run = await queued("ada", "go").send(bus)
+            with anyio.fail_after(30):
+                assert (await run.result()).text == "so be it"
+        await receiver.until(lambda there: len(there.spans) == 8)
+        worker.send(signal.SIGINT)
+        assert (await worker.ends()).code == 130
+    spans = {span.span_id: span for span in receiver.spans}
+    (root,) = (span for span in spans.values() if not span.parent_id)
+    assert (root.trace_id, root.name) == (run.run_id, "invoke_agent ada")
+    assert all(span.parent_id in spans for span in spans.values() if span is not root)
+    assert len(receiver.spans) == 8
