@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from convive.agents import Cost, Node, Trace, Usage
+from convive.agents.testing import otlp_receiver
 from convive.bus import RunContext, derive_run_id
 from convive.bus.testing import run_number
 from convive.scenarios._tree import tree_lines
@@ -101,6 +102,10 @@ async def test_a_party_is_traced_listed_and_added_up(person: "Person") -> None:
     assert spent["model"] == "scripted/party"
     agents = (await person.does("cost", "--by", "agent", "--json")).rows
     assert "Host" in [each["agent"] for each in agents]
+    with otlp_receiver() as collector:
+        sent = await person.does("trace", "eve", "--export", "otlp", env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
+    assert (sent.code, "spans sent to" in sent.err) == (0, True), sent.err
+    assert {span.name for span in collector.spans} >= {"invoke_workflow eve", "invoke_agent Host"}
     live = await person.does("trace", "eve", "--live")
     assert live.out == told.out
 

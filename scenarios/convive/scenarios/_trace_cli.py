@@ -10,6 +10,7 @@ from convive.bus import Bus
 from convive.scenarios import _tracing as tracing
 from convive.scenarios._commands import Where
 from convive.scenarios._exits import go
+from convive.scenarios._exporting import send_trace
 from convive.scenarios._options import Data, Url
 
 traces = typer.Typer()
@@ -21,11 +22,21 @@ def trace(
     run: Annotated[str | None, typer.Option(metavar="RUN", help="Open one run of it: its answers and calls.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Go on until it is over.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Nested objects.")] = False,
+    export: Annotated[
+        Literal["otlp"] | None, typer.Option(help="Send it to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names.")
+    ] = None,
     url: Url = None,
     data: Data = None,
 ) -> None:
     """Show who called whom, for how long, at what cost, and what failed."""
-    _on_bus(Where(url, data), lambda bus: tracing.show_trace(bus, which, run, live=live, as_json=as_json))
+
+    async def work(bus: Bus) -> None:
+        if export is not None:
+            await send_trace(bus, which)
+        else:
+            await tracing.show_trace(bus, which, run, live=live, as_json=as_json)
+
+    _on_bus(Where(url, data), work)
 
 
 @traces.command()
