@@ -33,6 +33,9 @@ from convive.agents._messages import Message, Part, Text, ToolResult, ToolUse, a
 from convive.agents._model import Usage
 
 T = TypeVar("T")
+NOT_CARRIED_OUT = "not carried out: the run ended first"
+"""What a call came to that has no result when its run ends."""
+
 _CUT = ("length", "refusal")
 """Answers whose tool calls are never carried out: they may be half a thought."""
 
@@ -167,6 +170,8 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
         return _but(state, started=event)
     _expect(state.started is not None, "the journal does not begin with run_started")
     _expect(state.ended is None, "nothing follows the end of a run")
+    waits = state.suspended is not None and not isinstance(event, Resumed | RunFailed | RunCancelled)
+    _expect(not waits, f"{event.type} follows a suspension that nobody answered")
     match event:
         case TripStarted():
             return _trip_started(state, event)
@@ -241,7 +246,6 @@ def _returned(state: RunState, event: ToolReturned) -> RunState:
 
 
 def _suspended(state: RunState, event: Suspended) -> RunState:
-    _expect(state.suspended is None, "a run that is suspended is not suspended again")
     for interrupt in event.interrupts:
         call = _call(state, interrupt.trip, interrupt.index)
         waiting = _but(call, arguments=interrupt.arguments, interrupt=interrupt)
@@ -304,7 +308,7 @@ def replayable(state: RunState) -> tuple[Message, ...]:
         return state.messages
     trip = state.trips[-1]
     said = _said(trip.answer) if trip.answer else None
-    heard = _heard(trip, missing="not carried out: the run ended first")
+    heard = _heard(trip, missing=NOT_CARRIED_OUT)
     return state.messages if said is None else (*state.messages, said, heard)
 
 
@@ -327,7 +331,7 @@ def _known(each: ModelAnswered | ChildRun) -> float:
 def _call(state: RunState, trip: int, index: int) -> Call:
     _expect(bool(state.trips) and state.trips[-1].index == trip, f"a tool call of trip {trip}, which is not the latest")
     calls = state.trips[-1].calls
-    _expect(index < len(calls), f"trip {trip} has no tool call {index}")
+    _expect(0 <= index < len(calls), f"trip {trip} has no tool call {index}")
     _expect(calls[index].returned is None, f"tool call {index} of trip {trip} had returned")
     return calls[index]
 

@@ -5,9 +5,8 @@
 A run without a conversation is a root of its own. What cannot be placed is kept below the root and marked.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from convive.agents._fold import RunState, fold
 from convive.agents._journal import (
@@ -26,7 +25,7 @@ from convive.agents._journal import (
     TripStarted,
     journal_event_of,
 )
-from convive.agents._model import Usage
+from convive.agents._node import Kind, Node, Status
 from convive.agents._prices import Cost
 from convive.agents._schema import json_of
 from convive.bus import (
@@ -36,7 +35,6 @@ from convive.bus import (
     Floor,
     Granted,
     Opened,
-    Origin,
     Passed,
     Record,
     Revoked,
@@ -49,94 +47,6 @@ from convive.bus import (
     happened_s,
     run_of,
 )
-
-Kind = Literal["conversation", "turn", "run", "trip", "tool"]
-Status = Literal["running", "waiting", "ok", "passed", "failed", "cancelled", "revoked", "interrupted"]
-
-OVER: frozenset[Status] = frozenset({"ok", "passed", "failed", "cancelled", "revoked", "interrupted"})
-
-
-@dataclass(slots=True)
-class Node:
-    """One thing that was done. Times are the server's, in seconds since 1970; `seqs` are places in that log.
-
-    `usage` and `cost` are of this node alone; `total_usage` and `total_cost` are sums over all below it.
-    """
-
-    kind: Kind
-    name: str
-    run: RunContext
-    part: str
-    """Which part of its run: `turn`, `llm/0`, `tool/0/1`; empty for the run itself. Run and part name the node."""
-    started_s: float
-    seqs: tuple[int, int]
-    """The first and the last record that tell of it."""
-    conversation: str = ""
-    parent: "Node | None" = field(default=None, repr=False)
-    children: list["Node"] = field(default_factory=list["Node"], repr=False)
-    status: Status = "running"
-    ended_s: float | None = None
-    usage: Usage = Usage()
-    cost: Cost | None = None
-    model: str = ""
-    seat: str = ""
-    turn: int | None = None
-    session_id: str | None = None
-    attempts: list[int] = field(default_factory=list[int])
-    """Where each attempt began: of a trip or a tool call that was begun once, one place."""
-    attempts_s: list[float] = field(default_factory=list[float])
-    """When each of them began."""
-    error: str = ""
-    detail: str = ""
-    """A few of its words: what was said, a tool's arguments, why it passed."""
-    orphan: bool = False
-    """Whether what stands above it is not in the log."""
-    damage: list[str] = field(default_factory=list[str])
-    """What could not be read of it."""
-    origin: Origin | None = None
-    """For a fork: the conversation that it begins with."""
-    reason: str = ""
-    """Why an answer or a run ended: the model's stop reason, or how the run finished."""
-    call_id: str = ""
-    """Of a tool call: the model's id for it."""
-    called_by: str | None = None
-    """Of a run: the part of the run above that says it called it; empty when only that run's end tells of it."""
-    events: list[JournalEvent] = field(default_factory=list[JournalEvent], repr=False)
-    """What the journal holds of it, for a trace that keeps events."""
-
-    @property
-    def run_id(self) -> RunId:
-        """The id of the run that this is, or is a part of."""
-        return self.run.run_id
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes of it itself."""
-        return self.status in OVER
-
-    def walk(self) -> Iterator["Node"]:
-        """This node and all below it, parents first, in order of time."""
-        open_nodes: list[Node] = [self]
-        while open_nodes:
-            node = open_nodes.pop()
-            yield node
-            open_nodes += reversed(node.children)
-
-    @property
-    def total_usage(self) -> Usage:
-        """The tokens of this node and of all below it."""
-        return sum((node.usage for node in self.walk()), Usage())
-
-    @property
-    def total_cost(self) -> Cost | None:
-        """What this node and all below it cost; None when no model answered there."""
-        costs = [node.cost for node in self.walk() if node.cost is not None]
-        return sum(costs[1:], costs[0]) if costs else None
-
-    @property
-    def last_s(self) -> float:
-        """When the last thing is known to have happened in it or below it."""
-        return max(node.ended_s or node.started_s for node in self.walk())
 
 
 class Trace:
@@ -153,6 +63,8 @@ class Trace:
         self._floors: dict[str, Floor] = {}
         self._states: dict[RunId, RunState] = {}
         self._parts: dict[tuple[RunId, str], Node] = {}
+        self._calls: dict[RunId, Node] = {}
+        """The tool call of each run below one, as far as calls have said so."""
         self._lost: dict[RunId, list[Node]] = {}  # orphans by what lacks above them
         self._ended = ended
         self._keep_events = keep_events
@@ -192,6 +104,7 @@ class Trace:
             if below.kind == "run":
                 self.runs.pop(below.run_id, None)
                 self._states.pop(below.run_id, None)
+                self._calls.pop(below.run_id, None)
             elif below.kind == "turn":
                 self._turns.pop(below.run_id, None)
         if node.parent is not None:
@@ -266,6 +179,7 @@ class Trace:
     def _new_run(self, conversation: str, run: RunContext, record: Record) -> Node:
         node = Node("run", "?", run, "", record.time_s, (record.seq, record.seq), conversation)
         self.runs[run.run_id] = node
+        node.called_by = self._calls[run.run_id].part if run.run_id in self._calls else None
         turn = self._turns.get(run.run_id)
         if turn is not None:
             _place(node, turn)
@@ -276,14 +190,13 @@ class Trace:
         return node
 
     def _below(self, node: Node, parent: RunId) -> None:
-        above = self.runs.get(parent)
+        above = self._calls.get(node.run_id) or self.runs.get(parent)
         if above is None:
             above = next((one for one in self.conversations if one.run_id == parent), None)
             node.orphan = above is None
             if above is None:
                 self._lost.setdefault(parent, []).append(node)
-        else:
-            node.orphan = False
+        elif above.kind == "run":
             calls = [call for call in above.children if call.kind == "tool" and call.status in ("running", "waiting")]
             above = calls[0] if len(calls) == 1 else above  # of several, the one that names it when it returns
         if above is not None:
@@ -303,7 +216,7 @@ class Trace:
             case ModelAnswered():
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.usage, part.model = event.usage, event.model or node.model
-                part.cost = Cost(0.0, complete=False) if event.cost is None else Cost(event.cost)
+                part.cost = Cost(event.known_cost, event.cost is not None)
                 trip, part.reason = state.trips[-1], event.stop_reason
                 part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
                 self._end(part, "ok", record)
@@ -318,9 +231,12 @@ class Trace:
                 if not part.detail:
                     part.detail = json_of(state.trips[-1].calls[event.index].arguments)
                 part.error, part.call_id = event.content if event.is_error else "", event.call_id
-                self._called(event.children, part.part, part)
+                self._called(event.children, part)
                 self._end(part, "failed" if event.is_error else "ok", record)
             case Suspended():
+                for each in event.interrupts:
+                    part = self._part(node, "tool", f"tool/{each.trip}/{each.index}", each.tool, record, event)
+                    part.detail = json_of(each.arguments)
                 self._waits(node, "waiting")
             case Resumed():
                 self._waits(node, "running")
@@ -329,20 +245,23 @@ class Trace:
                 self._end(node, "ok", record)
             case RunFailed():
                 node.error, node.reason = f"{event.error}: {event.message}", event.error
-                self._called(event.children, "", node)
+                self._called(event.children, node)
                 self._end(node, "failed", record)
             case RunCancelled():
                 node.error = event.reason
-                self._called(event.children, "", node)
+                self._called(event.children, node)
                 self._end(node, "cancelled", record)
 
-    def _called(self, children: Iterable[ChildRun], part: str, by: Node) -> None:
+    def _called(self, children: Iterable[ChildRun], by: Node) -> None:
+        """A tool call, or a run at its end, names the runs that it called. One that was queued is never named."""
         for child in children:
             below = self.runs.get(child.run_id)
-            if below is not None and below.called_by is None:
-                below.called_by = part
-                if by.kind == "tool":
+            if by.kind == "tool":
+                self._calls[child.run_id] = by
+                if below is not None:
                     _place(below, by)
+            if below is not None and below.called_by is None:
+                below.called_by = by.part
 
     def _part(self, above: Node, kind: Kind, part: str, name: str, record: Record, event: JournalEvent) -> Node:
         known = self._parts.get((above.run_id, part))
