@@ -78,6 +78,7 @@ from convive.agents._models import (
     default_models,
     split_model,
 )
+from convive.agents._node import Node
 from convive.agents._otel_settings import BadCollector
 from convive.agents._output import BadOutput
 from convive.agents._policies import (
@@ -181,7 +182,6 @@ from convive.agents._tools import (
     tool,
 )
 from convive.agents._trace import Trace
-from convive.agents._trace_node import Node
 from convive.agents._trace_reading import (
     TracePlace,
     find_trace,

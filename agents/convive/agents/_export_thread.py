@@ -32,6 +32,11 @@ class Background:
         """Begin; to be done once."""
         self._thread.start()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread has ended, as it does when something in it is broken."""
+        return not self._thread.is_alive()
+
     def put(self, record: Record, *, fresh: bool) -> None:
         """Take one more record. `fresh`: it was written while this exporter was there, so that metrics count it."""
         if len(self._records) >= MOST_RECORDS:

@@ -260,8 +260,9 @@ class _Follower:
             except ConviveError as error:
                 self._complain(f"the end of what happened is not exported: {error}")
             tell = _teller()
-            self._background.finish(lambda: tell(done.set))
-            await done.wait()
+            if not self._background.is_over:
+                self._background.finish(lambda: tell(done.set))
+                await done.wait()
         if scope.cancelled_caught:
             self._background.abandon()
             self._complain("traces could not all be exported: the collector did not answer in time.")

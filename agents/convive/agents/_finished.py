@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterable, Iterator
 
+from convive.agents._node import Node
 from convive.agents._trace import Trace
-from convive.agents._trace_node import Node
 from convive.bus import Record, RunId
 
 

@@ -22,9 +22,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from convive.agents import _otel_names as names
+from convive.agents._node import Node
 from convive.agents._otel_content import content_of
 from convive.agents._trace import Trace
-from convive.agents._trace_node import Node
 
 FLAGS = TraceFlags(TraceFlags.SAMPLED)
 MAX_TEXT = 1_024

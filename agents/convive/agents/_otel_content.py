@@ -9,8 +9,8 @@ from pydantic import JsonValue
 from convive.agents import _otel_names as names
 from convive.agents._journal import ModelAnswered, RunFinished, RunStarted, ToolReturned
 from convive.agents._messages import Message, Part, Text, Thinking, ToolResult, ToolUse, user
+from convive.agents._node import Node
 from convive.agents._schema import json_of
-from convive.agents._trace_node import Node
 
 MAX_CONTENT = 32_768
 """Characters of one text."""

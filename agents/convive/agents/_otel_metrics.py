@@ -8,8 +8,8 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from convive.agents import _otel_names as names
+from convive.agents._node import Node
 from convive.agents._otel import end_s, error_type, models_of
-from convive.agents._trace_node import Node
 
 
 class Meters:

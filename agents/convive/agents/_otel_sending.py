@@ -3,10 +3,10 @@
 import time
 from collections import deque
 
+from convive.agents._node import Node
 from convive.agents._otel import SpanMaker, resource
 from convive.agents._otel_send import Collector, MetricsCollector
 from convive.agents._otel_settings import Export, shown_url
-from convive.agents._trace_node import Node
 
 METRICS_S = 60.0
 BATCH = 256

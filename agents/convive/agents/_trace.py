@@ -25,9 +25,9 @@ from convive.agents._journal import (
     TripStarted,
     journal_event_of,
 )
+from convive.agents._node import Kind, Node, Status
 from convive.agents._prices import Cost
 from convive.agents._schema import json_of
-from convive.agents._trace_node import Kind, Node, Status
 from convive.bus import (
     BadRecord,
     ConviveError,
@@ -104,6 +104,7 @@ class Trace:
             if below.kind == "run":
                 self.runs.pop(below.run_id, None)
                 self._states.pop(below.run_id, None)
+                self._calls.pop(below.run_id, None)
             elif below.kind == "turn":
                 self._turns.pop(below.run_id, None)
         if node.parent is not None:
@@ -178,6 +179,7 @@ class Trace:
     def _new_run(self, conversation: str, run: RunContext, record: Record) -> Node:
         node = Node("run", "?", run, "", record.time_s, (record.seq, record.seq), conversation)
         self.runs[run.run_id] = node
+        node.called_by = self._calls[run.run_id].part if run.run_id in self._calls else None
         turn = self._turns.get(run.run_id)
         if turn is not None:
             _place(node, turn)
@@ -194,9 +196,7 @@ class Trace:
             node.orphan = above is None
             if above is None:
                 self._lost.setdefault(parent, []).append(node)
-        elif above.kind == "tool":
-            node.called_by = above.part
-        else:
+        elif above.kind == "run":
             calls = [call for call in above.children if call.kind == "tool" and call.status in ("running", "waiting")]
             above = calls[0] if len(calls) == 1 else above  # of several, the one that names it when it returns
         if above is not None:
@@ -231,7 +231,7 @@ class Trace:
                 if not part.detail:
                     part.detail = json_of(state.trips[-1].calls[event.index].arguments)
                 part.error, part.call_id = event.content if event.is_error else "", event.call_id
-                self._called(event.children, part.part, part)
+                self._called(event.children, part)
                 self._end(part, "failed" if event.is_error else "ok", record)
             case Suspended():
                 for each in event.interrupts:
@@ -245,22 +245,23 @@ class Trace:
                 self._end(node, "ok", record)
             case RunFailed():
                 node.error, node.reason = f"{event.error}: {event.message}", event.error
-                self._called(event.children, "", node)
+                self._called(event.children, node)
                 self._end(node, "failed", record)
             case RunCancelled():
                 node.error = event.reason
-                self._called(event.children, "", node)
+                self._called(event.children, node)
                 self._end(node, "cancelled", record)
 
-    def _called(self, children: Iterable[ChildRun], part: str, by: Node) -> None:
+    def _called(self, children: Iterable[ChildRun], by: Node) -> None:
+        """A tool call, or a run at its end, names the runs that it called. One that was queued is never named."""
         for child in children:
+            below = self.runs.get(child.run_id)
             if by.kind == "tool":
                 self._calls[child.run_id] = by
-            below = self.runs.get(child.run_id)
-            if below is not None and below.called_by is None:
-                below.called_by = part
-                if by.kind == "tool":
+                if below is not None:
                     _place(below, by)
+            if below is not None and below.called_by is None:
+                below.called_by = by.part
 
     def _part(self, above: Node, kind: Kind, part: str, name: str, record: Record, event: JournalEvent) -> Node:
         known = self._parts.get((above.run_id, part))

@@ -1,4 +1,4 @@
-"""A node of a trace: one thing that was done, and what is below it."""
+"""The nodes of a trace: what was done, by whom, when, at what cost, and what came of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
