@@ -20,7 +20,7 @@ from convive.scenarios._answer_cli import answering
 from convive.scenarios._copy_cli import copies
 from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
-from convive.scenarios._options import AsJson, Data, Url
+from convive.scenarios._options import AsJson, Data, Standby, Url, WithStandby
 from convive.scenarios._play import find
 from convive.scenarios._watch import Span, place
 from convive.scenarios._work import keep_working
@@ -45,7 +45,7 @@ First = Annotated[str | None, typer.Option("--from", metavar="PLACE", help="345 
 Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The same, included.")]
 
 
-@app.command()
+@app.command(cls=WithStandby)
 def run(
     target: Annotated[str | None, typer.Argument(help="dinner-party, my-party.toml or my_party.py")] = None,
     guests: Annotated[str | None, typer.Option(help="How many, or who: ada,basho")] = None,
@@ -56,9 +56,7 @@ def run(
     remote: Annotated[list[str] | None, typer.Option(help="A guest who sits in another process (convive sit).")] = None,
     model: Model = None,
     conversation: Annotated[str | None, typer.Option(help="Its name; one that exists is gone on with.")] = None,
-    standby: Annotated[
-        float | None, typer.Option(min=0, help="Act only when the supervisor is late by SECONDS.")
-    ] = None,
+    standby: Standby = None,
     plain: Plain = False,
     as_json: AsJson = False,
     url: Url = None,
