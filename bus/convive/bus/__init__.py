@@ -17,7 +17,6 @@ from convive.bus._conversation import (
 from convive.bus._copies import (
     NameTaken,
     fork,
-    happened_s,
     import_archive,
 )
 from convive.bus._diff import (
@@ -63,6 +62,7 @@ from convive.bus._events import (
     Said,
     Whispered,
     event_of,
+    happened_s,
     unreadable,
 )
 from convive.bus._floor import (

@@ -18,13 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from convive.bus._conversation import Conversation
 from convive.bus._errors import BadName, ConviveError
+from convive.bus._events import LAST_TIME_S
 from convive.bus._ids import ConversationId, conversation_id
 from convive.bus._log import Draft, Record, check_draft
 
 MAX_LINE = 64 * 1024 * 1024
 """Bytes of a line; no server takes a record that comes near it."""
-LAST_TIME_S = 253_402_300_799
-"""The end of the year 9999: what comes later is no time."""
 
 
 class BadArchive(ConviveError):

@@ -11,19 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
-from convive.bus._archive import LAST_TIME_S, Archive, BadArchive, is_derived
+from convive.bus._archive import Archive, BadArchive, is_derived
 from convive.bus._bus import Bus
 from convive.bus._conversation import Conversation
 from convive.bus._errors import BadName, BadRecord, Conflict, ConviveError, NotAppended, UnknownConversation
-from convive.bus._events import BusEvent, Opened, Origin, Passed, Revoked, Said, event_of
+from convive.bus._events import ORIGIN, BusEvent, Opened, Origin, Passed, Revoked, Said, event_of, happened_s
 from convive.bus._floor import Floor, fold_floor
 from convive.bus._ids import HOST, ConversationId, RunId, derive_run_id
 from convive.bus._log import BATCH, Draft, Guard, Record
 from convive.bus._runs import PARENT, ROOT, RunContext, run_of
 from convive.bus._stream_records import NEXT, POSITION
-
-ORIGIN = "Cv-Origin"
-"""The header of a copied record: the sequence number and the time (seconds since 1970) of the original."""
 
 FORKED = "forked here"
 """Why the last link of a fork takes the floor back."""
@@ -40,15 +37,6 @@ class NameTaken(ConviveError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"there is another conversation {name!r} on this bus. Nothing was changed; take another name.")
-
-
-def happened_s(record: Record) -> float:
-    """When what a record tells of happened, in seconds since 1970: of a copied record, the time of the original."""
-    try:
-        time_s = float(record.headers[ORIGIN].partition(" ")[2])
-    except (KeyError, ValueError):
-        return record.time_s
-    return time_s if 0 <= time_s <= LAST_TIME_S else record.time_s
 
 
 async def import_archive(bus: Bus, archive: Archive, name: str | None = None) -> Conversation:
