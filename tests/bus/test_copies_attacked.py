@@ -10,6 +10,7 @@ import pytest
 
 from convive.bus import (
     BadArchive,
+    BeyondTail,
     Fenced,
     Interjected,
     MaybeAppended,
@@ -49,6 +50,15 @@ async def test_a_fork_of_what_goes_on_is_completed_although_it_went_on() -> None
     copy = await fork(bus, origin, "copy")
     after = await copy.world()
     assert (after.heard, after.floor.links, after.floor.damaged) == (before.heard, before.floor.links, 0)
+
+
+async def test_a_fork_at_a_place_that_is_not_there_yet_is_refused() -> None:
+    async with memory_bus(partitions=1) as bus:
+        origin = await held(bus, "origin")
+        end = await origin.log.end()
+        with pytest.raises(BeyondTail, match=f"origin: position {end + 1} is beyond"):
+            await fork(bus, origin, "copy", end + 1)
+        assert list(await bus.conversations()) == ["origin"]
 
 
 async def test_a_fork_that_was_interrupted_when_all_was_done_is_complete() -> None:

@@ -14,7 +14,7 @@ from typing import Self
 from convive.bus._archive import Archive, BadArchive, is_derived
 from convive.bus._bus import Bus
 from convive.bus._conversation import Conversation
-from convive.bus._errors import BadName, BadRecord, Conflict, ConviveError, NotAppended, UnknownConversation
+from convive.bus._errors import BadName, BadRecord, BeyondTail, Conflict, ConviveError, NotAppended, UnknownConversation
 from convive.bus._events import ORIGIN, BusEvent, Opened, Origin, Passed, Revoked, Said, event_of, happened_s
 from convive.bus._floor import Floor, fold_floor
 from convive.bus._ids import HOST, ConversationId, RunId, derive_run_id
@@ -68,12 +68,14 @@ async def fork(
     Without `until`, as it is now, or was when this fork was begun. Its end is left out, and a grant that was open is
     revoked, so that it can go on. Its runs have ids of their own, and `opened` names the origin. `change` may rewrite
     `opened` (topic, chairs, setting). Interrupted, it is completed by calling it again. Raises BadName,
-    UnknownConversation, NameTaken and errors of the bus.
+    BeyondTail, UnknownConversation, NameTaken and errors of the bus.
     """
     base = source.subjects.base
     last = await source.log.last(f"{base}.>")
     if last is None:
         raise UnknownConversation(source.id)
+    if until is not None and until > (end := await source.log.end()):
+        raise BeyondTail(source.id, until, end)
     cut = last.seq if until is None else min(until, last.seq)
     await source.floor(cut)
     target = await bus.conversation(name)

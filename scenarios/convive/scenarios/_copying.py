@@ -126,6 +126,12 @@ async def cut_of(conversation: Conversation, span: Span) -> int | None:
             if span.ended(record, floor.turn):
                 break
             cut = record.seq
+        else:
+            if span.ends_beyond(floor.turn, await conversation.log.end()):
+                raise ConviveError(
+                    f"{conversation.id} has not come to {span.last} yet: it is at {cut}, in turn {floor.turn}. "
+                    "Nothing was done."
+                )
     if not cut:
         raise ConviveError(f"nothing of {conversation.id} is at or before {span.last}. Nothing was done.")
     return cut
