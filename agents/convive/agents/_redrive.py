@@ -201,6 +201,9 @@ class _Driver:
         return Turn(self._scratch, grant.seat, grant, held.floor, run, held.known, recorded=self._recorded)
 
     def _compared(self, turn: Turn, now: Say | Pass, was: Said | Passed, seq: int) -> Deviation | None:
+        unanswered, self._recorded.unanswered = self._recorded.unanswered, False
+        if unanswered and isinstance(was, Passed):
+            return None  # for a reason that came from outside
         differs = self._recorded.difference or self._recorded.left(self._recorded.below(turn.run.run_id))
         if differs is not None:
             return Deviation(differs.seq or seq, turn.grant.turn, f"in the turn of {turn.seat}, {differs.what}")
