@@ -20,7 +20,7 @@ from convive.scenarios._answer_cli import answering
 from convive.scenarios._copy_cli import copies
 from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
-from convive.scenarios._options import AsJson, Data, Standby, Url, WithStandby
+from convive.scenarios._options import AsJson, Data, Id, Standby, Url, WithStandby
 from convive.scenarios._play import find
 from convive.scenarios._watch import Span, place
 from convive.scenarios._work import keep_working
@@ -38,11 +38,10 @@ app = typer.Typer(
 app.add_typer(answering)
 app.add_typer(copies)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
 Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no colours.")]
 Model = Annotated[str | None, typer.Option(help="anthropic/MODEL, local/NAME or local/FILE.gguf, scripted/party.")]
 First = Annotated[str | None, typer.Option("--from", metavar="PLACE", help="345 (sequence), turn:3, or a time.")]
-Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The same, included.")]
+Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The last to show: as with --from.")]
 
 
 @app.command(cls=WithStandby)
@@ -87,7 +86,9 @@ def replay(
     conversation: Id,
     first: First = None,
     last: Last = None,
-    speed: Annotated[float | None, typer.Option(min=0, help="At a multiple of the pace in which it happened.")] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=0, help="Times the pace in which it happened; without it, at once.")
+    ] = None,
     plain: Plain = False,
     as_json: AsJson = False,
     url: Url = None,

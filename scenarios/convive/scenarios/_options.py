@@ -10,6 +10,7 @@ from convive.agents import STANDBY_S
 
 DAY_S = 86_400.0
 
+Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
 Url = Annotated[str | None, typer.Option(help="A NATS server. Default: CONVIVE_NATS_URL, else the embedded one.")]
 Data = Annotated[Path | None, typer.Option(help="Directory of the embedded server. Default: .convive")]
 
@@ -37,7 +38,7 @@ Standby = Annotated[
         help=f"Lead only when whoever leads is late by that much (default: {STANDBY_S:g}).",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a record.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, one object a line.")]
 
 
 class WithStandby(TyperCommand):
