@@ -66,7 +66,7 @@ class Known:
 
     @classmethod
     def now(cls, world: World, seat: SeatName) -> "Known":
-        """What a seat of that world knows, whatever is applied to the world later. A seat that is not of it: nothing."""
+        """What a seat knows, whatever the world comes to know later; nothing for a seat that is not of it."""
         own = world.private.get(seat)
         if own is None:
             return cls()
