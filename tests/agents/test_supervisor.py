@@ -19,7 +19,6 @@ from convive.agents import (
     Wait,
     decide,
     host_seats,
-    standby,
     supervise,
 )
 from convive.bus import (
@@ -134,19 +133,9 @@ def test_a_grant_is_revoked_once_its_deadline_and_the_grace_have_passed() -> Non
 def test_a_supervisor_that_has_just_begun_gives_an_old_grant_a_whole_turns_time() -> None:
     plan = Plan(turns=2, turn_s=10, grace_s=2)
     floor = Story(ADA).grant(ADA, deadline_s=100).floor
-    assert decide(floor, plan, 500, since_s=500) == Wait(512)
-    assert isinstance(decide(floor, plan, 512, since_s=500), Revoke)
-    assert decide(floor, plan, 99, since_s=80) == Wait(102)
-
-
-def test_a_standby_acts_that_much_later() -> None:
-    plan = standby(Plan(turns=2, turn_s=10, grace_s=2, opens=False), 5)
-    story = Story(ADA)
-    assert decide(story.floor, plan, story.floor.at_s + 4.9) == Wait(story.floor.at_s + 5)
-    assert decide(story.floor, plan, story.floor.at_s + 5) == Grant(ADA)
-    floor = story.grant(ADA, deadline_s=100).floor
-    assert decide(floor, plan, 106.9) == Wait(107)
-    assert isinstance(decide(floor, plan, 107), Revoke)
+    assert decide(floor, plan, 500, seen_s=500) == Wait(512)
+    assert isinstance(decide(floor, plan, 512, seen_s=500), Revoke)
+    assert decide(floor, plan, 99, seen_s=80) == Wait(102)
 
 
 @given(
@@ -280,30 +269,6 @@ async def test_several_supervisors_make_one_whole_chain(url: str, supervisors: i
     assert [utterance.text for utterance in world.heard] == [
         f"{SEATS[turn % 3]} in turn {turn + 1}" for turn in range(12)
     ]
-
-
-async def test_a_standby_leaves_an_active_supervisor_alone_and_takes_over_when_it_is_gone() -> None:
-    async with memory_bus() as bus:
-        conversation = await opened(bus)
-        plan = Plan(turns=8, opens=False, toasts=False)
-        active, second = RunContext.root(), RunContext.root()
-
-        async with conversation.follow() as tail, anyio.create_task_group() as tasks:
-            tasks.start_soon(host_seats, conversation, dict.fromkeys(SEATS, Talker()))
-            with anyio.fail_after(10):
-                async with anyio.create_task_group() as first:
-                    first.start_soon(supervise, conversation, plan, active)
-                    tasks.start_soon(supervise, conversation, standby(plan, 0.2), second)
-                    await until(tail, Granted, 5)
-                    first.cancel_scope.cancel()
-                await until(tail, Ended)
-        records = await read_all(conversation.log, conversation.subjects.floor)
-        floor = await conversation.floor()
-    roots = [record.headers["traceparent"].split("-")[1] for record in records if b'"granted"' in record.body]
-    assert roots[:5] == [active.run_id] * 5
-    assert set(roots[5:]) <= {active.run_id, second.run_id}
-    assert roots[-1] == second.run_id
-    assert (floor.turn, floor.said_turns, floor.damage) == (8, 8, ())
 
 
 async def test_a_restarted_supervisor_goes_on_from_the_open_grant() -> None:

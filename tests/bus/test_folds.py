@@ -205,3 +205,27 @@ async def test_a_floor_with_damage_is_kept_as_it_is() -> None:
 def test_a_name_that_is_none_is_refused() -> None:
     with pytest.raises(BadName, match="is not a name for a fold"):
         Fold("No Slug", list[str], list[str], lambda state, record: state)
+
+
+async def test_what_is_kept_for_one_seat_is_not_told_to_another_with_nearly_its_name() -> None:
+    """Names of seats have up to 63 characters, and so has the name under which something is kept."""
+    first, second = (SeatName("a" * 62 + end) for end in "xy")
+    async with memory_bus() as bus:
+        conversation = await bus.conversation("fold-k")
+        run = RunContext.root()
+        await conversation.open(run, "figs", [Chair(seat=first), Chair(seat=second)])
+        await conversation.remember(first, [Remembered(text=f"secret {number}") for number in range(300)], run)
+        assert len(await conversation.memory(first)) == 300
+        assert [subject for subject in await conversation.log.subjects(">") if ".fold." in subject]
+        assert await conversation.memory(second) == []
+        assert len(await conversation.memory(first)) == 300
+
+
+async def test_what_was_kept_of_other_subjects_is_not_believed() -> None:
+    async with memory_bus() as bus:
+        conversation = await party(bus, "fold-l", 150)
+        count = Fold("count", int, int, lambda count, record: count + 1)
+        bus_records = await conversation.fold(count)
+        memories = await conversation.fold(count, conversation.subjects.memory(ADA))
+        assert (memories.kept, memories.state) == (0, 76)
+        assert (await conversation.fold(count)).state == bus_records.state

@@ -272,6 +272,8 @@ async def test_a_position_beyond_the_end_of_the_log_is_an_error_or_is_clamped(st
         await stream.trim(end + 1)
     with pytest.raises(BeyondTail):
         await stream.snapshot({}, covers=end + 1)
+    with pytest.raises(Conflict, match="There is none at that place"):
+        await stream.append(2, expected=end + 1)
     assert await every(stream, after=end + 1_000, clamp=True) == []
     with anyio.fail_after(10):
         async with stream.follow(after=end + 1_000, clamp=True) as tail:

@@ -1,11 +1,15 @@
 """Export, import, fork and diff as a person meets them."""
 
+from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from convive.scenarios import Party, PartyError
-from convive.scenarios._copying import Changes, changed
+from convive.scenarios._copying import Changes, _new_file, changed  # pyright: ignore[reportPrivateUsage]
+from tests.scenarios.conftest import CONVIVE
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import Person
@@ -81,6 +85,12 @@ async def test_what_cannot_be_copied_is_refused_in_a_sentence(person: "Person") 
         (("export", "nobody"), "there is no conversation 'nobody'"),
         (("fork", "eve", "--as", "eve"), "there is another conversation 'eve'"),
         (("fork", "eve", "--at", "1999-01-01"), "nothing of eve is at or before 1999-01-01"),
+        (("fork", "eve", "--at", "99999"), "eve has not come to 99999 yet: it is at"),
+        (("fork", "eve", "--at", "turn:9"), "eve has not come to turn:9 yet: it is at"),
+        (("export", "eve", "--to", "99999"), "Nothing was done."),
+        (("redrive", "eve", "--to", "turn:9"), "in turn 5. Nothing was done."),
+        (("replay", "eve", "--from", "99999"), "nothing of eve is at or behind 99999."),
+        (("replay", "eve", "--from", "turn:3", "--to", "2"), "behind turn:3 and at or before 2."),
         (("fork", "eve", "--without", "nemo"), "nobody of that name comes"),
         (("fork", "eve", "--guest", "nemo"), "there is no guest 'nemo'"),
         (("fork", "eve", "--model", "ada=nonsense"), "nonsense"),
@@ -92,6 +102,47 @@ async def test_what_cannot_be_copied_is_refused_in_a_sentence(person: "Person") 
         assert "Traceback" not in refused.err
     listed = await person.does("ls", "--json")
     assert [row["conversation"] for row in listed.rows] == ["eve"]
+
+
+async def test_an_export_that_finds_no_room_says_so_and_leaves_no_file(person: "Person") -> None:
+    await person.does(*HELD, "eve")
+    command = ["sh", "-c", f"{CONVIVE} export eve > /dev/full"]
+    with anyio.fail_after(40):
+        done = await anyio.run_process(command, cwd=person.folder, env=person.env(), check=False)
+    assert done.returncode == 1
+    why = "No space left on device. What came out is no whole export."
+    assert done.stderr.decode() == f"convive: standard output cannot be written: {why}\n"
+    parts = person.folder / "parts.jsonl"
+    with pytest.raises(OSError, match="no room"), _new_file(parts) as file:  # noqa: PT012 - it is about leaving it
+        file.write(b"a part")
+        raise OSError("no room")
+    assert not parts.exists()
+
+
+async def test_an_archive_may_come_through_a_pipe(person: "Person") -> None:
+    await person.does(*HELD, "eve")
+    await person.does("export", "eve", "eve.jsonl")
+    command = ["bash", "-c", f"{CONVIVE} import <(cat eve.jsonl) --as eva && {CONVIVE} import - --as evi < eve.jsonl"]
+    with anyio.fail_after(40):
+        done = await anyio.run_process(command, cwd=person.folder, env=person.env(), check=False)
+    assert (done.returncode, done.stderr.count(b"records are on the bus")) == (0, 2), done.stderr
+    assert (await person.does("diff", "eva", "evi")).out.endswith("no difference\n")
+
+
+async def test_a_copy_is_listed_and_replayed_by_the_times_at_which_it_happened(person: "Person") -> None:
+    await person.does(*HELD, "eve")
+    await person.does("export", "eve", "eve.jsonl")
+    await person.does("import", "eve.jsonl", "--data", "elsewhere")
+    (here,) = (await person.does("ls", "--json")).rows
+    (there,) = (await person.does("ls", "--json", "--data", "elsewhere")).rows
+    assert there == here
+    rows = (await person.does("replay", "eve", "--json")).rows
+    copied = (await person.does("replay", "eve", "--json", "--data", "elsewhere")).rows
+    assert [row["time_s"] for row in copied] == [row["time_s"] for row in rows]
+    _, before_s, after_s = max((after - before, before, after) for before, after in pairwise(r["time_s"] for r in rows))
+    when = datetime.fromtimestamp((before_s + after_s) / 2, UTC).isoformat()
+    part = (await person.does("replay", "eve", "--json", "--from", when, "--data", "elsewhere")).rows
+    assert part == [row for row in copied if row["time_s"] >= after_s]
 
 
 def test_what_is_changed_in_a_fork() -> None:

@@ -86,10 +86,10 @@ async def test_a_span_by_numbers_includes_both(evening: Conversation) -> None:
     assert await lines(evening, Span(str(said[2]), str(said[4]))) == ["Ada: word 1", "Ada: word 2"]
 
 
-async def test_a_span_that_nothing_falls_into_is_empty(evening: Conversation) -> None:
-    assert await lines(evening, Span("turn:9", None)) == []
-    assert await lines(evening, Span("2999-01-01", None)) == []
-    assert await lines(evening, Span("turn:3", "turn:2")) == []
+async def test_a_span_that_nothing_falls_into_is_told_of(evening: Conversation) -> None:
+    for span in (Span("turn:9", None), Span("2999-01-01", None), Span("turn:3", "turn:2")):
+        with pytest.raises(BadPlace, match=f"is at or behind {span.first}"):
+            await lines(evening, span)
 
 
 async def test_everything_happened_after_1971(evening: Conversation) -> None:

@@ -159,6 +159,7 @@ from convive.agents._stops import (
 )
 from convive.agents._stream import RunStream
 from convive.agents._supervisor import (
+    STANDBY_S,
     Close,
     Decision,
     Grant,
@@ -213,6 +214,7 @@ from convive.agents._worker import (
 
 __all__ = [
     "POLICIES",
+    "STANDBY_S",
     "Abort",
     "Agent",
     "AgentChanged",

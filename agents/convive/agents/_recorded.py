@@ -9,7 +9,15 @@ from collections import defaultdict
 from collections.abc import Collection
 
 from convive.agents._errors import ModelError
-from convive.agents._journal import JournalEvent, ModelAnswered, RunFailed, ToolReturned
+from convive.agents._journal import (
+    JournalEvent,
+    ModelAnswered,
+    Resumed,
+    RunCancelled,
+    RunFailed,
+    Suspended,
+    ToolReturned,
+)
 from convive.agents._model import Answer, Request
 from convive.agents._schema import json_of
 from convive.bus import ConviveError, RunContext, RunId
@@ -25,6 +33,13 @@ class Differs(ConviveError):
         self.seq = seq
         self.what = what
         super().__init__(f"run {run_id} differs from its recording at {seq}: {what}")
+
+
+class Unanswered(Differs):
+    """The run was called off there, or nobody answered it: what comes next came from outside, and there is no more."""
+
+    def __init__(self, run_id: RunId) -> None:
+        super().__init__(run_id, 0, "it was called off, or nobody answered it")
 
 
 class RecordedFailure(ModelError):
@@ -56,6 +71,9 @@ class Recorded:
         """How many answers were told again."""
         self.unchecked = 0
         """How many of them were recorded without the digest of their request."""
+        self.unanswered = False
+        """Whether a run has come to where it was called off, or waited in vain. Whoever reads it resets it."""
+        self._given_up: set[RunId] = set()
         self._answers: dict[tuple[RunId, int], tuple[int, ModelAnswered]] = {}
         self._results: dict[tuple[RunId, int, int], ToolReturned] = {}
         self._failures: dict[RunId, RunFailed] = {}
@@ -76,6 +94,10 @@ class Recorded:
                 self._results[run_id, event.trip, event.index] = event
             case RunFailed():
                 self._failures[run_id] = event
+            case Suspended() | RunCancelled():
+                self._given_up.add(run_id)
+            case Resumed():
+                self._given_up.discard(run_id)
             case _:
                 pass
 
@@ -97,6 +119,7 @@ class Recorded:
         run_id = self._recording(run)
         seq, event = self._answers.pop((run_id, trip), (0, None))
         if event is None:
+            self._check_given_up(run_id)
             failed = self._failures.get(run_id)
             if failed is not None:
                 raise RecordedFailure(failed)
@@ -119,10 +142,17 @@ class Recorded:
         run_id = self._recording(run)
         found = self._results.get((run_id, trip, index))
         if found is None:
+            self._check_given_up(run_id)
             raise self._differs(
                 run_id, self._last.get(run_id, 0), f"call {index + 1} of answer {trip + 1} never returned"
             )
         return found
+
+    def _check_given_up(self, run_id: RunId) -> None:
+        """Raises Unanswered. Those above such a run come to nothing as well."""
+        if self.unanswered or run_id in self._given_up:
+            self.unanswered = self.difference is None
+            raise Unanswered(run_id)
 
     def left(self, runs: Collection[RunId]) -> Differs | None:
         """What runs that are over never asked for, if anything."""

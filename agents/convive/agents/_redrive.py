@@ -11,7 +11,7 @@ from convive.agents._errors import ModelError
 from convive.agents._journal import RunStarted, journal_event_of
 from convive.agents._recorded import Differs, Recorded
 from convive.agents._supervisor import Close, Decision, Grant, Plan, Revoke, Wait, decide
-from convive.agents._turn import FirstOf, Known, Participant, Pass, Say, Turn
+from convive.agents._turn import Known, Participant, Pass, Say, Turn
 from convive.bus import (
     BadRecord,
     Conversation,
@@ -166,7 +166,7 @@ class _Driver:
 
     async def _turn(self, after: Floor, record: Record) -> Deviation | None:
         if after.open_grant is not None:
-            self._hold(after, after.open_grant)
+            self._held = _Held(after.open_grant, after, Known.now(self.world, after.open_grant.grant.seat))
             return None
         outcome, held, self._held = after.last_outcome, self._held, None
         if held is None or outcome is None:
@@ -182,18 +182,6 @@ class _Driver:
         self._turns += deviation is None
         return deviation
 
-    def _hold(self, floor: Floor, grant: OpenGrant) -> None:
-        private = self.world.private.get(grant.grant.seat)
-        if private is None:
-            self._held = _Held(grant, floor, Known((), (), ()))
-            return
-        known = Known(
-            FirstOf(self.world.heard, len(self.world.heard)),
-            FirstOf(private.memory.held, len(private.memory.held)),
-            FirstOf(private.whispers, len(private.whispers)),
-        )
-        self._held = _Held(grant, floor, known)
-
     def _made(self, held: "_Held") -> Turn:
         grant, opened = held.grant.grant, held.floor.opened
         assert opened is not None  # noqa: S101 - a floor with a grant was opened
@@ -201,6 +189,9 @@ class _Driver:
         return Turn(self._scratch, grant.seat, grant, held.floor, run, held.known, recorded=self._recorded)
 
     def _compared(self, turn: Turn, now: Say | Pass, was: Said | Passed, seq: int) -> Deviation | None:
+        unanswered, self._recorded.unanswered = self._recorded.unanswered, False
+        if unanswered and isinstance(was, Passed):
+            return None  # for a reason that came from outside
         differs = self._recorded.difference or self._recorded.left(self._recorded.below(turn.run.run_id))
         if differs is not None:
             return Deviation(differs.seq or seq, turn.grant.turn, f"in the turn of {turn.seat}, {differs.what}")

@@ -13,7 +13,7 @@ import anyio.abc
 
 from convive.agents._chain import RunTaken
 from convive.agents._errors import ModelError
-from convive.agents._turn import FirstOf, Known, Participant, Pass, Say, Turn
+from convive.agents._turn import Known, Participant, Pass, Say, Turn
 from convive.bus import (
     Conflict,
     Conversation,
@@ -84,13 +84,7 @@ class _Hosts:
         held = world.floor.open_grant
         if held is None or held.seq != record.seq or held.grant.seat not in self._participants:
             return
-        own = world.private[held.grant.seat]
-        known = Known(
-            FirstOf(world.heard, len(world.heard)),
-            FirstOf(own.memory.held, len(own.memory.held)),
-            FirstOf(own.whispers, len(own.whispers)),
-        )
-        self._held = _Held(held, world.floor, known)
+        self._held = _Held(held, world.floor, Known.now(world, held.grant.seat))
 
     def attend(self, tasks: anyio.abc.TaskGroup) -> None:
         """Start the turn that was granted to one of our seats; end one that was taken away."""

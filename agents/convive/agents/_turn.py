@@ -6,7 +6,18 @@ from typing import Protocol, TypeVar, overload, runtime_checkable
 
 from convive.agents._journal import Place
 from convive.agents._recorded import Recorded
-from convive.bus import Conversation, Floor, Granted, Memory, Remembered, RunContext, SeatName, Utterance, Whispered
+from convive.bus import (
+    Conversation,
+    Floor,
+    Granted,
+    Memory,
+    Remembered,
+    RunContext,
+    SeatName,
+    Utterance,
+    Whispered,
+    World,
+)
 
 Item = TypeVar("Item", covariant=True)
 
@@ -49,9 +60,21 @@ class FirstOf(Sequence[Item]):
 class Known:
     """What a seat knew at one place of the log."""
 
-    heard: Sequence[Utterance]
-    memories: Sequence[Memory]
-    whispers: Sequence[Whispered]
+    heard: Sequence[Utterance] = ()
+    memories: Sequence[Memory] = ()
+    whispers: Sequence[Whispered] = ()
+
+    @classmethod
+    def now(cls, world: World, seat: SeatName) -> "Known":
+        """What a seat knows, whatever the world comes to know later; nothing for a seat that is not of it."""
+        own = world.private.get(seat)
+        if own is None:
+            return cls()
+        return cls(
+            FirstOf(world.heard, len(world.heard)),
+            FirstOf(own.memory.held, len(own.memory.held)),
+            FirstOf(own.whispers, len(own.whispers)),
+        )
 
 
 @dataclass(slots=True)

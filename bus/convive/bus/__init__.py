@@ -11,7 +11,6 @@ from convive.bus._conversation import Conversation
 from convive.bus._copies import (
     NameTaken,
     fork,
-    happened_s,
     import_archive,
 )
 from convive.bus._diff import Difference, Happening, difference
@@ -53,6 +52,7 @@ from convive.bus._events import (
     Said,
     Whispered,
     event_of,
+    happened_s,
     unreadable,
 )
 from convive.bus._findings import (

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from convive.bus._conversation import Conversation
 from convive.bus._errors import BadName, ConviveError
+from convive.bus._events import LAST_TIME_S
 from convive.bus._ids import ConversationId, conversation_id
 from convive.bus._log import Draft, Record, check_draft
 
@@ -49,8 +50,8 @@ class _Head(_Strict):
 
 
 class _Line(_Strict):
-    seq: int = Field(ge=1)
-    time_s: float
+    seq: int = Field(ge=1, le=2**63)
+    time_s: float = Field(ge=0, le=LAST_TIME_S, allow_inf_nan=False)
     on: str
     headers: dict[str, str]
     body: JsonValue = None
@@ -119,7 +120,8 @@ async def export_lines(conversation: Conversation, until: int | None = None) -> 
 
 def is_derived(on: str) -> bool:
     """Whether what stands on that subject below a conversation follows from the rest, or passes."""
-    return on.startswith(("live.", "fold.")) or (on.startswith("stream.") and ".fold." in on)
+    first, *others = on.split(".")
+    return first in ("live", "fold") or (first == "stream" and others[1:2] == ["fold"])
 
 
 def open_archive(path: Path) -> Archive:
@@ -141,6 +143,9 @@ def open_archive(path: Path) -> Archive:
 
 
 def _check(path: Path, number: int, record: Record) -> None:
+    if is_derived(record.subject):  # a kept fold would be believed
+        why = f"a record on {record.subject[:80]!r} follows from the other records, and no export holds one"
+        raise BadArchive(path, number, why)
     own = {name: value for name, value in record.headers.items() if not name.lower().startswith("nats-")}
     try:
         check_draft(Draft(record.subject, record.body, own))

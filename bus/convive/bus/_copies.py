@@ -11,21 +11,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
-from convive.bus._archive import Archive, is_derived
+from convive.bus._archive import Archive, BadArchive, is_derived
 from convive.bus._bus import Bus
 from convive.bus._conversation import Conversation
-from convive.bus._errors import BadName, Conflict, ConviveError, UnknownConversation
-from convive.bus._events import BusEvent, Opened, Origin, Passed, Said, event_of
+from convive.bus._errors import BadName, BadRecord, BeyondTail, Conflict, ConviveError, NotAppended, UnknownConversation
+from convive.bus._events import ORIGIN, BusEvent, Opened, Origin, Passed, Revoked, Said, event_of, happened_s
 from convive.bus._floor import Floor, fold_floor
-from convive.bus._ids import ConversationId, RunId, derive_run_id
+from convive.bus._ids import HOST, ConversationId, RunId, derive_run_id
 from convive.bus._log import BATCH, Draft, Guard, Record
 from convive.bus._runs import PARENT, ROOT, RunContext, run_of
 from convive.bus._stream_records import NEXT, POSITION
 
-ORIGIN = "Cv-Origin"
-"""The header of a copied record: the sequence number and the time (seconds since 1970) of the original."""
+FORKED = "forked here"
+"""Why the last link of a fork takes the floor back."""
 
 _BATCH_BYTES = 1_048_576
+_DIGITS = 19
 _RUN_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 Change = Callable[[Opened], Opened]
@@ -38,26 +39,21 @@ class NameTaken(ConviveError):
         super().__init__(f"there is another conversation {name!r} on this bus. Nothing was changed; take another name.")
 
 
-def happened_s(record: Record) -> float:
-    """When what a record tells of happened, in seconds since 1970: of a copied record, the time of the original."""
-    origin = record.headers.get(ORIGIN)
-    if origin is None:
-        return record.time_s
-    try:
-        return float(origin.partition(" ")[2])
-    except ValueError:
-        return record.time_s
-
-
 async def import_archive(bus: Bus, archive: Archive, name: str | None = None) -> Conversation:
     """Bring an archive onto a bus: under its own name with its own run ids, or under another name as a fork of it.
 
-    Interrupted, it is completed by calling it again. Raises BadName, NameTaken, BadArchive (the file changed meanwhile)
-    and errors of the bus.
+    Interrupted, it is completed by calling it again. Raises BadName, NameTaken, BadArchive (the file changed meanwhile,
+    or has a record that this bus would never take) and errors of the bus.
     """
     target = await bus.conversation(name or archive.conversation)
-    own = target.id == archive.conversation
-    copy = await _Copy.begin(target, None if own else _Origin(archive.conversation, archive.last))
+    copy = await _Copy.begin(target)
+    if target.id != archive.conversation:
+        copy.origin = _Origin(archive.conversation, archive.last)
+    for number, record in enumerate(archive.records(), 2):
+        try:
+            target.log.check(copy.plain(record))
+        except NotAppended as error:
+            raise BadArchive(archive.path, number, str(error)) from None
     for record in archive.records():
         await copy.take(record)
     await copy.finish()
@@ -69,21 +65,26 @@ async def fork(
 ) -> Conversation:
     """A new conversation that begins as another one was at a sequence number: all of its records, but for live text.
 
-    Without `until`, as it is now. Its end is left out, and a grant that was open is revoked, so that it can go on. Its
-    runs have ids of their own, and `opened` names the origin. `change` may rewrite `opened` (topic, chairs, setting).
-    Interrupted, it is completed by calling it again. Raises BadName, UnknownConversation, NameTaken and errors of the
-    bus.
+    Without `until`, as it is now, or was when this fork was begun. Its end is left out, and a grant that was open is
+    revoked, so that it can go on. Its runs have ids of their own, and `opened` names the origin. `change` may rewrite
+    `opened` (topic, chairs, setting). Interrupted, it is completed by calling it again. Raises BadName,
+    BeyondTail, UnknownConversation, NameTaken and errors of the bus.
     """
     base = source.subjects.base
     last = await source.log.last(f"{base}.>")
     if last is None:
         raise UnknownConversation(source.id)
+    if until is not None and until > (end := await source.log.end()):
+        raise BeyondTail(source.id, until, end)
     cut = last.seq if until is None else min(until, last.seq)
     await source.floor(cut)
     target = await bus.conversation(name)
     if target.id == source.id:
         raise NameTaken(target.id)
-    copy = await _Copy.begin(target, _Origin(source.id, cut, change))
+    copy = await _Copy.begin(target)
+    if until is None:
+        cut = copy.begun_at(source.id) or cut
+    copy.origin = _Origin(source.id, cut, change)
     async with source.log.read(f"{base}.>", until=cut) as records:
         async for record in records:
             below = record.subject[len(base) + 1 :]
@@ -119,9 +120,10 @@ class _Waiting:
 class _Copy:
     """Appends originals to a target, rewritten: in batches, and each of these behind the link before it."""
 
-    def __init__(self, target: Conversation, origin: _Origin | None, done: Mapping[int, Record]) -> None:
+    def __init__(self, target: Conversation, done: Mapping[int, Record]) -> None:
+        self.origin: _Origin | None = None
+        """Set for a copy under another name, before anything is taken."""
         self._target = target
-        self._origin = origin
         self._done = done
         self._places = {0: 0} | {seq: record.seq for seq, record in done.items()}
         self._runs: dict[bytes, RunId] = {}
@@ -131,23 +133,38 @@ class _Copy:
         self._size = 0
 
     @classmethod
-    async def begin(cls, target: Conversation, origin: _Origin | None) -> Self:
+    async def begin(cls, target: Conversation) -> Self:
         """Find what is there of this copy already. Raises NameTaken for anything that is no part of a copy."""
         done: dict[int, Record] = {}
-        async with target.log.read(f"{target.subjects.base}.>") as records:
+        base = target.subjects.base
+        async with target.log.read(f"{base}.>") as records:
             async for record in records:
                 number = record.headers.get(ORIGIN, "").partition(" ")[0]
-                if not number.isdigit():
+                if number.isdecimal() and len(number) <= _DIGITS:
+                    done[int(number)] = record
+                elif not is_derived(record.subject[len(base) + 1 :]) and not _is_last_of_a_fork(record):
                     raise NameTaken(target.id)
-                done[int(number)] = record
-        return cls(target, origin, done)
+        return cls(target, done)
+
+    def begun_at(self, source: ConversationId) -> int | None:
+        """Where that conversation was cut when this fork of it was begun; None if it was not, or was not opened yet."""
+        link = self._target.subjects.link(HOST)
+        opened = next((record for record in self._done.values() if record.subject == link), None)
+        event = event_of(opened) if opened else None
+        origin = event.origin if isinstance(event, Opened) else None
+        return origin.seq if origin and origin.conversation == source else None
+
+    def plain(self, original: Record) -> Draft:
+        """A record as it will be, as far as the size and form of it go."""
+        headers = {**self._headers(original), ORIGIN: f"{original.seq} {original.time_s!r}"}
+        return Draft(f"{self._target.subjects.base}.{original.subject}", original.body, headers)
 
     async def take(self, original: Record) -> None:
         """Copy one record; its subject is the part below the conversation. Raises NameTaken and errors of the bus."""
         subject = f"{self._target.subjects.base}.{original.subject}"
         whole = Record(subject, original.seq, original.time_s, original.headers, original.body)
         floor = fold_floor(self._floor, whole)
-        if floor.closed is not None and self._origin is not None:
+        if floor.closed is not None and self.origin is not None:
             return  # the end of another conversation is not the end of this one, and nothing comes behind it
         is_link, counts = floor.seq != self._floor.seq, floor.links > self._floor.links
         self._floor = floor
@@ -171,7 +188,7 @@ class _Copy:
     def _names_waiting(self, record: Record, event: BusEvent | None) -> bool:
         """Whether a record names places that are not known before what waits is appended."""
         named = isinstance(event, Opened | Said | Passed) and bool(event.memories)
-        return bool(self._waiting) and (named or NEXT in record.headers or POSITION in record.headers)
+        return bool(self._waiting) and (named or _position_header(record) is not None)
 
     async def _flush(self) -> None:
         """Append what waits, all or none: its order is that of the original whatever breaks."""
@@ -195,24 +212,25 @@ class _Copy:
         """Append what waits, and take the floor back from whoever held it in another conversation."""
         await self._flush()
         held, opened = self._floor.open_grant, self._floor.opened
-        if self._origin is not None and held is not None and opened is not None:
+        if self.origin is not None and held is not None and opened is not None:
             floor = await self._target.floor()
             if floor.open_grant is not None:
                 run = RunContext.root(self._run(opened.run_id))
-                await self._target.revoke(floor, floor.open_grant, run, "forked here")
+                await self._target.revoke(floor, floor.open_grant, run, FORKED)
 
     def _draft(self, original: Record, event: BusEvent | None) -> Draft:
         subject, headers = original.subject, dict(self._headers(original))
         placed = self._placed(event)
         body = original.body if placed is event or placed is None else placed.body()
-        if self._origin is not None:
+        if self.origin is not None:
             body = self._renamed(body)
             subject = self._renamed(subject.encode()).decode()
             if isinstance(event, Opened):
-                body = self._origin.opened(Opened.model_validate_json(body), event.run_id).body()
-        for header, beyond in ((NEXT, 1), (POSITION, 0)):
-            if headers.get(header, "").isdecimal():
-                headers[header] = str(self._place_of(int(headers[header]) - beyond) + beyond)
+                body = self.origin.opened(Opened.model_validate_json(body), event.run_id).body()
+        header = _position_header(original)
+        if header is not None:
+            beyond = int(header == NEXT)
+            headers[header] = str(self._place_of(int(headers[header]) - beyond) + beyond)
         headers[ORIGIN] = f"{original.seq} {happened_s(original)!r}"
         name = "\0".join((subject, headers[ORIGIN])).encode() + body
         id = None if self._waiting else hashlib.blake2b(name, digest_size=12).hexdigest()  # it stands for its batch
@@ -221,7 +239,7 @@ class _Copy:
     def _headers(self, original: Record) -> Mapping[str, str]:
         headers = {name: value for name, value in original.headers.items() if not name.lower().startswith("nats-")}
         try:
-            run = run_of(headers) if self._origin is not None else None
+            run = run_of(headers) if self.origin is not None else None
         except BadName:
             run = None  # no record of ours, and none of our business
         if run is None:
@@ -250,3 +268,24 @@ class _Copy:
     def _renamed(self, text: bytes) -> bytes:
         """The same text with the ids of the runs seen so far replaced. A run is seen before anything speaks of it."""
         return _RUN_ID.sub(lambda found: self._runs.get(found[0], RunId("")).encode() or found[0], text)
+
+
+def _is_last_of_a_fork(record: Record) -> bool:
+    try:
+        event = event_of(record)
+    except BadRecord:
+        return False
+    return isinstance(event, Revoked) and event.reason == FORKED
+
+
+def _position_header(record: Record) -> str | None:
+    """The header in which a snapshot or the note on a trim names a position, which is another one in a copy."""
+    match record.subject.split("."):
+        case [_, _, _, "stream", _, "snapshot"]:
+            name = NEXT
+        case [_, _, _, "stream", _, "trimmed"]:
+            name = POSITION
+        case _:
+            return None
+    text = record.headers.get(name, "")
+    return name if text.isdecimal() and len(text) <= _DIGITS else None

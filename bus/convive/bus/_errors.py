@@ -27,9 +27,11 @@ class Conflict(NotAppended):
         self.subject = subject
         self.expected = expected
         self.actual = actual
+        # Behind the end there is nothing that could have come first.
+        why = "There is none at that place" if 0 <= actual < expected else "Somebody else was first"
         super().__init__(
             f"{subject}: expected the last record at sequence {expected}, the server has {actual}. "
-            "Somebody else was first; nothing was appended. Read on and decide again."
+            f"{why}; nothing was appended. Read on and decide again."
         )
 
 
@@ -79,15 +81,15 @@ class ProducerReplaced(NotAppended):
 
 
 class BeyondTail(ConviveError):
-    """A position that the log has not reached. Nothing was read or changed."""
+    """A position of a stream or a conversation that its log has not reached. Nothing was read or changed."""
 
     def __init__(self, stream: str, position: int, end: int) -> None:
         self.stream = stream
         self.position = position
         self.end = end
         super().__init__(
-            f"stream {stream}: position {position} is beyond the end of its log, which is at {end}. Nothing was read "
-            "or changed. Begin at a position that was handed out, or ask for the nearest one (clamp)."
+            f"{stream}: position {position} is beyond the end of its log, which is at {end}. Nothing was read or "
+            "changed. Give a position that was handed out; a reader may ask for the nearest one instead (clamp)."
         )
 
 

@@ -14,6 +14,12 @@ from convive.bus._log import Record
 SCHEMA = 1
 """The version of the events that this code writes; it reads those up to it."""
 
+ORIGIN = "Cv-Origin"
+"""The header of a copied record: the sequence number and the time (seconds since 1970) of the original."""
+
+LAST_TIME_S = 253_402_300_799
+"""The end of the year 9999: what comes later is no time."""
+
 
 class Event(BaseModel):
     """A fact that happened. Frozen; an unknown field makes a record unreadable.
@@ -191,6 +197,18 @@ def event_of(record: Record) -> BusEvent:
         return _parse(record.body) if len(record.body) <= CACHED_BYTES else _EVENTS.validate_json(record.body)
     except ValidationError as error:
         raise unreadable(record.subject, record.seq, record.body, error, "an event of ours") from None
+
+
+def happened_s(record: Record) -> float:
+    """When what a record tells of happened, in seconds since 1970: of a copied record, the time of the original."""
+    origin = record.headers.get(ORIGIN)
+    if origin is None:
+        return record.time_s
+    try:
+        time_s = float(origin.partition(" ")[2])
+    except ValueError:
+        return record.time_s
+    return time_s if 0 <= time_s <= LAST_TIME_S else record.time_s
 
 
 def unreadable(subject: str, seq: int, body: bytes, error: ValidationError, expected: str) -> BadRecord:

@@ -26,6 +26,7 @@ from convive.bus._events import (
     Revoked,
     Said,
     event_of,
+    happened_s,
 )
 from convive.bus._ids import HOST, SeatName
 from convive.bus._log import Record
@@ -64,7 +65,7 @@ class Floor:
     seq: int = 0
     """The last record on the floor subjects: what the next link must follow."""
     at_s: float = 0.0
-    """When that record was stored, in seconds since 1970."""
+    """When what it tells of happened, in seconds since 1970: when it was stored, or when its original was."""
     links: int = 0
     """How many valid links there are, which is the number of the next one."""
     turn: int = 0
@@ -108,7 +109,7 @@ def fold_floor(floor: Floor, record: Record) -> Floor:
             return _aside(floor, author, event, record)
         return _link(floor, author, event, record)
     except BadRecord as bad:
-        moved = replace(floor, seq=record.seq, at_s=record.time_s) if address.kind == "floor" else floor
+        moved = replace(floor, seq=record.seq, at_s=happened_s(record)) if address.kind == "floor" else floor
         return replace(moved, damage=(*moved.damage, bad)[:10], damaged=moved.damaged + 1)
 
 
@@ -139,7 +140,7 @@ def _link(floor: Floor, author: SeatName, event: object, record: Record) -> Floo
     if why:
         raise BadRecord(record.subject, record.seq, why)
     changes = _changes(floor, author, event, record.seq)
-    return replace(floor, seq=record.seq, at_s=record.time_s, links=floor.links + 1, **changes)
+    return replace(floor, seq=record.seq, at_s=happened_s(record), links=floor.links + 1, **changes)
 
 
 def _objection(floor: Floor, author: SeatName, event: FloorEvent) -> str:

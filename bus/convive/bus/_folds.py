@@ -72,20 +72,22 @@ async def fold_records(
 ) -> Folded[State]:
     """The state of the records on `subjects`, up to a sequence number or as it is now.
 
-    Begins with what was kept below `beside`, when that is of this version and not behind `until`, and keeps the state
-    there again when enough has come on top (`keep`, and no `until`). Two requests and the records that are new. Raises
-    what `step` raises, and errors of the bus; that a state could not be kept is no error.
+    Begins with what was kept below `beside`, when that is of these subjects and this version and not behind `until`,
+    and keeps the state there again when enough has come on top (`keep`, and no `until`). Two requests and the records
+    that are new. Raises what `step` raises, and errors of the bus; that a state could not be kept is no error.
     """
     adapter: TypeAdapter[State] = TypeAdapter(fold.type)
     place = f"{beside}.{fold.name}"
-    kept = await _read(log, place, fold, adapter, until)
+    # Two seats, or two uses of a fold, may come to the same name.
+    version = f"{fold.version} {_digest(' '.join(subjects).encode())}"
+    kept = await _read(log, place, version, fold, adapter, until)
     state, seq, folded = kept.state, kept.covers, 0
     async with log.read(*subjects, after=seq, until=until) as records:
         async for record in records:
             state, seq, folded = fold.step(state, record), record.seq, folded + 1
     if keep and until is None and folded >= max(_FEWEST, kept.records // _SHARE):
         body = adapter.dump_json(state, by_alias=True)
-        await _keep(log, place, fold.version, body, seq, kept.records + folded, kept.guard)
+        await _keep(log, place, version, body, seq, kept.records + folded, kept.guard)
     return Folded(state, seq, kept.covers, folded)
 
 
@@ -100,7 +102,7 @@ class _Kept(Generic[State]):
 
 
 async def _read(
-    log: Log, beside: str, fold: Fold[State], adapter: TypeAdapter[State], until: int | None
+    log: Log, beside: str, version: str, fold: Fold[State], adapter: TypeAdapter[State], until: int | None
 ) -> _Kept[State]:
     """What was kept, if it is whole, of this version and not behind `until`; else the beginning."""
     parts: dict[str, Record] = {}
@@ -114,7 +116,7 @@ async def _read(
     try:
         covers, count, number = (int(first.headers[name]) for name in (_COVERS, _RECORDS, _PARTS))
         body = b"".join(parts[str(part)].body for part in range(number))
-        if first.headers[_VERSION] != str(fold.version) or first.headers[_DIGEST] != _digest(body):
+        if first.headers[_VERSION] != version or first.headers[_DIGEST] != _digest(body):
             return nothing
         if until is not None and covers > until:
             return nothing
@@ -123,14 +125,14 @@ async def _read(
         return nothing
 
 
-async def _keep(log: Log, beside: str, version: int, body: bytes, covers: int, records: int, guard: int) -> None:
+async def _keep(log: Log, beside: str, version: str, body: bytes, covers: int, records: int, guard: int) -> None:
     """Keep a state, all of its parts or none, unless somebody else did since it was read."""
     parts = [body[start : start + _PART] for start in range(0, len(body), _PART)] or [b""]
     about = {
         _COVERS: str(covers),
         _RECORDS: str(records),
         _PARTS: str(len(parts)),
-        _VERSION: str(version),
+        _VERSION: version,
         _DIGEST: _digest(body),
     }
     drafts = [Draft(f"{beside}.{number}", part, replaces=True) for number, part in enumerate(parts)]

@@ -20,7 +20,7 @@ from convive.scenarios._answer_cli import answering
 from convive.scenarios._copy_cli import copies
 from convive.scenarios._doctor import examine
 from convive.scenarios._exits import DEBUG_VARIABLE, go
-from convive.scenarios._options import AsJson, Data, Url
+from convive.scenarios._options import AsJson, Data, Id, Standby, Url, WithStandby
 from convive.scenarios._play import find
 from convive.scenarios._trace_cli import traces
 from convive.scenarios._verify import check_conversation, check_file
@@ -41,14 +41,13 @@ app.add_typer(answering)
 app.add_typer(copies)
 app.add_typer(traces)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
 Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no colours.")]
 Model = Annotated[str | None, typer.Option(help="anthropic/MODEL, local/NAME or local/FILE.gguf, scripted/party.")]
 First = Annotated[str | None, typer.Option("--from", metavar="PLACE", help="345 (sequence), turn:3, or a time.")]
-Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The same, included.")]
+Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The last to show: as with --from.")]
 
 
-@app.command()
+@app.command(cls=WithStandby)
 def run(
     target: Annotated[str | None, typer.Argument(help="dinner-party, my-party.toml or my_party.py")] = None,
     guests: Annotated[str | None, typer.Option(help="How many, or who: ada,basho")] = None,
@@ -59,9 +58,7 @@ def run(
     remote: Annotated[list[str] | None, typer.Option(help="A guest who sits in another process (convive sit).")] = None,
     model: Model = None,
     conversation: Annotated[str | None, typer.Option(help="Its name; one that exists is gone on with.")] = None,
-    standby: Annotated[
-        float | None, typer.Option(min=0, help="Act only when the supervisor is late by SECONDS.")
-    ] = None,
+    standby: Standby = None,
     plain: Plain = False,
     as_json: AsJson = False,
     url: Url = None,
@@ -92,7 +89,9 @@ def replay(
     conversation: Id,
     first: First = None,
     last: Last = None,
-    speed: Annotated[float | None, typer.Option(min=0, help="At a multiple of the pace in which it happened.")] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=0, help="Times the pace in which it happened; without it, at once.")
+    ] = None,
     plain: Plain = False,
     as_json: AsJson = False,
     url: Url = None,

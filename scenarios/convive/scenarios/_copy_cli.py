@@ -10,19 +10,21 @@ from convive.scenarios import _commands as commands
 from convive.scenarios import _copying as copying
 from convive.scenarios import _redriving as redriving
 from convive.scenarios._exits import FAILED, go
-from convive.scenarios._options import AsJson, Data, Url
+from convive.scenarios._options import AsJson, Data, Id, Url
 from convive.scenarios._watch import Span, place
 
 copies = typer.Typer()
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
-Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The same, included.")]
+Last = Annotated[
+    str | None,
+    typer.Option("--to", metavar="PLACE", help="The last to take: a sequence number, turn:3, or a time."),
+]
 
 
 @copies.command("export")
 def export_conversation(
     conversation: Id,
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="A new file; - or nothing: standard output.")] = (
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file; - or nothing: standard output.")] = (
         copying.STANDARD
     ),
     last: Last = None,
@@ -58,7 +60,9 @@ def import_conversation(
 @copies.command("fork")
 def fork_conversation(
     conversation: Id,
-    at: Annotated[str | None, typer.Option(metavar="PLACE", help="345, turn:3 (its end), or a time.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="A sequence number, turn:3 (its end), or a time.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Its name; default: one is made.")] = None,
     topic: Annotated[str | None, typer.Option(help="Another topic.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Another model: MODEL, or SEAT=MODEL.")] = None,
@@ -81,7 +85,13 @@ def fork_conversation(
 
 
 @copies.command("diff")
-def diff_conversations(left: Id, right: Id, as_json: AsJson = False, url: Url = None, data: Data = None) -> None:
+def diff_conversations(
+    left: Annotated[str, typer.Argument(metavar="LEFT", help="One conversation; `convive ls` shows those that are.")],
+    right: Annotated[str, typer.Argument(metavar="RIGHT", help="The other one.")],
+    as_json: AsJson = False,
+    url: Url = None,
+    data: Data = None,
+) -> None:
     """Show where two conversations part; leaves with 1 when they do."""
     differ: list[bool] = []
 

@@ -1,18 +1,20 @@
 """What the commands that copy and compare conversations do: `export`, `import`, `fork`, `diff`."""
 
 import json
+import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Generator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from rich.console import Console
 from rich.text import Text
 
 from convive.bus import (
+    Archive,
     BadArchive,
     Bus,
     Conversation,
@@ -46,18 +48,33 @@ STANDARD = Path("-")
 
 
 async def export(conversation: Conversation, to: Path, span: Span) -> None:
-    """Write a conversation into a file, or to standard output."""
+    """Write a conversation into a new file, or to standard output."""
     until = await cut_of(conversation, span)
-    if to == STANDARD:
-        await _write(conversation, until, sys.stdout.buffer)
-        return
     try:
-        file = to.open("xb")
+        if to == STANDARD:
+            await _write(conversation, until, sys.stdout.buffer)
+            return
+        with _new_file(to) as file:
+            count = await _write(conversation, until, file)
+    except BrokenPipeError:
+        raise  # whoever reads it has seen enough
     except OSError as error:
-        raise ConviveError(f"{to} cannot be made: {error.strerror or error}. Nothing was written.") from None
-    with file:
-        count = await _write(conversation, until, file)
+        whole = "What came out is no whole export" if to == STANDARD else "Nothing was written"
+        place = "standard output" if to == STANDARD else to
+        raise ConviveError(f"{place} cannot be written: {error.strerror or error}. {whole}.") from None
     tell(f"{count} records of {conversation.id} are in {to}. Bring them back with: convive import {to}")
+
+
+@contextmanager
+def _new_file(to: Path) -> Generator[BinaryIO]:
+    """A file that was not there, and is not afterwards when it was not written to its end. Raises OSError."""
+    file = to.open("xb")
+    try:
+        with file:
+            yield file
+    except BaseException:
+        to.unlink(missing_ok=True)
+        raise
 
 
 async def _write(conversation: Conversation, until: int | None, to: BinaryIO) -> int:
@@ -71,22 +88,31 @@ async def _write(conversation: Conversation, until: int | None, to: BinaryIO) ->
 
 
 async def bring(bus: Bus, path: Path, name: str | None, where: Where) -> None:
-    """Import a file, or standard input, once it was checked from end to end."""
+    """Import a file, a pipe or standard input, once it was checked from end to end."""
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as spool:
-        if path == STANDARD:
-            while block := sys.stdin.buffer.read(1 << 20):
-                spool.write(block)
-            spool.flush()
         try:
-            archive = open_archive(Path(spool.name) if path == STANDARD else path)
+            archive = _opened(path, spool)
+            copy = await import_archive(bus, archive, name)
         except BadArchive as error:
-            if path != STANDARD:
-                raise
-            raise BadArchive(Path("standard input"), error.line, error.why) from None
+            raise BadArchive(_shown(path), error.line, error.why) from None
         except OSError as error:
-            raise ConviveError(f"{path} cannot be read: {error.strerror or error}. Nothing was imported.") from None
-        there = await import_archive(bus, archive, name)
-    tell(f"{archive.count} records are on the bus. See them: convive replay {there.id}{where.options}")
+            why = error.strerror or str(error)
+            raise ConviveError(f"{_shown(path)} cannot be read: {why}. Nothing was imported.") from None
+    tell(f"{archive.count} records are on the bus. See them: convive replay {copy.id}{where.options}")
+
+
+def _opened(path: Path, spool: IO[bytes]) -> Archive:
+    """Raises BadArchive or OSError. A pipe is copied to `spool` first: an archive is read more than once."""
+    if path != STANDARD and not path.is_fifo():
+        return open_archive(path)
+    with sys.stdin.buffer if path == STANDARD else path.open("rb") as pipe:
+        shutil.copyfileobj(pipe, spool)
+    spool.flush()
+    return open_archive(Path(spool.name))
+
+
+def _shown(path: Path) -> Path:
+    return Path("standard input") if path == STANDARD else path
 
 
 async def cut_of(conversation: Conversation, span: Span) -> int | None:
@@ -100,6 +126,12 @@ async def cut_of(conversation: Conversation, span: Span) -> int | None:
             if span.ended(record, floor.turn):
                 break
             cut = record.seq
+        else:
+            if span.ends_beyond(floor.turn, await conversation.log.end()):
+                raise ConviveError(
+                    f"{conversation.id} has not come to {span.last} yet: it is at {cut}, in turn {floor.turn}. "
+                    "Nothing was done."
+                )
     if not cut:
         raise ConviveError(f"nothing of {conversation.id} is at or before {span.last}. Nothing was done.")
     return cut

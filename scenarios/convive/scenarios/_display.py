@@ -122,6 +122,9 @@ class TerminalDisplay(Display):
 
     @contextmanager
     def paused(self) -> Generator[None]:
+        if self._held is not None:  # somebody is being asked something already
+            yield
+            return
         self._clear()
         self._held = []
         try:

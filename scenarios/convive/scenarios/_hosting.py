@@ -97,7 +97,7 @@ async def run_party(wishes: Wishes, where: Where, display: Display) -> None:
                 return
             choice = _choice(wishes, evening.party)
             seats = participants(evening.party, models, choice.name)
-            _banner(evening, choice, where)
+            _banner(evening, choice, where, wishes.standby_s or 0.0)
             if bus.sync == "lazy":
                 tell("The server acknowledges before it writes to disk (--fast): a power cut can cost two minutes.")
             await _hold_exported(evening, seats, display, wishes, where)
@@ -167,9 +167,11 @@ def _choice(wishes: Wishes, party: Party) -> Choice:
     return choose_model(wishes.model or party.model, os.environ, local_available())
 
 
-def _banner(evening: Evening, choice: Choice, where: Where) -> None:
+def _banner(evening: Evening, choice: Choice, where: Where, standby_s: float) -> None:
     name = evening.conversation.id
     tell(f"{name}{' (going on)' if evening.resumed else ''} · {choice.name} ({choice.why})")
+    if standby_s:
+        tell(f"standing by: this process leads when whoever leads is {standby_s:g} s late")
     for guest in evening.party.guests:
         if guest.remote:
             tell(f"{guest.name} comes from elsewhere: convive sit {name} --as {guest.seat}{where.options}")

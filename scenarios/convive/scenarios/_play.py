@@ -1,6 +1,7 @@
 """Holding a party: open or resume the conversation, lead it, seat the guests, and show it."""
 
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from convive.bus import (
     UnknownConversation,
 )
 from convive.scenarios._attend import agents_in, attend
+from convive.scenarios._commands import tell
 from convive.scenarios._display import Display
 from convive.scenarios._guests import HOST as HOST_PERSONA
 from convive.scenarios._party import Party, PartyError
@@ -132,14 +134,22 @@ async def hold(
 ) -> None:
     """Lead a party to its end while showing it from its beginning, and have somebody answer what its guests wait for.
 
-    `options` are what another command has to be told to come to the same bus.
+    With `standby_s`, only when whoever leads is that late. `options` are what another command has to be told to come to
+    the same bus.
 
     Raises ConviveError (also inside an ExceptionGroup) when a model or the bus fails for good; the log stays whole and
     `find` goes on from there.
     """
+    plan = standby(evening.party.plan(), standby_s)
+
+    def told(leads: bool, turn: int) -> None:
+        with display.paused():
+            where = f"at turn {turn}" if turn else "before the first turn"
+            tell(f"took over {where}" if leads else f"another process leads since turn {turn}; this one stands by")
+
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(host_seats, evening.conversation, seats)
-        tasks.start_soon(supervise, evening.conversation, standby(evening.party.plan(), standby_s), evening.run)
+        tasks.start_soon(supervise, evening.conversation, plan, evening.run, time.time, told)
         async with anyio.create_task_group() as beside:
             beside.start_soon(attend, evening.conversation, display, agents_in(seats), options)
             await watch(evening.conversation, display, Span())

@@ -4,14 +4,15 @@ import base64
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import anyio
 import anyio.lowlevel
 import typer
 
-from convive.bus import ConviveError, NotAppended, Producer, Stream, StreamRecord, StreamTail
+from convive.bus import BeyondTail, ConviveError, NotAppended, Producer, Stream, StreamRecord, StreamTail, Trimmed
 from convive.scenarios._commands import Where, tell
 from convive.scenarios._exits import go
 from convive.scenarios._options import AsJson, Data, Url
@@ -87,18 +88,37 @@ def read(
     async def work() -> None:
         async with where.open() if follow else where.open_existing(dict(os.environ)) as bus:
             there = await bus.stream(stream)
-            if follow:
-                async with there.follow(**begin) as tail:
-                    await _show_live(there, tail, where, as_json=as_json)
-                return
-            async with there.read(**begin, count=count, until=until) as records:
-                if records.snapshot is not None:
-                    _write_state(records.snapshot.body, records.snapshot.covers, as_json=as_json)
-                async for record in records:
-                    _write(record, as_json=as_json)
+            with _in_its_words():
+                if follow:
+                    async with there.follow(**begin) as tail:
+                        await _show_live(there, tail, where, as_json=as_json)
+                    return
+                async with there.read(**begin, count=count, until=until) as records:
+                    if records.snapshot is not None:
+                        _write_state(records.snapshot.body, records.snapshot.covers, as_json=as_json)
+                    async for record in records:
+                        _write(record, as_json=as_json)
         sys.stdout.flush()
 
     go(work)
+
+
+@contextmanager
+def _in_its_words() -> Generator[None]:
+    """A place that cannot be read from, as the command line counts: `--start` is the first position, not the last
+    one that is known."""
+    try:
+        yield
+    except BeyondTail as error:
+        raise ConviveError(
+            f"{error.stream} has no position {error.position + 1} yet: its log ends at {error.end}. Nothing was read; "
+            f"begin with -s {error.end + 1} at most, or with --clamp at the nearest position."
+        ) from None
+    except Trimmed as error:
+        raise ConviveError(
+            f"{error.stream} was trimmed up to {error.trimmed}, so records from {error.position + 1} on may be gone. "
+            f"Nothing was read; begin with -s {error.trimmed + 1}, or with --clamp at the nearest position."
+        ) from None
 
 
 def list_streams(as_json: AsJson = False, url: Url = None, data: Data = None) -> None:

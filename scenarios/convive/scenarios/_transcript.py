@@ -26,6 +26,7 @@ from convive.bus import (
     address_of,
     event_of,
     fold_floor,
+    happened_s,
 )
 
 Style = Literal["speech", "aside", "stage"]
@@ -127,7 +128,7 @@ def record_as_json(record: Record) -> str:
         event = json.loads(record.body)
     except (ValueError, RecursionError):
         event = {"unreadable": record.body.decode(errors="replace")}
-    shown = {"seq": record.seq, "time_s": round(record.time_s, 3), "kind": address.kind, "seat": address.name}
+    shown = {"seq": record.seq, "time_s": round(happened_s(record), 3), "kind": address.kind, "seat": address.name}
     return json.dumps({**shown, "event": event}, ensure_ascii=False)
 
 

@@ -33,6 +33,13 @@ class Span:
         """Whether a record is behind the end."""
         return self.last is not None and _order(self.last, record, turn) > 0
 
+    def ends_beyond(self, turn: int, end: int) -> bool:
+        """Whether the end is a turn behind that one, or a sequence number behind that one."""
+        if self.last is None:
+            return False
+        number = self.last.removeprefix("turn:")
+        return number.isdecimal() and int(number) > (end if number == self.last else turn)
+
 
 def place(text: str) -> str:
     """Check a place: `345` (a sequence number), `turn:3`, or an ISO time. Raises BadPlace."""
@@ -74,7 +81,10 @@ async def replay(
     speed: float | None = None,
     pause: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> None:
-    """Show what is there now, then end. With a `speed`, at that multiple of the pace in which it happened."""
+    """Show what is there now, then end. With a `speed`, at that multiple of the pace in which it happened.
+
+    Raises BadPlace when there is nothing at or behind the beginning of the span.
+    """
     shower = _Shower(display, span)
     shown_s: float | None = None
     async with conversation.read() as records:
@@ -87,6 +97,9 @@ async def replay(
                 break
             if inside:
                 shown_s = happened_s(record)
+    if span.first is not None and shown_s is None:
+        to = f" and at or before {span.last}" if span.last else ""
+        raise BadPlace(f"nothing of {conversation.id} is at or behind {span.first}{to}.")
 
 
 class _Shower:
