@@ -1,7 +1,8 @@
 """Readers of a stream: bounded ones with a consumer of their own, live ones that share a consumer.
 
 A consumer per listener costs the server 25 ms for a thousand listeners, one consumer handed out in process 4 ms
-(architecture.md section 3). So all tails of one process on the same subjects share a `Hub`.
+(architecture.md section 3). So all tails of one process on the same subjects share a `Hub`, and what it has received:
+handing a record out costs the same for one tail and for a thousand, beside waking those that wait.
 """
 
 import asyncio
@@ -19,7 +20,11 @@ from convive.bus._jetstream_consumer import RETRY_S, SILENCE_S, Consumer
 from convive.bus._log import Record, matches
 
 ROOM = 8_192
-"""Records that wait for one reader. A bounded reader then holds the server back; a live one reads again later."""
+"""Records that wait for one reader. A bounded reader then holds the server back; a live one reads again later.
+
+For a live one, a record counts once more for every `BULK` bytes of its body."""
+
+BULK = 8_192
 
 
 class BoundedReader:
@@ -121,6 +126,21 @@ class BoundedReader:
             self._done = True
 
 
+class _Link:
+    """A record that a hub has received, and the one after it. Whoever reads holds the link that it read last, so what
+    everybody has read is freed by itself. `number` is how much has come up to here, as `ROOM` counts it."""
+
+    __slots__ = ("next", "number", "record")
+
+    def __init__(self, record: Record, number: int) -> None:
+        self.record = record
+        self.number = number
+        self.next: _Link | None = None
+
+
+_NOTHING = Record("", 0, 0.0, {}, b"")
+
+
 class Hub:
     """One live consumer and the tails that it feeds."""
 
@@ -135,6 +155,10 @@ class Hub:
         self.consumer = Consumer(connection, stream, subjects, after, since_s, self._hand_out, lambda: False)
         self.subjects = subjects
         self.tails: set[LiveTail] = set()
+        self.waiting: set[LiveTail] = set()
+        """Those that have read everything, to be woken."""
+        self.newest = _Link(_NOTHING, 0)
+        self._looked_at = 0
         self.failure: BusUnavailable | None = None
         self._scope = anyio.CancelScope()
         self._last_looked = 0
@@ -178,12 +202,18 @@ class Hub:
         if record is None:
             self._wake_all()
             return
-        for tail in self.tails:
-            if tail.wants(record.subject):
-                tail.push(record)
+        link = _Link(record, self.newest.number + 1 + len(record.body) // BULK)
+        self.newest.next = link
+        self.newest = link
+        if self.waiting:
+            self.waiting = {tail for tail in self.waiting if not tail.offer(link)}
+        if link.number - self._looked_at >= ROOM // 8:
+            self._looked_at = link.number
+            for tail in self.tails:
+                tail.fall_behind(link.number - ROOM)
 
     def _wake_all(self) -> None:
-        for tail in self.tails:
+        for tail in self.waiting:
             tail.wake()
 
 
@@ -210,14 +240,15 @@ class LiveTail:
         self._seen = after
         self._horizon = hub.consumer.last if after < hub.consumer.last else after
         self._old: deque[Record] = deque()
-        self._live: deque[Record] = deque()
+        self._link: _Link | None = hub.newest
+        """What was read last of what the hub has received; None: too much has come since."""
         self._more: asyncio.Future[None] | None = None
-        self._stale = False
 
     @property
     def caught_up(self) -> bool:
-        here = self._old or self._live or self._stale or self._seen < self._horizon
-        return self._complete and not here
+        if not self._complete or self._old or self._link is None or self._seen < self._horizon:
+            return False
+        return self._following() is None
 
     @property
     def _complete(self) -> bool:
@@ -238,6 +269,9 @@ class LiveTail:
             await self._arrival(None)
 
     async def next(self, timeout_s: float | None = None) -> Record | None:
+        record = self._here()
+        if record is not None:
+            return record
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
         while True:
@@ -249,61 +283,82 @@ class LiveTail:
     async def _take(self, deadline: float | None) -> Record | None:
         """The next record of those that are here or can be read, or None. Raises BusUnavailable behind the last one."""
         while True:
-            if self._old:
-                return self._old.popleft()
+            record = self._here()
+            if record is not None:
+                return record
             if self._seen < self._horizon:
                 answered = await self._refill()
                 if not answered and deadline is not None and asyncio.get_running_loop().time() >= deadline:
                     return None
-                continue
-            while self._live:
-                record = self._live.popleft()
-                if record.seq > self._seen:
-                    self._seen = record.seq
-                    return record
-            if self._stale:
-                self._stale = False
+            elif self._link is None:
+                self._link = self._hub.newest
                 self._horizon = self._hub.consumer.last
-                continue
-            if self._hub.failure is not None:
+            elif self._hub.failure is not None:
                 raise self._hub.failure
+            else:
+                return None
+
+    def _here(self) -> Record | None:
+        """The next record, if it has arrived."""
+        if self._old:
+            return self._old.popleft()
+        link = None if self._seen < self._horizon else self._following()
+        if link is None:
             return None
+        self._link = link
+        self._seen = link.record.seq
+        return link.record
+
+    def _following(self) -> _Link | None:
+        """The next link with a record for this tail. What comes before it is passed over."""
+        link = self._link
+        while link is not None and (link := link.next) is not None:
+            if link.record.seq > self._seen and self._wants(link.record.subject):
+                return link
+            self._link = link
+        return None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Record:
-        record = await self.next()
+        record = self._here() or await self.next()
         assert record is not None  # noqa: S101 - next() without a deadline returns a record or raises
         return record
 
-    def wants(self, subject: str) -> bool:
-        """Whether this tail asked for a subject; its hub may deliver more than that."""
-        return not self._subjects or any(matches(pattern, subject) for pattern in self._subjects)
-
-    def push(self, record: Record) -> None:
-        if self._stale or record.seq <= self._seen:
-            return
-        if len(self._live) >= ROOM:
-            self._live.clear()
-            self._stale = True
+    def offer(self, link: _Link) -> bool:
+        """Wake this tail, which waits, if a link that has come is for it; says whether it is."""
+        wanted = link.record.seq > self._seen and self._wants(link.record.subject)
+        if wanted:
+            self.wake()
         else:
-            self._live.append(record)
-        self.wake()
+            self._link = link
+        return wanted
+
+    def fall_behind(self, number: int) -> None:
+        """Give up what came before a link of that number, and keep it from being freed no longer: read it again."""
+        if self._link is not None and self._link.number < number:
+            self._link = None
 
     def wake(self) -> None:
         if self._more is not None and not self._more.done():
             self._more.set_result(None)
 
+    def _wants(self, subject: str) -> bool:
+        """Whether this tail asked for a subject; its hub may deliver more than that."""
+        return not self._subjects or any(matches(pattern, subject) for pattern in self._subjects)
+
     async def _arrival(self, deadline: float | None) -> None:
         """Wait for a record or for the deadline. A timer of the loop costs a quarter of what asyncio.timeout does."""
         loop = asyncio.get_running_loop()
         self._more = loop.create_future()
+        self._hub.waiting.add(self)
         timer = None if deadline is None else loop.call_at(deadline, self.wake)
         try:
             await self._more
         finally:
             self._more = None
+            self._hub.waiting.discard(self)
             if timer is not None:
                 timer.cancel()
 
