@@ -154,6 +154,7 @@ class Hub:
     ) -> None:
         self.consumer = Consumer(connection, stream, subjects, after, since_s, self._hand_out, lambda: False)
         self.subjects = subjects
+        self.since_s = since_s
         self.tails: set[LiveTail] = set()
         self.waiting: set[LiveTail] = set()
         """Those that have read everything, to be woken."""
@@ -215,6 +216,34 @@ class Hub:
     def _wake_all(self) -> None:
         for tail in self.waiting:
             tail.wake()
+
+
+class Hubs:
+    """The hubs of one log that others may join, found by any of their subjects."""
+
+    def __init__(self) -> None:
+        self._delivering: dict[str, set[Hub]] = {}
+
+    def find(self, subjects: tuple[str, ...], since_s: float | None) -> Hub | None:
+        """A hub that delivers these subjects, maybe among others: its tails pick what they want.
+
+        One that started at a time is for the same subjects and time: its first sequence number is not known beforehand.
+        """
+        for hub in self._delivering.get(subjects[0] if subjects else "", ()):
+            fits = set(hub.subjects).issuperset(subjects) if since_s is None else hub.subjects == subjects
+            if fits and hub.since_s == since_s and hub.failure is None:
+                return hub
+        return None
+
+    def add(self, hub: Hub) -> None:
+        for subject in hub.subjects:
+            self._delivering.setdefault(subject, set()).add(hub)
+
+    def remove(self, hub: Hub) -> None:
+        for subject in hub.subjects:
+            self._delivering[subject].discard(hub)
+            if not self._delivering[subject]:
+                del self._delivering[subject]
 
 
 class LiveTail:
