@@ -19,7 +19,7 @@ from convive.bus._connect import Connection, connect
 from convive.bus._jetstream import JetStreamLog, StreamPlan, open_log
 from convive.bus._jetstream_headers import Headers
 from convive.bus._jetstream_publisher import Publisher
-from convive.bus._jetstream_tail import BoundedReader
+from convive.bus._jetstream_reader import BoundedReader
 from convive.bus._log import MESSAGE_ID
 from convive.bus.testing import drafts, read_all, server, take
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import anyio
 import pytest
 
-from convive.bus import Draft, Log, open_bus
+from convive.bus import Draft, open_bus
 from convive.bus._connect import Connection, connect
 from convive.bus._jetstream import JetStreamLog
 from convive.bus._jetstream_tail import ROOM, LiveTail, _Link
@@ -22,7 +22,7 @@ LARGE = b"x" * 900_000
 class Hall(NamedTuple):
     """A conversation that many listen to, and a connection to count with."""
 
-    log: Log
+    log: JetStreamLog
     subject: str
     connection: Connection
     stream: str
@@ -43,6 +43,7 @@ async def test_a_thousand_listeners_share_one_consumer_and_each_hears_all_in_ord
     async with hall(nats_url, "hall-a") as own:
         before = await own.consumers()
         heard: list[list[int]] = []
+        places: list[int] = []
         listening = 0
         all_there = anyio.Event()
 
@@ -60,15 +61,15 @@ async def test_a_thousand_listeners_share_one_consumer_and_each_hears_all_in_ord
                     tasks.start_soon(listen)
                 await all_there.wait()
                 assert await own.consumers() == before + 1
-                places = await own.log.append_all(drafts(own.subject, 50))
+                places += await own.log.append_all(drafts(own.subject, 50))
         assert heard == [places] * 1_000
 
 
 async def test_those_who_join_at_once_share_the_question_whether_they_have_all(nats_url: str) -> None:
     async with hall(nats_url, "hall-b") as own:
-        client = own.log._connection.client  # type: ignore[attr-defined]
+        client = own.log._connection.client
         async with own.log.follow(own.subject) as first:
-            sent = client.stats["out_msgs"]
+            sent = int(client.stats["out_msgs"])
 
             async def join() -> None:
                 async with own.log.follow(own.subject) as tail:
@@ -77,7 +78,7 @@ async def test_those_who_join_at_once_share_the_question_whether_they_have_all(n
             async with anyio.create_task_group() as tasks:
                 for _ in range(100):
                     tasks.start_soon(join)
-            assert client.stats["out_msgs"] - sent < 10
+            assert int(client.stats["out_msgs"]) - sent < 10
             assert first.caught_up
 
 
@@ -138,6 +139,7 @@ async def test_a_listener_that_wants_little_is_not_held_up_by_the_rest(nats_url:
         other = own.subject + "b"
         async with own.log.follow(own.subject, other) as both, own.log.follow(own.subject) as fewer:
             found: list[int] = []
+            place = 0
 
             async def wait_for_one() -> None:
                 found.extend([record.seq for record in await take(fewer, 1)])

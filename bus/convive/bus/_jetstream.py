@@ -13,7 +13,8 @@ from convive.bus._connect import ApiError, Connection
 from convive.bus._errors import BusUnavailable, WrongStream
 from convive.bus._jetstream_own import last_record
 from convive.bus._jetstream_publisher import Publisher
-from convive.bus._jetstream_tail import BoundedReader, Hub, Hubs, LiveTail
+from convive.bus._jetstream_reader import BoundedReader
+from convive.bus._jetstream_tail import Hub, Hubs, LiveTail
 from convive.bus._log import Draft, Record
 
 CLOSING_S = 1.0
