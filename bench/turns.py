@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import nats
@@ -37,26 +37,43 @@ class AtOnce:
         return Say(TEXT)
 
 
-async def ours(url: str, turns: int) -> float:
-    """Seconds for a conversation of `turns` turns."""
+class Took(NamedTuple):
+    """Seconds: on the clock, and of this process's processor, which is the same whatever else the machine does."""
+
+    wall: float
+    cpu: float
+
+
+class Watch:
+    """Runs from when it is made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter(), time.process_time()
+
+    def read(self) -> Took:
+        return Took(time.perf_counter() - self._began[0], time.process_time() - self._began[1])
+
+
+async def ours(url: str, turns: int) -> Took:
+    """A conversation of `turns` turns."""
     async with open_bus(url) as bus:
         conversation = await bus.conversation(f"bench-{time.time_ns()}")
         run = RunContext.root()
         seats = [SeatName(f"s{number}") for number in range(SEATS)]
         await conversation.open(run, "bench", [Chair(seat=seat) for seat in seats])
-        began = time.perf_counter()
+        watch = Watch()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(host_seats, conversation, dict.fromkeys(seats, AtOnce()))
             tasks.start_soon(supervise, conversation, Plan(turns, opens=False, toasts=False), run)
-        took = time.perf_counter() - began
+        took = watch.read()
         floor = await conversation.floor()
         if floor.said_turns != turns or floor.damage:
             raise RuntimeError(f"{floor.said_turns} turns instead of {turns}")
         return took
 
 
-async def bare(url: str, turns: int) -> float:
-    """Seconds for the same appends and deliveries with nothing around them."""
+async def bare(url: str, turns: int) -> Took:
+    """The same appends and deliveries with nothing around them."""
     client = await nats.connect(url)
     js = client.jetstream()
     name = f"bare{time.time_ns()}"
@@ -76,7 +93,7 @@ async def bare(url: str, turns: int) -> float:
         ordered_consumer=True,
         config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL),
     )
-    began = time.perf_counter()
+    watch = Watch()
     for turn in range(turns):
         grant = json.dumps({"type": "granted", "turn": turn, "seat": f"s{turn % SEATS}", "run_id": "0" * 32})
         await js.publish(f"{name}.host", grant.encode(), headers={"Nats-Msg-Id": f"g{turn}"})
@@ -84,7 +101,7 @@ async def bare(url: str, turns: int) -> float:
         said = json.dumps({"type": "said", "turn": turn, "run_id": "0" * 32, "text": TEXT})
         await js.publish(f"{name}.s{turn % SEATS}", said.encode(), headers={"Nats-Msg-Id": f"s{turn}"})
         await arrived.get()
-    took = time.perf_counter() - began
+    took = watch.read()
     await client.close()
     if seen != [2 * turns] * SEATS:
         raise RuntimeError("the bare script missed deliveries")
@@ -103,11 +120,13 @@ async def measure(turns: int, rounds: int, *, fast: bool) -> dict[str, Any]:
                     figures.append(child(side, server.url, turns) | {"disk": size_of(store) - before})
     us = statistics.median(figure["s"] for figure in sides["ours"]) / turns * 1e6
     floor_us = statistics.median(figure["s"] for figure in sides["bare"]) / turns * 1e6
+    cpu = [a["cpu_s"] / b["cpu_s"] for a, b in zip(sides["ours"], sides["bare"], strict=True)]
     disk = min(figure["disk"] for figure in sides["ours"])
     return {
         "us_per_turn": round(us, 1),
         "floor_us_per_turn": round(floor_us, 1),
         "ratio": round(us / floor_us, 2),
+        "cpu_ratio": round(statistics.median(cpu), 2),
         "peak_mb": round(max(figure["mb"] for figure in sides["ours"]), 1),
         "disk_bytes": int(disk),
         "overhead_bytes_per_turn": round(disk / turns - len(TEXT)),
@@ -136,8 +155,12 @@ def main() -> None:
     parser.add_argument("--url", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        seconds = asyncio.run((ours if given.side == "ours" else bare)(given.url, given.turns))
-        print(json.dumps({"s": seconds, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+        took = asyncio.run((ours if given.side == "ours" else bare)(given.url, given.turns))
+        print(
+            json.dumps(
+                {"s": took.wall, "cpu_s": took.cpu, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            )
+        )
         return
     for fast in (True, False):
         figures = asyncio.run(measure(given.turns, given.rounds, fast=fast))
@@ -146,7 +169,8 @@ def main() -> None:
         else:
             print(
                 f"sync {figures['sync']:8} {figures['us_per_turn']:7.0f} us a turn, bare "
-                f"{figures['floor_us_per_turn']:7.0f} us: ratio {figures['ratio']}, peak {figures['peak_mb']:.0f} MB"
+                f"{figures['floor_us_per_turn']:7.0f} us: ratio {figures['ratio']} "
+                f"(client's processor {figures['cpu_ratio']}), peak {figures['peak_mb']:.0f} MB"
             )
             above = figures["overhead_bytes_per_turn"]
             print(f"{'':13} {figures['disk_bytes']:,} bytes on disk, {above} a turn above the text")

@@ -20,11 +20,13 @@ from convive.bus import (
     Record,
     Remembered,
     RunContext,
+    RunId,
     SeatName,
     memory_bus,
     open_bus,
 )
-from convive.bus._seat_memory import FLOOR, memory_fold
+from convive.bus._memory import Memory, MemoryFold
+from convive.bus._seat_memory import FLOOR, SeatMemory, memory_fold
 from convive.bus._stream import Stream
 
 pytestmark = pytest.mark.anyio
@@ -189,6 +191,21 @@ async def test_a_long_memory_comes_back_from_what_was_kept(kind: str, nats_url: 
         assert await conversation.memory(ADA) == again.state.memory.held
         floor = await conversation.fold(FLOOR)
         assert (await conversation.fold(FLOOR)).state == floor.state == await conversation.floor()
+
+
+def test_memories_are_kept_as_they_are_whatever_is_in_them() -> None:
+    texts = st.text(max_size=5)
+    data = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | texts, lambda of: st.lists(of, max_size=2))
+    kinds = st.builds(Remembered, text=texts, kind=texts, data=data | st.dictionaries(texts, data, max_size=2))
+    adapter = memory_fold(ADA).adapter
+
+    @given(st.lists(kinds, max_size=4), st.sampled_from([None, RunContext.root().run_id]))
+    def check(events: list[Remembered], run: RunId | None) -> None:
+        held = [Memory(event.model_copy(update={"run_id": run}), seq) for seq, event in enumerate(events, 1)]
+        state = SeatMemory(memory=MemoryFold(held))
+        assert adapter.validate_json(adapter.dump_json(state, by_alias=True)) == state
+
+    check()
 
 
 async def test_a_floor_with_damage_is_kept_as_it_is() -> None:

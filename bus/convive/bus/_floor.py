@@ -5,7 +5,7 @@ supervisor, a doubled seat and a late speaker (architecture.md, section 4). The 
 cannot: that links are numbered without a gap, and that who spoke had the floor.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -55,9 +55,11 @@ _DAMAGE_OUT = PlainSerializer(lambda damage: [(bad.subject, bad.seq, bad.why) fo
 _DAMAGE_IN = PlainValidator(lambda kept: tuple(BadRecord(*each) for each in kept))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Floor:
     """A conversation as its bus tells it. Its size depends on the number of seats, not on the length."""
+
+    # Without slots: every record makes a new one, and a dict is copied in a sixth of the time (`_with`).
 
     opened: Opened | None = None
     seats: tuple[Chair, ...] = ()
@@ -95,6 +97,13 @@ class Floor:
         return self.opened is not None and self.closed is None
 
 
+def _with(floor: Floor, **changes: Any) -> Floor:
+    """As `dataclasses.replace`."""
+    changed = object.__new__(Floor)
+    vars(changed).update(vars(floor), **changes)
+    return changed
+
+
 # The supervisor and the seats of one process fold the same records from the same states.
 @lru_cache(maxsize=64)
 def fold_floor(floor: Floor, record: Record) -> Floor:
@@ -109,8 +118,8 @@ def fold_floor(floor: Floor, record: Record) -> Floor:
             return _aside(floor, author, event, record)
         return _link(floor, author, event, record)
     except BadRecord as bad:
-        moved = replace(floor, seq=record.seq, at_s=happened_s(record)) if address.kind == "floor" else floor
-        return replace(moved, damage=(*moved.damage, bad)[:10], damaged=moved.damaged + 1)
+        moved = _with(floor, seq=record.seq, at_s=happened_s(record)) if address.kind == "floor" else floor
+        return _with(moved, damage=(*moved.damage, bad)[:10], damaged=moved.damaged + 1)
 
 
 def _aside(floor: Floor, author: SeatName, event: object, record: Record) -> Floor:
@@ -118,13 +127,13 @@ def _aside(floor: Floor, author: SeatName, event: object, record: Record) -> Flo
         case Joined():
             known = next((chair for chair in floor.seats if chair.seat == author), None)
             if known is None:
-                return replace(floor, seats=(*floor.seats, Chair(seat=author, about=event.about)))
+                return _with(floor, seats=(*floor.seats, Chair(seat=author, about=event.about)))
             told = known.model_copy(update={"about": event.about or known.about})
-            return replace(floor, seats=tuple(told if chair is known else chair for chair in floor.seats))
+            return _with(floor, seats=tuple(told if chair is known else chair for chair in floor.seats))
         case Left():
-            return replace(floor, seats=tuple(chair for chair in floor.seats if chair.seat != author))
+            return _with(floor, seats=tuple(chair for chair in floor.seats if chair.seat != author))
         case Interjected():
-            return replace(floor, heard=Utterance(author, event.text, None), heard_turn=floor.turn)
+            return _with(floor, heard=Utterance(author, event.text, None), heard_turn=floor.turn)
         case Noted():
             return floor
         case _:
@@ -140,7 +149,7 @@ def _link(floor: Floor, author: SeatName, event: object, record: Record) -> Floo
     if why:
         raise BadRecord(record.subject, record.seq, why)
     changes = _changes(floor, author, event, record.seq)
-    return replace(floor, seq=record.seq, at_s=happened_s(record), links=floor.links + 1, **changes)
+    return _with(floor, seq=record.seq, at_s=happened_s(record), links=floor.links + 1, **changes)
 
 
 def _objection(floor: Floor, author: SeatName, event: FloorEvent) -> str:

@@ -8,6 +8,7 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
@@ -49,6 +50,11 @@ class Fold(Generic[State]):
         if not is_slug(self.name):
             raise BadName(f"{self.name[:80]!r} is not a name for a fold: use 1 to 63 of a-z, 0-9 and '-'.")
 
+    @cached_property
+    def adapter(self) -> TypeAdapter[State]:
+        """What writes a state down and reads it back. Made once: that costs as much as to read a thousand records."""
+        return TypeAdapter(self.type)
+
 
 @dataclass(frozen=True, slots=True)
 class Folded(Generic[State]):
@@ -76,17 +82,16 @@ async def fold_records(
     and keeps the state there again when enough has come on top (`keep`, and no `until`). Two requests and the records
     that are new. Raises what `step` raises, and errors of the bus; that a state could not be kept is no error.
     """
-    adapter: TypeAdapter[State] = TypeAdapter(fold.type)
     place = f"{beside}.{fold.name}"
     # Two seats, or two uses of a fold, may come to the same name.
     version = f"{fold.version} {_digest(' '.join(subjects).encode())}"
-    kept = await _read(log, place, version, fold, adapter, until)
+    kept = await _read(log, place, version, fold, until)
     state, seq, folded = kept.state, kept.covers, 0
     async with log.read(*subjects, after=seq, until=until) as records:
         async for record in records:
             state, seq, folded = fold.step(state, record), record.seq, folded + 1
     if keep and until is None and folded >= max(_FEWEST, kept.records // _SHARE):
-        body = adapter.dump_json(state, by_alias=True)
+        body = fold.adapter.dump_json(state, by_alias=True)
         await _keep(log, place, version, body, seq, kept.records + folded, kept.guard)
     return Folded(state, seq, kept.covers, folded)
 
@@ -101,9 +106,7 @@ class _Kept(Generic[State]):
     guard: int = 0
 
 
-async def _read(
-    log: Log, beside: str, version: str, fold: Fold[State], adapter: TypeAdapter[State], until: int | None
-) -> _Kept[State]:
+async def _read(log: Log, beside: str, version: str, fold: Fold[State], until: int | None) -> _Kept[State]:
     """What was kept, if it is whole, of this version and not behind `until`; else the beginning."""
     parts: dict[str, Record] = {}
     async with log.latest(f"{beside}.*") as records:
@@ -120,7 +123,7 @@ async def _read(
             return nothing
         if until is not None and covers > until:
             return nothing
-        return _Kept(adapter.validate_json(body), covers, count, first.seq)
+        return _Kept(fold.adapter.validate_json(body), covers, count, first.seq)
     except (KeyError, ValueError):  # another one is being kept at this moment, or it is none of ours
         return nothing
 

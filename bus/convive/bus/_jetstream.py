@@ -13,7 +13,8 @@ from convive.bus._connect import ApiError, Connection
 from convive.bus._errors import BusUnavailable, WrongStream
 from convive.bus._jetstream_own import last_record
 from convive.bus._jetstream_publisher import Publisher
-from convive.bus._jetstream_tail import BoundedReader, Hub, LiveTail
+from convive.bus._jetstream_reader import BoundedReader
+from convive.bus._jetstream_tail import Hub, Hubs, LiveTail
 from convive.bus._log import Draft, Record
 
 CLOSING_S = 1.0
@@ -80,7 +81,7 @@ class JetStreamLog:
         self._publisher = publisher
         self._stream = stream
         self._replicated = replicated
-        self._hubs: dict[tuple[str, ...], Hub] = {}
+        self._hubs = Hubs()
         self._opening = asyncio.Lock()
 
     async def append(self, draft: Draft) -> int:
@@ -137,18 +138,15 @@ class JetStreamLog:
 
     @asynccontextmanager
     async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncGenerator[LiveTail]:
-        # A start by time has a consumer of its own: its first sequence number is not known beforehand.
-        key = subjects if since_s is None else (*subjects, f"since {since_s}")
-
         async def newest() -> int:
             return await self._newest(subjects, after, since_s)
 
         wanted = await newest()
         async with self._opening:
-            hub = shared = self._shared(key) or self._covering(subjects, since_s)
+            hub = shared = self._hubs.find(subjects, since_s)
             if hub is None:
                 hub = await self._open_hub(subjects, after, since_s)
-                self._hubs[key] = hub
+                self._hubs.add(hub)
                 self._connection.tasks.start_soon(hub.keep)
 
         def read(first: int, last: int) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
@@ -163,7 +161,7 @@ class JetStreamLog:
         finally:
             hub.tails.discard(tail)
             if not hub.tails:
-                self._hubs = {key: one for key, one in self._hubs.items() if one is not hub}
+                self._hubs.remove(hub)
                 with anyio.move_on_after(CLOSING_S, shield=True):
                     await hub.close()
 
@@ -179,17 +177,6 @@ class JetStreamLog:
                 await hub.close()
             raise
         return hub
-
-    def _shared(self, key: tuple[str, ...]) -> Hub | None:
-        hub = self._hubs.get(key)
-        return None if hub is None or hub.failure is not None else hub
-
-    def _covering(self, subjects: tuple[str, ...], since_s: float | None) -> Hub | None:
-        """A hub that delivers these subjects among others: its tails pick what they want."""
-        if since_s is not None:
-            return None
-        hubs = (hub for key, hub in self._hubs.items() if key == hub.subjects and hub.failure is None)
-        return next((hub for hub in hubs if set(subjects) <= set(hub.subjects)), None)
 
     async def last(self, subject: str) -> Record | None:
         return await last_record(self._connection, self._stream, subject)

@@ -63,6 +63,8 @@ class Consumer:
         self._owed = ""
         self._forget: Callable[[], None] = _nothing
         self._due: int | None = None
+        self._asking = asyncio.Lock()
+        self._asked = self._answered = 0
         self.last = after
         """The sequence number of the last record that was delivered."""
         self.trouble = asyncio.Event()
@@ -97,7 +99,16 @@ class Consumer:
                 return
 
     async def recount(self) -> None:
-        """Ask the server anew what there is, for whoever begins now."""
+        """Ask the server anew what there is, for whoever begins now. Many who ask at once share an answer."""
+        asked_before = self._asked
+        async with self._asking:
+            if self._answered > asked_before:
+                return
+            self._asked += 1
+            await self._ask()
+            self._answered = self._asked
+
+    async def _ask(self) -> None:
         generation = self._generation
         try:
             answer = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{self._name}")

@@ -1,8 +1,8 @@
 """Finding records on the leader of a stream: the last one of a subject, and our own copy of what was refused."""
 
 from convive.bus._connect import ApiError, Connection
+from convive.bus._jetstream_reader import BoundedReader
 from convive.bus._jetstream_records import stored
-from convive.bus._jetstream_tail import BoundedReader
 from convive.bus._log import MESSAGE_ID, Draft, Record, guards_itself
 
 _NO_MESSAGE = 10037

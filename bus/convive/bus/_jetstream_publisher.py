@@ -6,7 +6,6 @@ late acknowledgement into a second record. Here every draft carries an id or a g
 """
 
 import asyncio
-import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import nats.errors
 from nats.aio.msg import Msg
+from pydantic_core import from_json
 
 from convive.bus._connect import CLOSED, Connection
 from convive.bus._errors import BusUnavailable, Conflict, MaybeAppended, NotAppended
@@ -128,37 +128,44 @@ class Publisher:
     async def post(self, draft: Draft) -> None:
         """See `Log.post`."""
         if not self._connection.lost:
-            self.check(draft)
-            await self._publish(draft, _headers(draft), "")
+            await self._publish(draft, self._checked(draft), "")
 
     def check(self, draft: Draft) -> None:
         """See `Log.check`."""
+        self._checked(draft)
+
+    def _checked(self, draft: Draft) -> dict[str, str]:
+        """The headers that a draft is sent with. Raises NotAppended."""
         check_draft(draft)
+        headers = _headers(draft)
         # The server counts the headers as well, and nats-py, which does not, loses the connection for good over it.
-        size, most = len(draft.body) + _size(_headers(draft)) + _BATCH_BYTES, self._connection.client.max_payload
+        size, most = len(draft.body) + _size(headers) + _BATCH_BYTES, self._connection.client.max_payload
         if size > most:
             raise NotAppended(
                 f"{draft.subject}: the record has {size} bytes, {len(draft.body)} of them in its body; the server "
                 f"takes {most}. Nothing was appended; shorten it, or store it elsewhere and append a reference."
             )
+        return headers
 
     async def _send(self, stream: str, drafts: Sequence[Draft], schedule: Mapping[str, str] | None = None) -> _InFlight:
         if self._over:
             raise self._connection.closed()
-        for draft in drafts:
-            self.check(draft)
+        headers = tuple(self._checked(draft) for draft in drafts)
         first, *others = drafts
         behind = first.guard.last if first.guard else 0
         new = first.id is None and not guards_itself(first)
         if new:
             first = replace(first, id=secrets.token_hex(8))
+            headers[0][MESSAGE_ID] = str(first.id)
             behind = max(behind, self._newest.get(stream, 0))
         self._count += 1
         reply = f"{self._inbox}.{self._count}"
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         every = (first, *others)
-        headers = tuple({**_headers(draft), **(schedule or {})} for draft in every)
+        if schedule:
+            for own in headers:
+                own.update(schedule)
         flight = _InFlight(every, headers, reply, loop.create_future(), now_s, now_s, behind, new)
         self._in_flight[reply] = flight
         self._waiting.set()
@@ -286,7 +293,7 @@ class Publisher:
             # The stream is being created, or its leader is being elected.
             flight.answer.set_result({"error": {"err_code": _NO_STREAM, "description": "no stream takes this subject"}})
             return
-        flight.answer.set_result(json.loads(message.data))
+        flight.answer.set_result(from_json(message.data))
 
     def _send_all_again(self) -> None:
         self._send_again([flight for flight in self._in_flight.values() if not flight.answer.done()])
@@ -321,9 +328,7 @@ def _refused(flight: _InFlight, code: int, description: str, now_s: float) -> No
 
 def _size(headers: dict[str, str]) -> int:
     """The bytes of headers on the wire: `NATS/1.0`, a line each, an empty line (NATS ADR-4)."""
-    return 12 + sum(
-        len(name) + len(value if value.isascii() else value.encode()) + 4 for name, value in headers.items()
-    )
+    return 12 + 4 * len(headers) + len("".join((*headers, *headers.values())).encode())
 
 
 def _headers(draft: Draft) -> dict[str, str]:

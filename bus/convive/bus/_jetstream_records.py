@@ -1,6 +1,7 @@
 """Records in the three forms that JetStream hands them out in."""
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from convive.bus._log import Record
+
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,8 @@ def delivered(message: Msg) -> Delivered | None:
     if len(fields) < 9 or fields[1] != "ACK":
         return None
     first = 5 if len(fields) == 9 else 7
-    record = Record(
-        message.subject, int(fields[first]), int(fields[first + 2]) / 1e9, message.headers or {}, message.data
-    )
+    headers: Mapping[str, str] = _NO_HEADERS if message.headers is None else message.headers
+    record = Record(message.subject, int(fields[first]), int(fields[first + 2]) / 1e9, headers, message.data)
     return Delivered(record, int(fields[first + 1]), int(fields[first + 3]))
 
 

@@ -1,7 +1,8 @@
-"""Readers of a stream: bounded ones with a consumer of their own, live ones that share a consumer.
+"""Live readers of a stream, which share a consumer.
 
 A consumer per listener costs the server 25 ms for a thousand listeners, one consumer handed out in process 4 ms
-(architecture.md section 3). So all tails of one process on the same subjects share a `Hub`.
+(architecture.md section 3). So all tails of one process on the same subjects share a `Hub`, and what it has received:
+handing a record out costs the same for one tail and for a thousand, beside waking those that wait.
 """
 
 import asyncio
@@ -19,106 +20,24 @@ from convive.bus._jetstream_consumer import RETRY_S, SILENCE_S, Consumer
 from convive.bus._log import Record, matches
 
 ROOM = 8_192
-"""Records that wait for one reader. A bounded reader then holds the server back; a live one reads again later."""
+"""Records that wait for one reader, which then reads them again later. One counts once more for every `BULK` bytes."""
+
+BULK = 8_192
 
 
-class BoundedReader:
-    """The records that a stream holds now, up to `until`; an async iterator that ends.
+class _Link:
+    """A record that a hub has received, and the one after it. Whoever reads holds the link that it read last, so what
+    everybody has read is freed by itself. `number` is how much has come up to here, as `ROOM` counts it."""
 
-    `newest` asks the leader for the place of the newest record that there is, or 0. The server that delivers may be a
-    replica that has not heard of it yet: the reader does not end before it, unless it has expired meanwhile.
-    """
+    __slots__ = ("next", "number", "record")
 
-    def __init__(
-        self,
-        connection: Connection,
-        stream: str,
-        subjects: tuple[str, ...],
-        after: int,
-        until: int | None,
-        since_s: float | None,
-        newest: Callable[[], Awaitable[int]],
-        *,
-        latest: bool = False,
-    ) -> None:
-        self._ask_newest = newest
-        self._newest = 0
-        self._patience_s = connection.patience_s
-        self._lacking_since_s: float | None = None
-        self._waiting: deque[Record] = deque()
-        self._more = asyncio.Event()
-        self._until = until
-        self._done = False
-        self._consumer = Consumer(
-            connection, stream, subjects, after, since_s, self._take, lambda: len(self._waiting) >= ROOM, latest=latest
-        )
+    def __init__(self, record: Record, number: int) -> None:
+        self.record = record
+        self.number = number
+        self.next: _Link | None = None
 
-    async def open(self) -> None:
-        self._newest = await self._ask_newest()
-        await self._consumer.open()
-        self._finish_if_complete()
 
-    async def close(self) -> None:
-        await self._consumer.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Record:
-        while True:
-            if self._waiting:
-                record = self._waiting.popleft()
-                if len(self._waiting) < ROOM // 2:
-                    await self._consumer.resume()
-                return record
-            if self._done:
-                raise StopAsyncIteration
-            await self._wait()
-
-    async def _wait(self) -> None:
-        self._more.clear()
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                await self._more.wait()
-        except TimeoutError:
-            if not self._consumer.silent:
-                await self._look_again()
-        if self._consumer.trouble.is_set() or self._consumer.silent:
-            await self._consumer.replace(wait_for_server=False)
-        self._finish_if_complete()
-
-    async def _look_again(self) -> None:
-        """Nothing has come for a while. Records that expired are counted, or known as the newest, but never come."""
-        await self._consumer.recount()
-        if not self._consumer.complete or self._consumer.last >= self._newest:
-            return
-        now_known = await self._ask_newest()
-        if now_known < self._newest:
-            self._newest = now_known
-            return
-        # The leader has it, and who delivers has not: another one may.
-        now_s = asyncio.get_running_loop().time()
-        self._lacking_since_s = self._lacking_since_s or now_s
-        if now_s - self._lacking_since_s > self._patience_s:
-            raise BusUnavailable(
-                f"record {self._newest} is known to the leader of its stream, and no server has delivered it for "
-                f"{self._patience_s:g} s. It is safe; read again when the servers have caught up with one another."
-            )
-        self._consumer.trouble.set()
-
-    def _take(self, record: Record | None) -> None:
-        if self._done:
-            return
-        if record is not None and (self._until is None or record.seq <= self._until):
-            self._waiting.append(record)
-            self._lacking_since_s = None
-        self._finish_if_complete()
-        self._more.set()
-
-    def _finish_if_complete(self) -> None:
-        last = self._consumer.last
-        if (self._until is not None and last >= self._until) or (self._consumer.complete and last >= self._newest):
-            self._done = True
+_NOTHING = Record("", 0, 0.0, {}, b"")
 
 
 class Hub:
@@ -134,7 +53,12 @@ class Hub:
     ) -> None:
         self.consumer = Consumer(connection, stream, subjects, after, since_s, self._hand_out, lambda: False)
         self.subjects = subjects
+        self.since_s = since_s
         self.tails: set[LiveTail] = set()
+        self.waiting: set[LiveTail] = set()
+        """Those that have read everything, to be woken."""
+        self.newest = _Link(_NOTHING, 0)
+        self._looked_at = 0
         self.failure: BusUnavailable | None = None
         self._scope = anyio.CancelScope()
         self._last_looked = 0
@@ -178,13 +102,47 @@ class Hub:
         if record is None:
             self._wake_all()
             return
-        for tail in self.tails:
-            if tail.wants(record.subject):
-                tail.push(record)
+        link = _Link(record, self.newest.number + 1 + len(record.body) // BULK)
+        self.newest.next = link
+        self.newest = link
+        if self.waiting:
+            self.waiting = {tail for tail in self.waiting if not tail.offer(link)}
+        if link.number - self._looked_at >= ROOM // 8:
+            self._looked_at = link.number
+            for tail in self.tails:
+                tail.fall_behind(link.number - ROOM)
 
     def _wake_all(self) -> None:
-        for tail in self.tails:
+        for tail in self.waiting:
             tail.wake()
+
+
+class Hubs:
+    """The hubs of one log that others may join, found by any of their subjects."""
+
+    def __init__(self) -> None:
+        self._delivering: dict[str, set[Hub]] = {}
+
+    def find(self, subjects: tuple[str, ...], since_s: float | None) -> Hub | None:
+        """A hub that delivers these subjects, maybe among others: its tails pick what they want.
+
+        One that started at a time is for the same subjects and time: its first sequence number is not known beforehand.
+        """
+        for hub in self._delivering.get(subjects[0] if subjects else "", ()):
+            fits = set(hub.subjects).issuperset(subjects) if since_s is None else hub.subjects == subjects
+            if fits and hub.since_s == since_s and hub.failure is None:
+                return hub
+        return None
+
+    def add(self, hub: Hub) -> None:
+        for subject in hub.subjects:
+            self._delivering.setdefault(subject, set()).add(hub)
+
+    def remove(self, hub: Hub) -> None:
+        for subject in hub.subjects:
+            self._delivering[subject].discard(hub)
+            if not self._delivering[subject]:
+                del self._delivering[subject]
 
 
 class LiveTail:
@@ -210,14 +168,15 @@ class LiveTail:
         self._seen = after
         self._horizon = hub.consumer.last if after < hub.consumer.last else after
         self._old: deque[Record] = deque()
-        self._live: deque[Record] = deque()
+        self._link: _Link | None = hub.newest
+        """What was read last of what the hub has received; None: too much has come since."""
         self._more: asyncio.Future[None] | None = None
-        self._stale = False
 
     @property
     def caught_up(self) -> bool:
-        here = self._old or self._live or self._stale or self._seen < self._horizon
-        return self._complete and not here
+        if not self._complete or self._old or self._link is None or self._seen < self._horizon:
+            return False
+        return self._following() is None
 
     @property
     def _complete(self) -> bool:
@@ -238,6 +197,9 @@ class LiveTail:
             await self._arrival(None)
 
     async def next(self, timeout_s: float | None = None) -> Record | None:
+        record = self._here()
+        if record is not None:
+            return record
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
         while True:
@@ -249,61 +211,82 @@ class LiveTail:
     async def _take(self, deadline: float | None) -> Record | None:
         """The next record of those that are here or can be read, or None. Raises BusUnavailable behind the last one."""
         while True:
-            if self._old:
-                return self._old.popleft()
+            record = self._here()
+            if record is not None:
+                return record
             if self._seen < self._horizon:
                 answered = await self._refill()
                 if not answered and deadline is not None and asyncio.get_running_loop().time() >= deadline:
                     return None
-                continue
-            while self._live:
-                record = self._live.popleft()
-                if record.seq > self._seen:
-                    self._seen = record.seq
-                    return record
-            if self._stale:
-                self._stale = False
+            elif self._link is None:
+                self._link = self._hub.newest
                 self._horizon = self._hub.consumer.last
-                continue
-            if self._hub.failure is not None:
+            elif self._hub.failure is not None:
                 raise self._hub.failure
+            else:
+                return None
+
+    def _here(self) -> Record | None:
+        """The next record, if it has arrived."""
+        if self._old:
+            return self._old.popleft()
+        link = None if self._seen < self._horizon else self._following()
+        if link is None:
             return None
+        self._link = link
+        self._seen = link.record.seq
+        return link.record
+
+    def _following(self) -> _Link | None:
+        """The next link with a record for this tail. What comes before it is passed over."""
+        link = self._link
+        while link is not None and (link := link.next) is not None:
+            if link.record.seq > self._seen and self._wants(link.record.subject):
+                return link
+            self._link = link
+        return None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Record:
-        record = await self.next()
+        record = self._here() or await self.next()
         assert record is not None  # noqa: S101 - next() without a deadline returns a record or raises
         return record
 
-    def wants(self, subject: str) -> bool:
-        """Whether this tail asked for a subject; its hub may deliver more than that."""
-        return not self._subjects or any(matches(pattern, subject) for pattern in self._subjects)
-
-    def push(self, record: Record) -> None:
-        if self._stale or record.seq <= self._seen:
-            return
-        if len(self._live) >= ROOM:
-            self._live.clear()
-            self._stale = True
+    def offer(self, link: _Link) -> bool:
+        """Wake this tail, which waits, if a link that has come is for it; says whether it is."""
+        wanted = link.record.seq > self._seen and self._wants(link.record.subject)
+        if wanted:
+            self.wake()
         else:
-            self._live.append(record)
-        self.wake()
+            self._link = link
+        return wanted
+
+    def fall_behind(self, number: int) -> None:
+        """Give up what came before a link of that number, and keep it from being freed no longer: read it again."""
+        if self._link is not None and self._link.number < number:
+            self._link = None
 
     def wake(self) -> None:
         if self._more is not None and not self._more.done():
             self._more.set_result(None)
 
+    def _wants(self, subject: str) -> bool:
+        """Whether this tail asked for a subject; its hub may deliver more than that."""
+        return not self._subjects or any(matches(pattern, subject) for pattern in self._subjects)
+
     async def _arrival(self, deadline: float | None) -> None:
         """Wait for a record or for the deadline. A timer of the loop costs a quarter of what asyncio.timeout does."""
         loop = asyncio.get_running_loop()
         self._more = loop.create_future()
+        self._hub.waiting.add(self)
         timer = None if deadline is None else loop.call_at(deadline, self.wake)
         try:
             await self._more
         finally:
             self._more = None
+            self._hub.waiting.discard(self)
             if timer is not None:
                 timer.cancel()
 

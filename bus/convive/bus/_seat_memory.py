@@ -1,6 +1,7 @@
 """Folds of a conversation that can be kept: its floor, and the memory of a seat."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from convive.bus._errors import BadRecord
 from convive.bus._floor import Floor, fold_floor
@@ -34,6 +35,7 @@ class SeatMemory:
     damaged: int = 0
 
 
+@lru_cache(maxsize=64)
 def memory_fold(seat: SeatName) -> Fold[SeatMemory]:
     """The memory of a seat, from the floor of its conversation and its own records."""
 

@@ -54,8 +54,9 @@ class World:
     def _bus(self, record: Record) -> None:
         before = self.floor
         self.floor = floor = fold_floor(before, record)
-        for seat, private in self.private.items():
-            decide(private.memory, seat, before, floor)
+        if floor.last_outcome is not before.last_outcome or floor.opened is not before.opened:
+            for seat, private in self.private.items():
+                decide(private.memory, seat, before, floor)
         if floor.heard is not None and floor.heard is not before.heard:
             self.heard.append(floor.heard)
 
