@@ -36,8 +36,6 @@ NOT_CARRIED_OUT = "not carried out: the run ended first"
 """What a call came to that has no result when its run ends."""
 
 T = TypeVar("T")
-NOT_CARRIED_OUT = "not carried out: the run ended first"
-"""What a call came to that has no result when its run ends."""
 
 _CUT = ("length", "refusal")
 """Answers whose tool calls are never carried out: they may be half a thought."""
