@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from convive.bus import Chair, RunContext, SeatName, open_bus
 from convive.scenarios import Party, PartyError
 from convive.scenarios._copying import Changes, _new_file, changed  # pyright: ignore[reportPrivateUsage]
 from tests.scenarios.conftest import CONVIVE
@@ -102,6 +103,17 @@ async def test_what_cannot_be_copied_is_refused_in_a_sentence(person: "Person") 
         assert "Traceback" not in refused.err
     listed = await person.does("ls", "--json")
     assert [row["conversation"] for row in listed.rows] == ["eve"]
+
+
+async def test_a_conversation_that_is_no_party_is_forked_but_not_changed(person: "Person") -> None:
+    async with open_bus(data=person.folder / ".convive") as bus:
+        conversation, run = await bus.conversation("plain"), RunContext.root()
+        await conversation.open(run, "figs", [Chair(seat=SeatName("ada"))])
+    forked = await person.does("fork", "plain", "--as", "copy")
+    assert (forked.code, forked.err) == (0, "copy begins as plain was.\n")
+    assert (await person.does("diff", "plain", "copy")).code == 0
+    changed = await person.does("fork", "plain", "--topic", "Salt")
+    assert changed.complaint == "convive: plain is no party of `convive run`: it can be forked, but not changed."
 
 
 async def test_an_export_that_finds_no_room_says_so_and_leaves_no_file(person: "Person") -> None:

@@ -151,8 +151,11 @@ class Changes:
 
 async def split(bus: Bus, source: str, name: str | None, span: Span, changes: Changes, where: Where) -> None:
     """Fork a party, with changes, and say how to go on with it. Raises PartyError before anything was written."""
-    evening = await find(bus, source)
     conversation = await bus.existing(source)
+    try:
+        evening = await find(bus, source)
+    except PartyError:  # opened by other means, which go on with it as well
+        evening = None
     party = None if evening is None else changed(evening.party, changes)
     if party is None and changes != Changes():
         raise PartyError(f"{source} is no party of `convive run`: it can be forked, but not changed.")
@@ -166,8 +169,8 @@ async def split(bus: Bus, source: str, name: str | None, span: Span, changes: Ch
     there = await fork(bus, conversation, name or new_name(source[:50]), until, change)
     if evening is not None and party is not None:
         await _seat(there, evening.party, party)
-    tell(f"{there.id} begins as {source} was{f' at {until}' if until else ''}. Go on with it:")
-    tell(f"  convive run --conversation {there.id}{where.options}")
+    go_on = f" Go on with it:\n  convive run --conversation {there.id}{where.options}" if party else ""
+    tell(f"{there.id} begins as {source} was{f' at {until}' if until else ''}.{go_on}")
 
 
 def changed(party: Party, changes: Changes) -> Party:
