@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from convive.agents import Agent, BadTool, ToolReturn, tool
 from convive.agents.testing import ScriptedModel
-from convive.bus import ConviveError
+from convive.bus import ConviveError, RunContext
 from tests.agents.runs import bodies, place, told, use
 
 pytestmark = pytest.mark.anyio
@@ -155,3 +155,26 @@ async def test_what_has_a_text_of_its_own_is_told_by_it(make: Callable[[], objec
     await Agent("ada", model=model, tools=[query]).prompt("x")
     (heard,) = told(model.requests[1])
     assert (heard.content, heard.is_error) == (content, False)
+
+
+@pytest.mark.parametrize("depth", [190, 230])
+async def test_what_could_not_be_read_back_is_not_written_down(depth: int) -> None:
+    """A JSON parser goes 200 levels deep: a journal that goes deeper would be lost with all that is in it."""
+    given: Any = "figs"
+    for _ in range(depth):
+        given = [given]
+
+    @tool
+    def weigh(what: Any = None) -> str:
+        return "2 pounds"
+
+    where, run = place(), RunContext.root()
+    model = ScriptedModel([use(("weigh", {"what": given})), "Done."])
+    result = await Agent("ada", model=model, tools=[weigh]).execute("x", place=where, run=run)
+    again = await Agent("ada", model=ScriptedModel([]), tools=[weigh]).execute(place=where, run=run)
+    assert again.status == result.status
+    if depth > 200:
+        assert result.error is not None
+        assert "nested too deeply" in result.error.message
+    else:
+        assert result.text == "Done."

@@ -3,6 +3,7 @@
 Source of the protocol: https://platform.claude.com/docs/en/api/messages and .../build-with-claude/streaming.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never, cast
@@ -178,9 +179,16 @@ class _Block:
 def _arguments(streamed: str) -> JsonValue:
     try:
         value: JsonValue = from_json(streamed, allow_inf_nan=False)
-    except ValueError:
+        json.loads(streamed, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
         return streamed  # as it came: the run tells the model that this is no JSON
     return value
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    """Raises ValueError for a name that comes twice: which of the two is meant, nobody knows."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name comes twice")
 
 
 class AnswerFold:

@@ -7,6 +7,7 @@ the same run is refused by the log at its first append.
 import secrets
 
 import anyio
+from pydantic_core import from_json
 
 from convive.agents._fold import RunState, fold
 from convive.agents._journal import JournalEvent, Place, journal_event_of
@@ -22,6 +23,7 @@ from convive.bus import (
     RunContext,
 )
 
+_DEEP = 150
 _TRIES = 2
 """A log is patient itself, and tries again before it gives up."""
 
@@ -39,6 +41,18 @@ class RunTaken(ConviveError):
 
 LEAVE_RUN = (RunTaken, MaybeAppended, BusUnavailable)
 """Errors that say nothing of a run, only of this process's hold on it: they end the execution, not the run."""
+
+
+def _check_depth(run: RunContext, body: bytes) -> None:
+    """Refuse what could be written down and not be read back: a reader's JSON parser goes 200 levels deep."""
+    if body.count(b"{") + body.count(b"[") < _DEEP:
+        return
+    try:
+        from_json(body)
+    except ValueError:
+        raise NotAppended(
+            f"run {run.run_id}: a record is nested too deeply to be read back. Nothing was appended; use flatter data."
+        ) from None
 
 
 class Chain:
@@ -97,7 +111,9 @@ class Chain:
             await self._settle()
             guard = Guard(self._subject, self._last)
             key = f"{self._run.run_id}-{self._count}-{self._process}"
-            self._unsettled = event, Draft(self._subject, event.body(), self._headers, key, guard)
+            body = event.body()
+            _check_depth(self._run, body)
+            self._unsettled = event, Draft(self._subject, body, self._headers, key, guard)
             await self._settle()
 
     async def keep(self, event: JournalEvent) -> None:
