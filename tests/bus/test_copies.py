@@ -91,7 +91,10 @@ async def test_a_conversation_comes_back_as_it_was(nats_url: str, tmp_path: Path
         archive = open_archive(await exported(original, tmp_path / "a.jsonl"))
         copy = await import_archive(there, archive)
         assert told(await copy.world(ADA, BOB)) == told(await original.world(ADA, BOB))
-        assert (await copy.floor()).opened == (await original.floor()).opened
+        first, second = (await copy.floor()).opened, (await original.floor()).opened
+        assert first is not None
+        assert second is not None
+        assert first == second.model_copy(update={"memories": first.memories}), "places in the log are its own"
         assert (await original.world(ADA)).private[ADA].memory.held
         async with original.log.read("cv.>") as ours, copy.log.read(f"{copy.subjects.base}.>") as theirs:
             before = [(address_of(one.subject), one.headers.get("Cv-Run")) async for one in ours]
