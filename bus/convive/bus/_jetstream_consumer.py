@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 
 from convive.bus._connect import ApiError, Connection
 from convive.bus._errors import BusUnavailable
-from convive.bus._jetstream_records import delivered
+from convive.bus._jetstream_records import Delivered, delivered
 from convive.bus._log import Record
 
 HEARTBEAT_S = 0.5
@@ -148,8 +148,14 @@ class Consumer:
         generation = self._generation
 
         async def receive(message: Msg) -> None:
-            if generation == self._generation:
-                await self._receive(message)
+            if generation != self._generation:
+                return
+            self._heard = asyncio.get_running_loop().time()
+            arrived = delivered(message)
+            if arrived is None:
+                await self._control(message)
+            else:
+                self._receive(arrived)
 
         self._subscription = await self._connection.subscribe(inbox, receive)
         self._name = inbox.rpartition(".")[2]
@@ -193,12 +199,7 @@ class Consumer:
             await self._connection.client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}")
             await subscription.unsubscribe()
 
-    async def _receive(self, message: Msg) -> None:
-        self._heard = asyncio.get_running_loop().time()
-        arrived = delivered(message)
-        if arrived is None:
-            await self._control(message)
-            return
+    def _receive(self, arrived: Delivered) -> None:
         if arrived.place != self._place + 1:
             self.trouble.set()
             return

@@ -274,7 +274,10 @@ class LiveTail:
 
     def _wants(self, subject: str) -> bool:
         """Whether this tail asked for a subject; its hub may deliver more than that."""
-        return not self._subjects or any(matches(pattern, subject) for pattern in self._subjects)
+        for pattern in self._subjects:  # for each record: a generator would cost more than what it asks
+            if matches(pattern, subject):
+                return True
+        return not self._subjects
 
     async def _arrival(self, deadline: float | None) -> None:
         """Wait for a record or for the deadline. A timer of the loop costs a quarter of what asyncio.timeout does."""
