@@ -1,6 +1,7 @@
 """Real servers for the tests: one from the wheel for everybody, and three nodes from `deploy/nats.conf`."""
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -139,6 +141,17 @@ class Cluster:
         path = "/healthz" if caught_up else "/healthz?js-server-only=true"
         for name in self._running:
             _until(partial(_healthy, self._monitor[name], path), within_s, f"{name} is not healthy")
+        if len(self._running) > 1:
+            _until(self._all_online, within_s, "the leader of the cluster still takes a node for gone")
+
+    def _all_online(self) -> bool:
+        """Whether the leader of the cluster knows that each node that runs is there: it places no copy on others."""
+        for name in self._running:
+            replicas = _jsz(self._monitor[name]).get("meta_cluster", {}).get("replicas") or []
+            if replicas:  # only the leader lists them
+                online = {name, *(one["name"] for one in replicas if not one.get("offline"))}
+                return self._running.keys() <= online
+        return False
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +184,19 @@ def _healthy(port: int, path: str) -> bool:
         return connection.getresponse().status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
+
+
+def _jsz(port: int) -> dict[str, Any]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=1)
+    try:
+        connection.request("GET", "/jsz")
+        found: dict[str, Any] = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return {}
+    else:
+        return found
     finally:
         connection.close()
 

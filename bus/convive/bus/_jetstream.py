@@ -25,6 +25,8 @@ _NAME_IN_USE = 10058
 
 NO_PEERS = 10005
 """A cluster has not as many nodes now as the stream is to have copies."""
+PEERS_S = 5.0
+"""How long a stream waits to be made for a node that is away."""
 
 _PROMISED: dict[str, Any] = {
     "retention": "limits",
@@ -268,24 +270,35 @@ async def _create(connection: Connection, plan: StreamPlan) -> dict[str, Any]:
         **_PROMISED,
     }
     try:
-        return await connection.api(f"STREAM.CREATE.{plan.name}", config)
+        return await create_stream(connection, plan.name, config)
     except ApiError as error:
         if error.code == _NAME_IN_USE:  # another process was first, or it has other settings: look
             return await connection.api(f"STREAM.INFO.{plan.name}")
-        if error.code == NO_PEERS:
-            raise lacking_nodes(plan.name, error) from None
         raise WrongStream(
             f"the server refused to create the stream {plan.name}: {error.description} ({error.code}). Nothing was "
             "changed. Use another server, or another prefix if these subjects belong to somebody else."
         ) from None
 
 
-def lacking_nodes(stream: str, error: ApiError) -> BusUnavailable:
-    """A stream that a cluster cannot make now, since it has not the nodes for its copies."""
-    return BusUnavailable(
-        f"the cluster cannot make the stream {stream}: {error.description} ({error.code}). Nothing was changed, and "
-        "streams that exist go on; try again when more of its nodes are there, or ask for fewer replicas."
-    )
+async def create_stream(connection: Connection, stream: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Ask for a stream. Raises ApiError, and BusUnavailable when the cluster has not the nodes for its copies.
+
+    A node that has just come back counts as gone for a moment, so that one which is known and away is waited for.
+    """
+    deadline = anyio.current_time() + min(PEERS_S, connection.patience_s)
+    while True:
+        try:
+            return await connection.api(f"STREAM.CREATE.{stream}", config)
+        except ApiError as error:
+            if error.code != NO_PEERS:
+                raise
+            if "offline" not in error.description or anyio.current_time() > deadline:
+                raise BusUnavailable(
+                    f"the cluster cannot make the stream {stream}: {error.description} ({error.code}). Nothing was "
+                    "changed, and streams that exist go on; try again when more of its nodes are there, or ask for "
+                    "fewer replicas."
+                ) from None
+        await anyio.sleep(PEERS_S / 20)
 
 
 def _check(plan: StreamPlan, config: dict[str, Any]) -> None:

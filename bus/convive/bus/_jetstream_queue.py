@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 
 from convive.bus._connect import CLOSED, ApiError, Connection
 from convive.bus._errors import BusUnavailable, Conflict, ConviveError, WrongStream
-from convive.bus._jetstream import NO_PEERS, lacking_nodes
+from convive.bus._jetstream import create_stream
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._jetstream_records import stored
 from convive.bus._log import RESERVED_HEADERS, Draft, Guard
@@ -352,12 +352,10 @@ async def open_queue(
 
 async def _create(connection: Connection, stream: str, config: dict[str, Any]) -> dict[str, Any]:
     try:
-        return await connection.api(f"STREAM.CREATE.{stream}", config)
+        return await create_stream(connection, stream, config)
     except ApiError as error:
         if error.code in _NAMES_IN_USE:  # another process was first, or it has other settings: look
             return await connection.api(f"STREAM.INFO.{stream}")
-        if error.code == NO_PEERS:
-            raise lacking_nodes(stream, error) from None
         raise WrongStream(
             f"the server refused to create the stream {stream}: {error.description} ({error.code}). Nothing was "
             "changed. Use another server, or another prefix if these subjects belong to somebody else."
