@@ -147,7 +147,7 @@ class Cluster:
     def _all_online(self) -> bool:
         """Whether the leader of the cluster knows that each node that runs is there: it places no copy on others."""
         for name in self._running:
-            replicas = _jsz(self._monitor[name]).get("meta_cluster", {}).get("replicas") or []
+            replicas: list[dict[str, Any]] = _jsz(self._monitor[name]).get("meta_cluster", {}).get("replicas") or []
             if replicas:  # only the leader lists them
                 online = {name, *(one["name"] for one in replicas if not one.get("offline"))}
                 return self._running.keys() <= online
