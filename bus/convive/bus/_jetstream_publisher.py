@@ -42,7 +42,7 @@ _NO_STREAM = -1
 _TRY_AGAIN = {
     _GUARDED_WRITE_IN_FLIGHT: 0.002,
     10008: RETRY_S,  # a leader is being elected
-    10158: RETRY_S,  # an earlier copy of ours is on its way through the replicas
+    10158: 0.01,  # an earlier copy of ours is on its way through the replicas
     10176: 0.01,  # part of a batch was lost on the way
     10210: 0.01,  # too many batches at once
     _NO_STREAM: RETRY_S,
