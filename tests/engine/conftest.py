@@ -9,6 +9,7 @@ import anyio
 import nats
 import nats.errors
 import pytest
+from anyio.from_thread import start_blocking_portal
 from nats.aio.client import Client
 
 from convive.bus import mint_run_id
@@ -177,10 +178,17 @@ def three_nodes(new_cluster: Callable[[], AbstractContextManager["Cluster"]]) ->
 
 
 @pytest.fixture(scope="session", params=["one node", "three nodes"])
-async def nodes(request: pytest.FixtureRequest) -> AsyncGenerator[Nodes]:
+def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     if request.param == "one node":
-        async with server(fast=False) as own:
-            yield Nodes([own.url], lambda _: own.kill(), lambda _: own.start())
+        with (
+            start_blocking_portal() as portal,  # an event loop of the tests' thread would last as long as the server
+            portal.wrap_async_context_manager(server(fast=False)) as own,
+        ):
+
+            async def start_again(_: str) -> None:
+                await anyio.to_thread.run_sync(portal.call, own.start)
+
+            yield Nodes([own.url], lambda _: portal.call(own.kill), start_again)
         return
     cluster: Cluster = request.getfixturevalue("three_nodes")
 
