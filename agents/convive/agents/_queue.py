@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from convive.agents._channel import channel_space
+from convive.agents._entity_records import EntityName, carrier_of
 from convive.agents._fold import RunState, fold, joined
 from convive.agents._frame import current_frame
 from convive.agents._journal import Place, journal_event_of
@@ -201,11 +202,26 @@ def _json_of(record: Record) -> dict[str, JsonValue]:
 
 async def wake_worker(bus: Bus, place: Place, run: RunId) -> bool:
     """Have a worker go on with a queued run that was paused; says whether one has it, or will. Raises as `send`."""
-    before, space, queue = place.base.rpartition(".")[2].partition("queue-")
-    if before or not space or not queue:
+    space, job = place.base.rpartition(".")[2], str(run)
+    entity = EntityName.of_space(space)
+    if entity is not None:
+        queue, job = entity.queue, await _carrier(place, run)
+    elif space.startswith("queue-"):
+        queue = space.removeprefix("queue-")
+    else:
+        return False
+    if not job:
         return False
     jobs = await bus.work_queue(queue)
-    return await jobs.wake(run) or await jobs.waiting(run) is not None
+    return await jobs.wake(job) or await jobs.waiting(job) is not None
+
+
+async def _carrier(place: Place, run: RunId) -> str:
+    async with place.log.read(f"{place.base}.run.*.{run}") as records:
+        async for record in records:
+            event = journal_event_of(record)
+            return carrier_of(event.source) if event.type == "run_started" else ""
+    return ""
 
 
 async def find_queued(bus: Bus, run_id: RunId, *, queue: str = "default", root: RunId | None = None) -> QueuedRun:

@@ -97,7 +97,7 @@ class _Worker:
         while True:
             lease = await self._jobs.take()
             try:
-                async with _kept(lease):
+                async with kept(lease):
                     await self._settle(lease)
             except anyio.get_cancelled_exc_class():
                 with anyio.move_on_after(LEAVING_S, shield=True):
@@ -112,7 +112,7 @@ class _Worker:
             await self._leave(lease, error)
             return
         except BadRecord as error:
-            await _bury(lease, str(error))
+            await bury(lease, str(error))
             return
         if self._begun is not None:
             self._begun(run)
@@ -129,7 +129,7 @@ class _Worker:
         except NewerRecord as error:
             await self._leave(lease, error)
         except (OtherRun, BadRecord) as error:
-            await _bury(lease, str(error))  # the journal under this id is not this run's, or cannot be written on
+            await bury(lease, str(error))  # the journal under this id is not this run's, or cannot be written on
         except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
             await self._again(order, run, lease, error)
         else:
@@ -189,7 +189,7 @@ class _Worker:
         if not recorded and isinstance(error, WorkersLost):
             await lease.done()  # the last of them had done its work
             return
-        await _bury(lease, f"{failed.error}: {told}")
+        await bury(lease, f"{failed.error}: {told}")
         if recorded and order.on_failure is not None:
             try:
                 await _call(order.on_failure, await QueuedRun(self._place, run).result())
@@ -249,7 +249,7 @@ class _Patient:
 
 
 @asynccontextmanager
-async def _kept(lease: Lease) -> AsyncGenerator[None]:
+async def kept(lease: Lease) -> AsyncGenerator[None]:
     """Extends the lease beside the block; the block's own error comes out as it is."""
 
     async def extend() -> None:
@@ -291,7 +291,7 @@ async def _call(reference: str, result: AgentResult) -> None:
         await answer
 
 
-async def _bury(lease: Lease, reason: str) -> None:
+async def bury(lease: Lease, reason: str) -> None:
     _log.error("job %s is given up: %s", lease.job.id, reason)
     try:
         await lease.bury(reason)

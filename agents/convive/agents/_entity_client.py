@@ -1,0 +1,148 @@
+"""Entities from outside: spawn one, send it something, look at it, follow it. No host has to run for that."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from difflib import get_close_matches
+
+import anyio
+from pydantic import JsonValue
+
+from convive.agents._entity_context import Collection, Row, plain
+from convive.agents._entity_post import place_of_entity, post
+from convive.agents._entity_records import EntityName, Letter, Signal
+from convive.agents._entity_state import EntityState, apply, commits_of, mailbox_of, read_entity
+from convive.agents._frame import current_run
+from convive.bus import Bus, ConviveError, Tail, address_of
+
+AT_ONCE = 32
+"""Entities that are read side by side."""
+
+
+class UnknownEntity(ConviveError):
+    """No entity of that name was spawned. Nothing was sent."""
+
+
+class EntityOver(ConviveError):
+    """The entity is finished, or was stopped, and takes nothing any more. Nothing was sent."""
+
+
+async def spawn(bus: Bus, name: str, args: JsonValue = None, *, id: str | None = None) -> str:
+    """A new entity, `type/id`; returns its name. One that is there already stays as it is.
+
+    Durable when this returns: a host of its type wakes it when there is one. Raises BadEntity, ValueError for what is
+    no JSON data, NotAppended (too large), or MaybeAppended (with an `id`, sending it again is safe).
+    """
+    to = EntityName.of(name)
+    await post(bus, to, Letter(kind="created", value=plain(args)), current_run(), id)
+    return str(to)
+
+
+async def send(bus: Bus, name: str, body: JsonValue, *, id: str | None = None) -> int:
+    """A message for an entity; returns its place in the log. Raises as `spawn`, and UnknownEntity or EntityOver."""
+    to = await _alive(bus, name)
+    return await post(bus, to, Letter(kind="message", value=plain(body)), current_run(), id)
+
+
+async def put(bus: Bus, name: str, collection: Collection[Row], key: str, row: Row | None) -> int:
+    """Put a row into a collection that is `writable`, or delete it (None). Raises as `send`, and BadRow.
+
+    It is there when a host has handled the letter, and who observes the entity is told then.
+    """
+    letter = Letter(kind="change", changes=(collection.change(key, row),))
+    return await post(bus, await _alive(bus, name), letter, current_run(), None)
+
+
+async def signal(bus: Bus, name: str, what: Signal) -> int:
+    """ "pause": from the next letter on nothing is handled. "resume": go on. "stop": it is over, for good; what runs in
+    it is called off, and what waits is dropped. Raises as `send`."""
+    return await post(bus, await _alive(bus, name), Letter(kind="signal", value=what), current_run(), None)
+
+
+async def look(bus: Bus, name: str, *, until: int | None = None) -> EntityState:
+    """An entity as it is now, or as it was at a place in its log. Raises BadEntity, UnknownEntity."""
+    to = EntityName.of(name)
+    place = await place_of_entity(bus, to)
+    state = await read_entity(place.log, place.base, to, until)
+    if not state.is_created:
+        raise UnknownEntity(await _unknown(bus, to))
+    return state
+
+
+@asynccontextmanager
+async def follow(bus: Bus, name: str) -> AsyncGenerator[AsyncIterator[EntityState]]:
+    """The states of an entity: as it is now, and then after each record. It may be yet to be spawned.
+
+    It is one and the same object each time: copy what is to be kept. Iterating raises BusUnavailable when the bus is
+    gone for good.
+    """
+    to = EntityName.of(name)
+    place = await place_of_entity(bus, to)
+    state = await read_entity(place.log, place.base, to)
+    async with place.log.follow(mailbox_of(place.base), commits_of(place.base), after=state.seq) as tail:
+        yield _States(tail, state)
+
+
+class _States:
+    """One follower's place. No generator: one that is left half-way would wait to be finalized."""
+
+    def __init__(self, tail: Tail, state: EntityState) -> None:
+        self._tail = tail
+        self._state = state
+        self._begun = False
+
+    def __aiter__(self) -> "_States":
+        return self
+
+    async def __anext__(self) -> EntityState:
+        if not self._begun:
+            self._begun = True
+            return self._state
+        record = None
+        while record is None:
+            record = await self._tail.next()
+        return apply(self._state, record)
+
+
+async def names_of(bus: Bus, type: str = "") -> list[str]:
+    """The names of all entities, or of those of a type: also of such that were sent something and never spawned.
+
+    One request a partition.
+    """
+    names: list[str] = []
+    for pattern, log in (await bus.partitions()).items():
+        for subject in await log.subjects(mailbox_of(pattern)):
+            found = EntityName.of_space(address_of(subject).conversation)
+            if found is not None and type in ("", found.type):
+                names.append(str(found))
+    return sorted(names)
+
+
+async def find(bus: Bus, type: str = "") -> list[EntityState]:
+    """All entities, or those of a type, by name. Two requests an entity, many at a time."""
+    found: dict[str, EntityState] = {}
+    limit = anyio.CapacityLimiter(AT_ONCE)
+    names = await names_of(bus, type)
+    async with anyio.create_task_group() as tasks:
+
+        async def read(name: str) -> None:
+            async with limit:
+                to = EntityName.of(name)
+                place = await place_of_entity(bus, to)
+                found[name] = await read_entity(place.log, place.base, to)
+
+        for name in names:
+            tasks.start_soon(read, name)
+    return [found[name] for name in names if found[name].is_created]
+
+
+async def _alive(bus: Bus, name: str) -> EntityName:
+    state = await look(bus, name)
+    if state.is_over:
+        raise EntityOver(f"{state.name} is {state.status} and takes nothing any more. Nothing was sent.")
+    return EntityName.of(name)
+
+
+async def _unknown(bus: Bus, name: EntityName) -> str:
+    near = get_close_matches(str(name), await names_of(bus), n=3)
+    hint = f" Near: {', '.join(near)}." if near else ""
+    return f"there is no entity {name}.{hint} `spawn` makes one."

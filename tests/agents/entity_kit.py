@@ -1,0 +1,164 @@
+"""A bus of one's own on which a process can end at any moment, and hosts, for tests of entities."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from convive.agents.entities import Entities, EntityState, follow, host
+from convive.agents.testing import Crashed
+from convive.bus import Bus, Draft, Job, Lease, Log, LogAround, MemoryLog, MemoryWorkQueue, WorkQueue
+
+LEASE_S = 0.1
+
+
+@dataclass
+class Store:
+    """What outlives a process: one log, and the queues."""
+
+    log: MemoryLog = field(default_factory=MemoryLog)
+    queues: dict[str, MemoryWorkQueue] = field(default_factory=dict[str, MemoryWorkQueue])
+
+    def process(self, lives: int | None = None) -> "Process":
+        """A process that sees this store, and ends with the `lives`th thing that it writes there (None: never)."""
+        return Process(self, lives)
+
+
+class Process:
+    """Its view of the store. `before`: whether its last write is not stored any more."""
+
+    def __init__(self, store: Store, lives: int | None, *, before: bool = False) -> None:
+        self.store = store
+        self.lives = lives
+        self.before = before
+        self.written = 0
+        self.is_dead = False
+        mortal = _MortalLog(self)
+
+        async def partition(_: int) -> Log:
+            await anyio.lowlevel.checkpoint()
+            return mortal
+
+        async def existing() -> dict[int, Log]:
+            await anyio.lowlevel.checkpoint()
+            return {0: mortal}
+
+        async def queue(name: str, lease_s: float) -> WorkQueue:
+            await anyio.lowlevel.checkpoint()
+            return _MortalQueue(self, store.queues.setdefault(name, MemoryWorkQueue(name, lease_s)))
+
+        self.bus = Bus(partition, partition, existing, queue, prefix="cv", partitions=1, where="memory", sync="lazy")
+
+    async def write(self, act: Callable[[], Any]) -> Any:
+        """Do what writes to the store, or die."""
+        self.look()
+        self.written += 1
+        last = self.lives is not None and self.written >= self.lives
+        if last and self.before:
+            self.is_dead = True
+        self.look()
+        done = await act()
+        if last:
+            self.is_dead = True
+        self.look()
+        return done
+
+    def look(self) -> None:
+        """A process that is dead sees nothing and does nothing."""
+        if self.is_dead:
+            raise Crashed("this process has ended")
+
+
+class _MortalLog(LogAround):
+    def __init__(self, process: Process) -> None:
+        super().__init__(process.store.log)
+        self._process = process
+
+    async def append(self, draft: Draft) -> int:
+        return int(await self._process.write(lambda: self.inner.append(draft)))
+
+    async def append_batch(self, drafts: Sequence[Draft]) -> list[int]:
+        return list(await self._process.write(lambda: self.inner.append_batch(drafts)))
+
+    def read(self, *subjects: str, **where: Any) -> Any:
+        self._process.look()
+        return self.inner.read(*subjects, **where)
+
+
+class _MortalQueue:
+    def __init__(self, process: Process, inner: WorkQueue) -> None:
+        self._process = process
+        self._inner = inner
+        self.name = inner.name
+
+    async def send(self, job: Job, delay_s: float = 0.0) -> None:
+        await self._process.write(lambda: self._inner.send(job, delay_s))
+
+    async def take(self) -> Lease:
+        self._process.look()
+        lease = await self._inner.take()
+        self._process.look()
+        return _MortalLease(self._process, lease)
+
+    async def waiting(self, id: str) -> Job | None:
+        self._process.look()
+        return await self._inner.waiting(id)
+
+    async def wake(self, id: str) -> bool:
+        return bool(await self._process.write(lambda: self._inner.wake(id)))
+
+    async def dead(self) -> list[Any]:
+        return await self._inner.dead()
+
+
+class _MortalLease:
+    def __init__(self, process: Process, inner: Lease) -> None:
+        self._process = process
+        self._inner = inner
+        self.job = inner.job
+        self.attempt = inner.attempt
+        self.lease_s = inner.lease_s
+
+    async def extend(self) -> None:
+        if not self._process.is_dead:
+            await self._inner.extend()
+
+    async def done(self) -> None:
+        await self._process.write(self._inner.done)
+
+    async def retry(self, delay_s: float = 0.0) -> None:
+        await self._process.write(lambda: self._inner.retry(delay_s))
+
+    async def release(self) -> None:
+        await self._process.write(self._inner.release)
+
+    async def park(self) -> None:
+        await self._process.write(self._inner.park)
+
+    async def bury(self, reason: str) -> None:
+        await self._process.write(lambda: self._inner.bury(reason))
+
+
+@asynccontextmanager
+async def hosting(bus: Bus, entities: Entities, **options: Any) -> AsyncGenerator[None]:
+    """A host beside the block."""
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            await host(bus, entities, **{"lease_s": 1.0, "retry_s": 0.02, **options})
+
+        tasks.start_soon(run)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def until(bus: Bus, name: str, holds: Callable[[EntityState], bool]) -> EntityState:
+    """The first state of an entity of which something holds."""
+    with anyio.fail_after(20):
+        async with follow(bus, name) as states:
+            async for state in states:
+                if holds(state):
+                    return state.model_copy(deep=True)
+    raise AssertionError(name)

@@ -1,0 +1,166 @@
+"""A host that ends before or after anything that it writes: what was to happen happens, once."""
+
+from collections import Counter
+from typing import Any
+
+import anyio
+import pytest
+from pydantic import BaseModel
+
+from convive.agents import Agent, Request
+from convive.agents._faults import only_crashed
+from convive.agents.entities import Collection, Context, Entities, Wake, find, host, look, send, spawn
+from convive.agents.testing import ScriptedModel
+from tests.agents.entity_kit import LEASE_S, Process, Store, until
+
+pytestmark = pytest.mark.anyio
+
+
+class Tally(BaseModel):
+    count: int = 0
+
+
+TALLY = Collection("tally", Tally)
+CHILDREN, MESSAGES = 2, 3
+
+
+def types(asked: Counter[str]) -> Entities:
+    """A boss that spawns counters, sends each some messages, sets a time, and ends when all have come."""
+    entities = Entities()
+
+    def say(request: Request) -> str:
+        asked[request.messages[-1].text] += 1
+        return f"heard {request.messages[-1].text}"
+
+    ada = Agent("ada", model=ScriptedModel(say))
+
+    @entities.define("counter", collections=[TALLY])
+    async def counter(context: Context, wake: Wake) -> None:
+        tally = context.rows(TALLY)
+        if wake.kind == "created":
+            tally.insert("all", Tally())
+        if wake.kind == "message":
+            heard = await ada.prompt(f"{context.name} {wake.body}")
+            tally.update("all", count=tally["all"].count + 1)
+            tally.insert(heard.text, Tally())
+        if tally["all"].count == MESSAGES:
+            context.finish(tally["all"].count)
+
+    @entities.define("boss", collections=[TALLY])
+    async def boss(context: Context, wake: Wake) -> None:
+        ends = context.rows(TALLY)
+        if wake.kind == "created":
+            for number in range(CHILDREN):
+                child = context.spawn(f"counter/{number}")
+                for message in range(MESSAGES):
+                    context.send(child, message)
+            context.wake_after(0.01, "tick")
+        else:
+            ends.insert(wake.sender or "tick", Tally(count=wake.number))
+        if len(ends) == CHILDREN + 1:
+            context.finish("done")
+
+    return entities
+
+
+async def play(store: Store, process: Process, asked: Counter[str]) -> None:
+    """A host that may end, and then one that does not, until all is over."""
+    try:
+        with anyio.move_on_after(3 if process.lives is None else 30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(until_over, store, tasks.cancel_scope)
+                await host(process.bus, types(asked), concurrency=2, lease_s=LEASE_S, retry_s=0.01)
+    except BaseException as error:
+        if not only_crashed(error):
+            raise
+    else:
+        return
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(until_over, store, tasks.cancel_scope)
+        await host(store.process().bus, types(asked), concurrency=2, lease_s=LEASE_S, retry_s=0.01)
+
+
+async def until_over(store: Store, scope: anyio.CancelScope) -> None:
+    await until(store.process().bus, "boss/1", lambda state: state.is_over)
+    scope.cancel()
+
+
+async def outcome(store: Store) -> dict[str, Any]:
+    found = await find(store.process().bus)
+    return {
+        state.name: (
+            state.status,
+            state.result,
+            sorted(state.rows["tally"]),
+            state.wakes,
+            state.errors,
+            state.damage,
+            len(state.waiting),
+        )
+        for state in found
+    }
+
+
+async def one(lives: int | None, *, before: bool) -> tuple[dict[str, Any], Counter[str], int]:
+    store, asked = Store(), Counter[str]()
+    await spawn(store.process().bus, "boss/1")
+    process = Process(store, lives, before=before)
+    await play(store, process, asked)
+    answers = 0
+    async with store.log.read("cv.*.*.run.*.*") as records:
+        async for record in records:
+            answers += b'"model_answered"' in record.body
+    return await outcome(store), asked, answers
+
+
+async def test_a_host_may_end_at_anything_that_it_writes() -> None:
+    """Before it is stored and after: the rows, letters and ends are those of a party without a crash, no answer that a
+    journal holds was asked for again, and at most the question that was under way was asked twice."""
+    with anyio.fail_after(60):
+        store, asked = Store(), Counter[str]()
+        await spawn(store.process().bus, "boss/1")
+        alive = Process(store, None)
+        await play(store, alive, asked)
+        expected = await outcome(store)
+        assert expected["boss/1"][:3] == ("finished", "done", ["counter/0", "counter/1", "tick"])
+        assert asked.total() == CHILDREN * MESSAGES
+        found: dict[tuple[int, bool], tuple[dict[str, Any], Counter[str], int]] = {}
+        async with anyio.create_task_group() as tasks:
+
+            async def crash(lives: int, before: bool) -> None:
+                found[lives, before] = await one(lives, before=before)
+
+            for lives in range(1, alive.written + 1):
+                tasks.start_soon(crash, lives, True)
+                tasks.start_soon(crash, lives, False)
+    for where, (came, asked, answers) in found.items():
+        assert came == expected, where
+        assert answers == CHILDREN * MESSAGES, where
+        assert asked.total() <= answers + 2, where  # two entities may have been at work
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_several_hosts_at_once_ask_no_model_twice(seed: int) -> None:
+    """Jobs of one entity are taken by different hosts at the same time: one of them has it, and nobody forgets it."""
+    store, asked = Store(), Counter[str]()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(_host, store, asked)
+        outside = store.process().bus
+        for number in range(4):
+            await spawn(outside, f"counter/{seed}-{number}")
+        for message in range(MESSAGES):
+            for number in range(4):
+                await send(outside, f"counter/{seed}-{number}", message)
+                for _ in range(seed):
+                    await anyio.lowlevel.checkpoint()
+        for number in range(4):
+            await until(outside, f"counter/{seed}-{number}", lambda state: state.is_over)
+        tasks.cancel_scope.cancel()
+    assert set(asked.values()) == {1}
+    assert asked.total() == 4 * MESSAGES
+    assert (await look(store.process().bus, f"counter/{seed}-0")).damage == 0
+
+
+async def _host(store: Store, asked: Counter[str]) -> None:
+    await host(store.process().bus, types(asked), concurrency=3, lease_s=5, retry_s=0.01)
