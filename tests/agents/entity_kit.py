@@ -11,7 +11,8 @@ from convive.agents.entities import Entities, EntityState, follow, host
 from convive.agents.testing import Crashed
 from convive.bus import Bus, Draft, Job, Lease, Log, LogAround, MemoryLog, MemoryWorkQueue, WorkQueue
 
-LEASE_S = 0.1
+LEASE_S = 1.0
+"""Short, and yet longer than what else runs in the loop takes: a lease that runs out gives work to two."""
 
 
 @dataclass
@@ -45,9 +46,9 @@ class Process:
             await anyio.lowlevel.checkpoint()
             return {0: mortal}
 
-        async def queue(name: str, lease_s: float) -> WorkQueue:
+        async def queue(name: str, _: float) -> WorkQueue:
             await anyio.lowlevel.checkpoint()
-            return _MortalQueue(self, store.queues.setdefault(name, MemoryWorkQueue(name, lease_s)))
+            return _MortalQueue(self, store.queues.setdefault(name, MemoryWorkQueue(name, LEASE_S)))
 
         self.bus = Bus(partition, partition, existing, queue, prefix="cv", partitions=1, where="memory", sync="lazy")
 
@@ -147,7 +148,8 @@ async def hosting(bus: Bus, entities: Entities, **options: Any) -> AsyncGenerato
     async with anyio.create_task_group() as tasks:
 
         async def run() -> None:
-            await host(bus, entities, **{"lease_s": 1.0, "retry_s": 0.02, **options})
+            given: dict[str, Any] = {"lease_s": 1.0, "retry_s": 0.02, **options}
+            await host(bus, entities, **given)
 
         tasks.start_soon(run)
         yield

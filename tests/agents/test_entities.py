@@ -184,8 +184,9 @@ async def test_who_spawned_is_woken_by_the_end_of_each_child(bus: Bus) -> None:
         if wake.kind == "created":
             for number in range(4):
                 context.spawn(child.name(f"n{number}"), number)
-        elif set(context.children.values()) | {"finished"} == {"finished"} or len(parent.wakes) == 5:
-            context.finish(sorted(wake.body["result"] for wake in parent.wakes[1:]))  # type: ignore[index,call-overload]
+        elif len(parent.wakes) == 5:
+            bodies: list[Any] = [wake.body for wake in parent.wakes[1:]]
+            context.finish(sorted(body["result"] for body in bodies))
 
     parent.define(gather)
     child.define(work)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from convive.agents import Agent, Request
 from convive.agents._faults import only_crashed
 from convive.agents.entities import Collection, Context, Entities, Wake, find, host, look, send, spawn
-from convive.agents.testing import ScriptedModel
+from convive.agents.testing import Crashed, ScriptedModel
 from tests.agents.entity_kit import LEASE_S, Process, Store, until
 
 pytestmark = pytest.mark.anyio
@@ -116,7 +116,7 @@ async def one(lives: int | None, *, before: bool) -> tuple[dict[str, Any], Count
 async def test_a_host_may_end_at_anything_that_it_writes() -> None:
     """Before it is stored and after: the rows, letters and ends are those of a party without a crash, no answer that a
     journal holds was asked for again, and at most the question that was under way was asked twice."""
-    with anyio.fail_after(60):
+    with anyio.fail_after(120):
         store, asked = Store(), Counter[str]()
         await spawn(store.process().bus, "boss/1")
         alive = Process(store, None)
@@ -128,8 +128,10 @@ async def test_a_host_may_end_at_anything_that_it_writes() -> None:
         async with anyio.create_task_group() as tasks:
 
             async def crash(lives: int, before: bool) -> None:
-                found[lives, before] = await one(lives, before=before)
+                async with limit:
+                    found[lives, before] = await one(lives, before=before)
 
+            limit = anyio.CapacityLimiter(32)
             for lives in range(1, alive.written + 1):
                 tasks.start_soon(crash, lives, True)
                 tasks.start_soon(crash, lives, False)
@@ -164,3 +166,45 @@ async def test_several_hosts_at_once_ask_no_model_twice(seed: int) -> None:
 
 async def _host(store: Store, asked: Counter[str]) -> None:
     await host(store.process().bus, types(asked), concurrency=3, lease_s=5, retry_s=0.01)
+
+
+async def test_a_handler_that_takes_its_hosts_with_it_is_given_up_and_the_next_letter_comes() -> None:
+    store, begun = Store(), list[tuple[object, int]]()
+    entities = Entities()
+
+    @entities.define("bomb", max_attempts=3)
+    async def bomb(context: Context, wake: Wake) -> None:
+        begun.append((wake.body, wake.attempt))
+        if wake.body == "boom":
+            raise Crashed("the handler killed its process")
+
+    outside = store.process().bus
+    await spawn(outside, "bomb/1")
+    for message in ("before", "boom", "after"):
+        await send(outside, "bomb/1", message)
+    with anyio.fail_after(20):
+        while (await look(outside, "bomb/1")).wakes < 4:
+            process = store.process()
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_until_wakes, store, 4, tasks.cancel_scope)
+                    await _dying_host(process, entities)
+            except BaseException as error:
+                if not only_crashed(error):
+                    raise
+    state = await look(outside, "bomb/1")
+    assert begun == [(None, 1), ("before", 1), ("boom", 1), ("boom", 2), ("boom", 3), ("after", 1)]
+    assert [failure.error.partition(":")[0] for failure in state.errors] == ["HostsLost"]
+
+
+async def _dying_host(process: Process, entities: Entities) -> None:
+    try:
+        await host(process.bus, entities, concurrency=1, lease_s=LEASE_S)
+    except BaseException:
+        process.is_dead = True
+        raise
+
+
+async def _until_wakes(store: Store, wakes: int, scope: anyio.CancelScope) -> None:
+    await until(store.process().bus, "bomb/1", lambda state: state.wakes == wakes)
+    scope.cancel()

@@ -69,15 +69,15 @@ async def look(bus: Bus, name: str, *, until: int | None = None) -> EntityState:
 
 
 @asynccontextmanager
-async def follow(bus: Bus, name: str) -> AsyncGenerator[AsyncIterator[EntityState]]:
-    """The states of an entity: as it is now, and then after each record. It may be yet to be spawned.
+async def follow(bus: Bus, name: str, *, after: int | None = None) -> AsyncGenerator[AsyncIterator[EntityState]]:
+    """The states of an entity: as it is now (or was at `after`), and then after each record.
 
-    It is one and the same object each time: copy what is to be kept. Iterating raises BusUnavailable when the bus is
-    gone for good.
+    It need not be spawned yet. It is one and the same object each time: copy what is to be kept. Iterating raises
+    BusUnavailable when the bus is gone for good.
     """
     to = EntityName.of(name)
     place = await place_of_entity(bus, to)
-    state = await read_entity(place.log, place.base, to)
+    state = EntityState(name=str(to)) if after == 0 else await read_entity(place.log, place.base, to, after)
     async with place.log.follow(mailbox_of(place.base), commits_of(place.base), after=state.seq) as tail:
         yield _States(tail, state)
 

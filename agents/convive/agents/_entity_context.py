@@ -206,7 +206,7 @@ class Context:
             raise ValueError(f"{seconds} s is not between 0 and ten years")
         own = id or f"{self._state.wakes + 1}-{len(self.letters)}"
         self.cancel(own)
-        letter = Letter(kind="due", value=plain(body), id=own)
+        letter = Letter(kind="due", value=plain(body), id=own, hops=self._hops + 1)
         self.letters.append(Outgoing(to=self.name, letter=letter, at_s=round(time.time() + seconds, 3)))
         return own
 

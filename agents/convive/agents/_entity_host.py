@@ -195,7 +195,12 @@ class _Carrier:
             if chain.state.started is None and await self._jobs.waiting(waiting.run_id) is not None:
                 return None  # its own job comes, or has come, and carries on with everything behind it
         if chain.state.started is None:
-            source: JsonValue = {"entity": str(self._name), "letter": waiting.seq, "carrier": own}
+            source: JsonValue = {
+                "entity": str(self._name),
+                "letter": waiting.seq,
+                "carrier": own,
+                "delivery": self._lease.attempt,
+            }
             parent = waiting.parent_run_id
             self._fresh = await chain.start(
                 RunStarted(agent=str(self._name), model="", root=waiting.root_run_id, parent=parent, source=source)
@@ -215,7 +220,7 @@ class _Carrier:
                 await self._cut_off(state.cut_off)
             await self._commit(state, waiting, by_host(state, waiting, self._kind.collections))
             return True
-        attempt = 1 if self._carried else self._lease.attempt
+        attempt = self._attempt(chain)
         context = Context(state, waiting.run, self._kind.collections, waiting.letter.hops)
         try:
             if not await self._called(state, waiting, chain, context, attempt):
@@ -234,6 +239,12 @@ class _Carrier:
             came_of_it = failed(state, waiting, error)
         await self._commit(state, waiting, came_of_it)
         return True
+
+    def _attempt(self, chain: Chain) -> int:
+        """How often this wake was begun, this time included: by deliveries of the job since it was first."""
+        source = None if chain.state.started is None else chain.state.started.source
+        began = source.get("delivery") if isinstance(source, dict) and carrier_of(source) == self._lease.job.id else 1
+        return max(1, self._lease.attempt - began + 1) if isinstance(began, int) else self._lease.attempt
 
     async def _called(self, state: EntityState, waiting: Waiting, chain: Chain, context: Context, attempt: int) -> bool:
         """Run the handler; False when an agent that it called waits for answers."""

@@ -27,7 +27,7 @@ TYPE_LENGTH = 40
 """So that a type has a work queue, `entities-<type>`."""
 
 MOST_HOPS = 32
-"""Letters in a row within one trace: two entities that answer one another for ever must not make one endless tree."""
+"""Letters in a row within one trace: what answers another, or sets a time, for ever must not make an endless tree."""
 
 TRACEPARENT = "traceparent"
 
@@ -179,10 +179,10 @@ def woken_of(record: Record) -> Woken:
 def wake_run(entity: EntityName, seq: int, letter: Letter, sender: RunContext | None) -> RunContext:
     """The run of the wake for the letter at `seq`, the same in every process; its id is also that of the job.
 
-    It stands below the run that sent the letter. One that nobody of ours sent, one that was set for a time, and one at
-    the end of a long chain begins a trace of its own, with a link to where it came from.
+    It stands below the run that sent the letter. One that no run sent begins a trace of its own, and so does one at the
+    end of a long chain, with a link to where it came from.
     """
-    if sender is not None and letter.kind != "due" and letter.hops < MOST_HOPS:
+    if sender is not None and (letter.hops == 0 or letter.hops % MOST_HOPS):
         return sender.child(derive_run_id(sender.run_id, f"{entity}/{seq}"))
     if sender is None:
         return RunContext.root(letter.trace or _digest(f"{entity}/{seq}"))

@@ -19,6 +19,7 @@ from convive.scenarios import _streams as streams
 from convive.scenarios._answer_cli import answering
 from convive.scenarios._copy_cli import copies
 from convive.scenarios._doctor import examine
+from convive.scenarios._entity_cli import entity
 from convive.scenarios._exits import DEBUG_VARIABLE, go
 from convive.scenarios._options import AsJson, Data, Id, Standby, Url, WithStandby
 from convive.scenarios._play import find
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.add_typer(answering)
 app.add_typer(copies)
 app.add_typer(traces)
+app.add_typer(entity, name="entity")
 
 Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no colours.")]
 Model = Annotated[str | None, typer.Option(help="anthropic/MODEL, local/NAME or local/FILE.gguf, scripted/party.")]
@@ -171,13 +173,15 @@ def sit(
 
 @app.command()
 def worker(
-    module: Annotated[str, typer.Argument(metavar="MODULE", help="A module that defines agents, or module:attribute.")],
+    module: Annotated[
+        str, typer.Argument(metavar="MODULE", help="A module of agents and entities, or module:attribute.")
+    ],
     queue: Annotated[str, typer.Option(help="Which queue to work on.")] = "default",
     concurrency: Annotated[int, typer.Option(min=1, help="How many runs at a time.")] = 1,
     url: Url = None,
     data: Data = None,
 ) -> None:
-    """Carry out queued runs, until it is stopped."""
+    """Carry out queued runs and host entities, until it is stopped."""
     go(lambda: keep_working(module, queue, concurrency, commands.Where(url, data)))
 
 
