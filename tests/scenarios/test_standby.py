@@ -128,7 +128,7 @@ async def test_either_process_of_a_doubled_seat_may_be_killed_in_its_turn(
     table: "Person", door: "Door", which: int
 ) -> None:
     """The other one takes the turn over when the journal of the first has been silent for a quarter of its time."""
-    env = {**door.env, "TURN_S": "8"}
+    env = {**door.env, "TURN_S": "20"}
     door.shut("amy asked")
     async with table.starts(*RUN, "--remote", "amy", env=env) as run:
         await run.out.until("Host:")
@@ -143,7 +143,7 @@ async def test_either_process_of_a_doubled_seat_may_be_killed_in_its_turn(
 
 async def test_of_three_standbys_two_are_killed_and_the_last_one_finishes(table: "Person", door: "Door") -> None:
     """Nobody else leads: one of them opens the party, and each hosts all seats."""
-    env = {**door.env, "TURN_S": "8"}
+    env = {**door.env, "TURN_S": "12"}
     door.shut("amy asked", "bob asked")
     async with (
         table.starts(*RUN, "--standby", "0.3", env=env) as first,
