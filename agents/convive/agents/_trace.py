@@ -7,6 +7,7 @@ A run without a conversation is a root of its own. What cannot be placed is kept
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from math import isfinite
 
 from convive.agents._fold import RunState, fold, fold_all
 from convive.agents._journal import (
@@ -191,7 +192,8 @@ class Trace:
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.usage, part.model = event.usage, event.model or node.model
                 trip, part.reason = state.trips[-1], event.stop_reason
-                part.cost = Cost(trip.known_cost, event.cost is not None)
+                known = isfinite(trip.known_cost)
+                part.cost = Cost(trip.known_cost if known else 0.0, known and event.cost is not None)
                 part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
                 self._end(part, "ok", record)
             case ToolCalled():

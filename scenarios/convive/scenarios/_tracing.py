@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+import anyio
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -26,6 +27,9 @@ COLOURS = {
     "revoked": "dim",
     "head": "dim",
 }
+
+_REDRAW_S = 0.25
+_MOST_LEVELS = 100
 
 Group = Literal["session", "agent", "model"]
 
@@ -68,16 +72,30 @@ async def _show_live(bus: Bus, which: str) -> None:
             _print(tree_lines(trace, out.width, time.time()))
             return
         with Live(console=out, auto_refresh=False, vertical_overflow="ellipsis", transient=True) as screen:
-            async for trace in states:
-                lines = tree_lines(trace, out.width, time.time())
-                room = max(4, out.height - 1)
-                text = Text("\n").join(Text(line.text, COLOURS.get(line.status, "")) for line in lines[-room:])
-                screen.update(text, refresh=True)
+            trace = await anext(states)  # from here on always the same
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_draw, trace, out, screen)
+                async for _ in states:
+                    pass
+                tasks.cancel_scope.cancel()
     _print(tree_lines(trace, out.width, time.time()))
 
 
-def node_row(node: Node) -> dict[str, object]:
-    """A node and all below it, as nested objects."""
+async def _draw(trace: Trace, out: Console, screen: Live) -> None:
+    """Show it now and then, until cancelled: what is under way grows also when nothing comes, and a long tree takes its
+    time."""
+    while True:
+        began_s = time.monotonic()
+        lines = tree_lines(trace, out.width, time.time())
+        room = max(4, out.height - 1)
+        text = Text("\n").join(Text(line.text, COLOURS.get(line.status, "")) for line in lines[-room:])
+        screen.update(text, refresh=True)
+        await anyio.sleep(max(_REDRAW_S, 4 * (time.monotonic() - began_s)))
+
+
+def node_row(node: Node, level: int = 0) -> dict[str, object]:
+    """A node and all below it, as nested objects; in a tree without end, the lowest level has all that is below it."""
+    below = node.children if level < _MOST_LEVELS else [*node.walk()][1:] if level == _MOST_LEVELS else []
     usage, cost = node.total_usage, node.total_cost
     return {
         "run_id": node.run_id,
@@ -103,7 +121,7 @@ def node_row(node: Node) -> dict[str, object]:
         "orphan": node.orphan,
         "damage": node.damage,
         "origin": None if node.origin is None else node.origin.model_dump(),
-        "children": [node_row(child) for child in node.children],
+        "children": [node_row(child, level + 1) for child in below],
     }
 
 
@@ -117,13 +135,13 @@ def _node(trace: Trace, run: str) -> Node:
 def _print_node(node: Node) -> None:
     """One run, opened: what it was told and what it answered."""
     out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    out.print(Text(f"{node.name}  {node.run_id}  {node.status}", style="bold"))
+    out.print(Text(f"{shown(node.name)}  {node.run_id}  {node.status}", style="bold"))
     if node.run.parent_run_id:
         out.print(
             Text(f"  below {node.run.parent_run_id}, in {node.conversation}, records {node.seqs[0]}-{node.seqs[1]}")
         )
     for part in node.children:
-        out.print(Text(f"{part.name} ({part.status})", style="bold" if part.kind == "trip" else ""))
+        out.print(Text(f"{shown(part.name)} ({part.status})", style="bold" if part.kind == "trip" else ""))
         if part.kind == "run":
             out.print(Text(f"  {part.run_id}"))
         for words in (part.detail, part.error):
