@@ -15,8 +15,8 @@ Status = Literal["running", "waiting", "ok", "passed", "failed", "cancelled", "r
 
 OVER: frozenset[Status] = frozenset({"ok", "passed", "failed", "cancelled", "revoked", "interrupted"})
 
-MOST_DEPTH = 200
-"""How far down a run may stand. Runs call each other a few levels deep; a log may claim anything."""
+MOST_LEVELS = 200
+"""How far down a run may stand: runs call each other a few levels deep; a log may claim anything."""
 MOST_DAMAGE = 10
 
 
@@ -80,15 +80,14 @@ class Node:
         return self.status in OVER
 
     def fits_below(self, above: "Node") -> bool:
-        """Whether it may stand below another node: not below itself, and not too far down."""
+        """Whether it may stand below another node: not below itself, and with what is below it not too far down."""
+        levels, level = 0, [self]
+        while level and levels < MOST_LEVELS:
+            levels, level = levels + 1, [child for node in level for child in node.children]
         ancestor: Node | None = above
-        for _ in range(MOST_DEPTH):
-            if ancestor is None:
-                return True
-            if ancestor is self:
-                return False
-            ancestor = ancestor.parent
-        return False
+        while ancestor is not None and ancestor is not self and levels < MOST_LEVELS:
+            levels, ancestor = levels + 1, ancestor.parent
+        return ancestor is None
 
     def put_below(self, above: "Node") -> None:
         """Stand below another node from now on, in order of time. Only where it fits."""

@@ -98,13 +98,14 @@ class TreeOfRuns:
         return next((node for node in self.conversations if node.run_id == run), None)
 
     def _put(self, node: Node, above: Node) -> None:
-        if node.fits_below(above):
+        if node.parent is above or node.fits_below(above):
             node.put_below(above)
             node.goes_on(node.status)
             self.tops.pop(node.run_id, None)
             if above.kind != "turn" or above.run_id == node.run_id:
                 self._is_found(node)
         elif node.parent is None:
+            self._is_found(node)
             node.orphan, node.run = True, replace(node.run, parent_run_id=None)
             node.harm("what is said to stand above it cannot: it is that itself, stands below it, or is too far down")
 

@@ -29,7 +29,6 @@ COLOURS = {
 }
 
 _REDRAW_S = 0.25
-_MOST_LEVELS = 100
 
 Group = Literal["session", "agent", "model"]
 
@@ -93,9 +92,8 @@ async def _draw(trace: Trace, out: Console, screen: Live) -> None:
         await anyio.sleep(max(_REDRAW_S, 4 * (time.monotonic() - began_s)))
 
 
-def node_row(node: Node, level: int = 0) -> dict[str, object]:
-    """A node and all below it, as nested objects; in a tree without end, the lowest level has all that is below it."""
-    below = node.children if level < _MOST_LEVELS else [*node.walk()][1:] if level == _MOST_LEVELS else []
+def node_row(node: Node) -> dict[str, object]:
+    """A node and all below it, as nested objects."""
     usage, cost = node.total_usage, node.total_cost
     return {
         "run_id": node.run_id,
@@ -121,7 +119,7 @@ def node_row(node: Node, level: int = 0) -> dict[str, object]:
         "orphan": node.orphan,
         "damage": node.damage,
         "origin": None if node.origin is None else node.origin.model_dump(),
-        "children": [node_row(child, level + 1) for child in below],
+        "children": [node_row(child) for child in node.children],
     }
 
 
