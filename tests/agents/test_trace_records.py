@@ -11,23 +11,15 @@ from hypothesis import strategies as st
 
 from convive.agents import Agent, FunctionSeat, Place, Trace, Turn, read_trace
 from convive.agents._finished import Finishing, finished
-from convive.agents._frame import Frame
 from convive.agents._journal import ChildRun, ModelAnswered, RunCancelled, TripStarted
 from convive.agents.testing import ScriptedModel
 from convive.bus import MemoryLog, Record, RunContext, SeatName, memory_bus
 from tests.agents.test_trace import held
-from tests.agents.traces import Writer, answered, began, called, ended, folded, lines, nodes, returned
+from tests.agents.traces import Writer, answered, began, below, called, ended, folded, lines, nodes, returned
 
 pytestmark = pytest.mark.anyio
 
 ROOT = RunContext.root()
-
-
-def below(call: int, input: str, agent: str = "helper", trip: int = 0, above: RunContext = ROOT) -> RunContext:
-    """The run that a tool call makes, as the tool does."""
-    key = f"{above.run_id}-{trip}-{call}"
-    frame = Frame(above, Place.local(), key, fresh=True, on_cancel="record", session_id=None)
-    return frame.child(agent, input)
 
 
 # What stands above
@@ -136,7 +128,7 @@ async def test_a_run_below_a_turn_whose_seat_keeps_no_journal_stands_below_that_
 
 
 def test_a_run_stands_below_the_call_that_made_it_also_while_several_go_on() -> None:
-    first, second = below(0, "figs"), below(1, "dates")
+    first, second = below(0, "figs", above=ROOT), below(1, "dates", above=ROOT)
     writer = Writer()
     writer.journal(ROOT, began(ROOT), *answered("ask", "ask"), called(0), called(1))
     writer.journal(second, began(second, "helper", "dates"))
@@ -147,7 +139,7 @@ def test_a_run_stands_below_the_call_that_made_it_also_while_several_go_on() -> 
 
 def test_a_run_that_was_queued_stands_below_its_call_and_not_below_the_one_that_goes_on() -> None:
     """Its journal stands elsewhere, and no call names it."""
-    queued = below(0, "later")
+    queued = below(0, "later", above=ROOT)
     writer, other = Writer(), Writer("cv.01.queue-default", 1e9 + 0.5)
     writer.journal(ROOT, began(ROOT), *answered("send", "weigh"), called(0, "send"), returned(0, "send"))
     writer.journal(ROOT, called(1, "weigh"))
@@ -345,7 +337,7 @@ def test_to_follow_a_conversation_takes_time_in_proportion(journals_first: bool)
 
 
 def test_a_child_is_known_by_its_id_only_if_it_is_the_one() -> None:
-    child = below(0, "figs")
+    child = below(0, "figs", above=ROOT)
     writer = Writer()
     writer.journal(ROOT, began(ROOT), *answered("ask", "ask"), called(0), called(1))
     writer.journal(child, began(child, "helper", "dates"))

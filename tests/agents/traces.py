@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from convive.agents import Node, ToolUse, Trace, Usage
+from convive.agents import Node, Place, ToolUse, Trace, Usage
+from convive.agents._frame import Frame, call_key
 from convive.agents._journal import (
     ChildRun,
     JournalEvent,
@@ -15,7 +16,7 @@ from convive.agents._journal import (
     TripStarted,
 )
 from convive.agents._model import StopReason
-from convive.bus import Chair, Event, Granted, Opened, Record, RunContext, Said, SeatName
+from convive.bus import Chair, Ended, Event, Granted, Opened, Record, Revoked, RunContext, Said, SeatName
 
 ADA = SeatName("ada")
 
@@ -59,9 +60,23 @@ class Writer:
         """Ada has said something."""
         self.put("bus.floor.ada", Said(turn=turn, run_id=run.run_id, text="Figs.", link=self._link()), run)
 
+    def revoked(self, above: RunContext, run: RunContext, turn: int) -> None:
+        """The floor is taken back."""
+        self.put("bus.floor.host", Revoked(turn=turn, run_id=run.run_id, reason="late", link=self._link()), above)
+
+    def closed(self, above: RunContext) -> None:
+        """The conversation ends."""
+        self.put("bus.floor.host", Ended(reason="enough", link=self._link()), above)
+
     def _link(self) -> int:
         self._links += 1
         return self._links - 1
+
+
+def below(call: int, input: str, agent: str = "helper", *, above: RunContext) -> RunContext:
+    """The run that a tool call of the first answer makes, as the tool does."""
+    key = call_key(above.run_id, 0, call)
+    return Frame(above, Place.local(), key, fresh=True, on_cancel="record", session_id=None).child(agent, input)
 
 
 def began(run: RunContext, agent: str = "clerk", input: str | None = None) -> RunStarted:
