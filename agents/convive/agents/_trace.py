@@ -115,7 +115,7 @@ class Trace:
             return  # told before
         floor = self._floors[conversation] = fold_floor(before, record)
         if floor.links == before.links:  # no valid link
-            if floor.opened is not None and floor.damage:
+            if floor.opened is not None and len(floor.damage) > len(before.damage):
                 self._conversation(conversation).harm(_why(record, floor.damage[-1]))
             return
         event = event_of(record)
