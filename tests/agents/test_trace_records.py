@@ -283,6 +283,21 @@ def test_a_hole_in_the_floor_is_shown_at_the_conversation() -> None:
     assert not folded([*records, *records]).roots[0].damage
 
 
+def test_a_run_that_is_named_and_not_there_is_a_node_with_what_its_caller_knows() -> None:
+    child = ROOT.child()
+    writer = Writer()
+    writer.journal(ROOT, began(ROOT), *answered("ask"), called(), returned(children=[child]), ended())
+    trace = folded(writer.records)
+    trace.complete()
+    trace.complete()
+    assert lines(trace)[-1] == "    run helper ok"
+    assert trace.runs[child.run_id].damage == ["its journal is not in the log"]
+    writer.journal(child.child(), began(child.child(), "lowest"))
+    trace = folded(writer.records)
+    trace.complete()
+    assert lines(trace)[-2:] == ["    run helper ok", "      run lowest running"]
+
+
 # For long
 
 

@@ -5,13 +5,12 @@
 A run without a conversation is a root of its own. What cannot be placed is kept below the root and marked.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from math import isfinite
 
 from convive.agents._fold import RunState, fold, fold_all
 from convive.agents._journal import (
-    ChildRun,
     Ending,
     JournalEvent,
     ModelAnswered,
@@ -98,6 +97,12 @@ class Trace:
                 if address.kind == "floor":
                     self._linked(address.conversation, record)
 
+    def complete(self) -> None:
+        """Once all logs were read: put a node, marked as damaged, where a call names a run of which they hold nothing.
+
+        It has what the caller knows of that run."""
+        self._tree.complete()
+
     def forget(self, node: Node) -> None:
         """Let go of a node that is over and of all below it, for a trace that is followed for long."""
         for below in node.walk():
@@ -143,7 +148,7 @@ class Trace:
         self._tree.add_conversation(node)
 
     def _granted(self, above: Node, event: Granted, record: Record) -> None:
-        own = RunContext(event.run_id, above.run.root_run_id, above.run_id)
+        own = above.run.child(event.run_id)
         node = Node("turn", f"turn {event.turn}", own, "turn", record.time_s, (record.seq, record.seq))
         node.seat, node.turn, node.conversation = event.seat, event.turn, above.conversation
         self._tree.add_turn(node, above)
@@ -179,7 +184,7 @@ class Trace:
         self._told(node, event, record, state)
 
     def _told(self, node: Node, event: JournalEvent, record: Record, state: RunState) -> None:
-        if self._keep_events and isinstance(event, RunStarted | Ending):
+        if self._keep_events and isinstance(event, RunStarted | Resumed | Ending):
             node.events.append(event)
         match event:
             case RunStarted():
@@ -211,7 +216,7 @@ class Trace:
                 if not part.detail:
                     part.detail = json_of(state.trips[-1].calls[event.index].arguments)
                 part.error, part.call_id = event.content if event.is_error else "", event.call_id
-                self._tree.called(_ids(event.children), part)
+                self._tree.called(event.children, part)
                 self._end(part, "failed" if event.is_error else "ok", record)
             case Suspended():
                 for wait in event.interrupts:
@@ -225,11 +230,11 @@ class Trace:
                 self._end(node, "ok", record)
             case RunFailed():
                 node.error, node.reason = f"{event.error}: {event.message}", event.error
-                self._tree.called(_ids(event.children), node)
+                self._tree.called(event.children, node)
                 self._end(node, "failed", record)
             case RunCancelled():
                 node.error = event.reason
-                self._tree.called(_ids(event.children), node)
+                self._tree.called(event.children, node)
                 self._end(node, "cancelled", record)
 
     def _part(self, above: Node, kind: Kind, part: str, name: str, record: Record, event: JournalEvent) -> Node:
@@ -247,7 +252,7 @@ class Trace:
     def _end(self, node: Node, status: Status, record: Record) -> None:
         """End a node. What is still open in it will not go on."""
         node.status, node.ended_s, node.seqs = status, record.time_s, (node.seqs[0], record.seq)
-        for below in node.walk():
+        for below in node.walk() if node.children else ():
             if below is not node and not below.is_over and below.ends_with(node):
                 below.status, below.ended_s = "interrupted", None
         if self._ended is not None:
@@ -263,10 +268,6 @@ class Trace:
 _TURN_STATUS: dict[str, Status] = {"said": "ok", "passed": "passed", "revoked": "revoked"}
 _OVER = fold_all((RunStarted(agent="", model="", root=RunId("")), RunFinished(text="")))
 """The state of any run that has ended: nothing follows. What it said may be long, and is not needed any more."""
-
-
-def _ids(children: Iterable[ChildRun]) -> list[RunId]:
-    return [child.run_id for child in children]
 
 
 def _why(record: Record, bad: BadRecord | ValueError) -> str:

@@ -38,7 +38,7 @@ class TracePlace:
 
 
 async def find_trace(where: Where, which: str) -> TracePlace:
-    """The trace of a conversation, or of a run by its id or the beginning of it.
+    """The trace of a conversation, or of a run by its id, the beginning of it or the end.
 
     A few requests a log. Raises UnknownRun with near ids, and errors of the bus.
     """
@@ -51,7 +51,7 @@ async def find_trace(where: Where, which: str) -> TracePlace:
     runs, conversations = await journals(where), await _conversations(where)
     # A conversation has no journal, nor has a run that is named and not there.
     known = {root: root for root in (*conversations, *runs.values())} | runs
-    found = [RunId(which)] if which in known else _beginning(known, which)
+    found = [RunId(which)] if which in known else _meant(known, which)
     if len(found) != 1:
         raise _unknown(which, found or list(known), list(conversations.values()))
     root = known[found[0]]
@@ -59,14 +59,15 @@ async def find_trace(where: Where, which: str) -> TracePlace:
     return _placed(places, root, found[0], beside)
 
 
-def _beginning(runs: Iterable[RunId], which: str) -> list[RunId]:
-    return [run for run in runs if run.startswith(which)] if len(which) >= _SHORTEST else []
+def _meant(runs: Iterable[RunId], which: str) -> list[RunId]:
+    return [run for run in runs if run.startswith(which) or run.endswith(which)] if len(which) >= _SHORTEST else []
 
 
 def _unknown(which: str, runs: Sequence[RunId], conversations: Sequence[str]) -> UnknownRun:
-    several = _beginning(runs, which)
+    several = _meant(runs, which)
     if several:
-        return UnknownRun(f"{len(several)} runs have ids that begin with {which!r}: {', '.join(several[:5])}.")
+        listed = ", ".join(several[:5]) + (", ..." if len(several) > 5 else "")
+        return UnknownRun(f"{len(several)} runs have ids that begin with {which!r} or end with it: {listed}")
     near = difflib.get_close_matches(which, [*conversations, *runs], n=3, cutoff=0.5)
     hint = (
         f" Did you mean {' or '.join(near)}?" if near else " `convive runs` lists the runs, `convive ls` conversations."
@@ -93,6 +94,7 @@ async def read_trace(where: Where, which: str, *, keep_events: bool = False) -> 
                 trace.apply(record)
     if trace.root is None:
         raise UnknownRun(f"what is kept as run {which[:80]!r} has no record that says so: none of it can be read.")
+    trace.complete()
     return trace
 
 
@@ -175,6 +177,7 @@ class _States:
             async with log.read(*subjects, after=seen) as records:
                 async for record in records:
                     self._trace.apply(record)
+        self._trace.complete()
 
 
 def _placed(places: Mapping[str, Log], root: RunId, asked: RunId, conversation: Conversation | None) -> TracePlace:

@@ -2,15 +2,20 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from math import isfinite
 
 from convive.agents._frame import call_key, called_run_id, what_is_asked
-from convive.agents._node import Node
-from convive.bus import RunId
+from convive.agents._journal import ChildRun
+from convive.agents._node import Node, Status
+from convive.agents._prices import Cost
+from convive.bus import RunContext, RunId
 
 _TIME = 12
 """The part of an id that it has from the run above, where it was derived from that."""
 _MOST_ALIKE = 16
 """How often a tool call may ask the same of the same agent and still be known, before it returns, as what did."""
+
+_CHILD_STATUS: dict[str, Status] = {"completed": "ok", "failed": "failed", "cancelled": "cancelled"}
 
 
 class TreeOfRuns:
@@ -23,6 +28,7 @@ class TreeOfRuns:
         """The runs that stand below nothing."""
         self.turns: dict[RunId, Node] = {}
         self._calls: dict[RunId, Node] = {}  # the call of each run that a call has named
+        self._unseen: dict[RunId, tuple[ChildRun, Node]] = {}  # those of them that no record was of so far
         self._asked: dict[RunId, str] = {}  # of the others: what they were asked
         self._lost: dict[RunId, dict[RunId, Node]] = {}  # runs, by the one above them that is not there
 
@@ -43,6 +49,7 @@ class TreeOfRuns:
     def add_run(self, node: Node) -> None:
         """A run has begun."""
         self.runs[node.run_id] = self.tops[node.run_id] = node
+        self._unseen.pop(node.run_id, None)
         if node.run_id in self._calls:
             node.called_by = self._calls[node.run_id].part
         self._place(node)
@@ -59,23 +66,40 @@ class TreeOfRuns:
         for each in [run for run in node.children if run.kind == "run" and self._made(run, call)]:
             self._put(each, call)
 
-    def called(self, children: Iterable[RunId], by: Node) -> None:
+    def called(self, children: Iterable[ChildRun], by: Node) -> None:
         """A tool call, or a run at its end, names the runs that it called. One that was queued is never named."""
         for child in children:
-            below = self.runs.get(child)
+            below = self.runs.get(child.run_id)
             if by.kind == "tool":
-                self._calls[child] = by
+                self._calls[child.run_id] = by
                 if below is not None:
                     self._put(below, by)
+                else:
+                    self._unseen[child.run_id] = child, by
             if below is not None and below.called_by is None:
                 below.called_by = by.part
+            if below is not None and below.name == "?":
+                below.name = child.agent  # its own first record is missing
+
+    def complete(self) -> None:
+        """Add the runs that calls have named and that no record is of: what the callers know of them."""
+        for child, call in [*self._unseen.values()]:
+            own = RunContext(child.run_id, call.run.root_run_id, call.run_id)
+            node = Node("run", child.agent, own, "", call.started_s, call.seqs, call.conversation)
+            node.status, node.ended_s = _CHILD_STATUS[child.status], call.ended_s
+            node.harm("its journal is not in the log")
+            if child.run_id not in self._lost:  # else those below are there, and count themselves
+                known = isfinite(child.known_cost)
+                node.usage = child.usage
+                node.cost = Cost(child.known_cost if known else 0.0, known and child.cost is not None)
+            self.add_run(node)
 
     def forget(self, node: Node) -> None:
         """Let go of a run or a turn."""
         if node.kind == "turn":
             self.turns.pop(node.run_id, None)
         elif node.kind == "run":
-            for known in (self.runs, self.tops, self._calls, self._asked):
+            for known in (self.runs, self.tops, self._calls, self._unseen, self._asked):
                 known.pop(node.run_id, None)
             self._is_found(node)
 
