@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+import anyio
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from convive.agents import Cost, Node, Trace, Usage, find_trace, follow_trace, read_trace
-from convive.bus import Bus, ConviveError, run_of
+from convive.bus import BadRecord, Bus, ConviveError, Opened, Record, event_of
 from convive.scenarios._commands import tell
 from convive.scenarios._transcript import shown
 from convive.scenarios._tree import TreeLine, duration, tree_lines
@@ -26,6 +27,8 @@ COLOURS = {
     "revoked": "dim",
     "head": "dim",
 }
+
+_REDRAW_S = 0.25
 
 Group = Literal["session", "agent", "model"]
 
@@ -68,12 +71,25 @@ async def _show_live(bus: Bus, which: str) -> None:
             _print(tree_lines(trace, out.width, time.time()))
             return
         with Live(console=out, auto_refresh=False, vertical_overflow="ellipsis", transient=True) as screen:
-            async for trace in states:
-                lines = tree_lines(trace, out.width, time.time())
-                room = max(4, out.height - 1)
-                text = Text("\n").join(Text(line.text, COLOURS.get(line.status, "")) for line in lines[-room:])
-                screen.update(text, refresh=True)
+            trace = await anext(states)  # from here on always the same
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_draw, trace, out, screen)
+                async for _ in states:
+                    pass
+                tasks.cancel_scope.cancel()
     _print(tree_lines(trace, out.width, time.time()))
+
+
+async def _draw(trace: Trace, out: Console, screen: Live) -> None:
+    """Show it now and then, until cancelled: what is under way grows also when nothing comes, and a long tree takes its
+    time."""
+    while True:
+        began_s = time.monotonic()
+        lines = tree_lines(trace, out.width, time.time())
+        room = max(4, out.height - 1)
+        text = Text("\n").join(Text(line.text, COLOURS.get(line.status, "")) for line in lines[-room:])
+        screen.update(text, refresh=True)
+        await anyio.sleep(max(_REDRAW_S, 4 * (time.monotonic() - began_s)))
 
 
 def node_row(node: Node) -> dict[str, object]:
@@ -117,13 +133,13 @@ def _node(trace: Trace, run: str) -> Node:
 def _print_node(node: Node) -> None:
     """One run, opened: what it was told and what it answered."""
     out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    out.print(Text(f"{node.name}  {node.run_id}  {node.status}", style="bold"))
+    out.print(Text(f"{shown(node.name)}  {node.run_id}  {node.status}", style="bold"))
     if node.run.parent_run_id:
         out.print(
             Text(f"  below {node.run.parent_run_id}, in {node.conversation}, records {node.seqs[0]}-{node.seqs[1]}")
         )
     for part in node.children:
-        out.print(Text(f"{part.name} ({part.status})", style="bold" if part.kind == "trip" else ""))
+        out.print(Text(f"{shown(part.name)} ({part.status})", style="bold" if part.kind == "trip" else ""))
         if part.kind == "run":
             out.print(Text(f"  {part.run_id}"))
         for words in (part.detail, part.error):
@@ -187,11 +203,19 @@ async def _traces(bus: Bus) -> list[Trace]:
                     root = parts[4]
                 else:
                     base = ".".join(parts[:3])
-                    run = run_of(record.headers)
-                    root = roots.setdefault(base, run.root_run_id) if run is not None else roots.get(base, "")
+                    root = roots[base] = roots.get(base) or _run_of(record)
                 if root:
                     traces.setdefault(root, Trace()).apply(record)
     return list(traces.values())
+
+
+def _run_of(record: Record) -> str:
+    """The run of the conversation that a record opens, if it does."""
+    try:
+        event = event_of(record)
+    except BadRecord:
+        return ""
+    return event.run_id if isinstance(event, Opened) else ""
 
 
 async def show_cost(bus: Bus, which: str | None, by: Group, *, as_json: bool) -> None:

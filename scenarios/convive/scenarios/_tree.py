@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rich.cells import cell_len, set_cell_size
+
 from convive.agents import Cost, Node, Trace, Usage
 from convive.scenarios._transcript import shown
 
@@ -21,6 +23,8 @@ MARKS = {
 _BAR = 16
 _NUMBERS = 32  # the columns behind the bar
 _ERROR = 2_000
+_MOST = 1_000_000_000_000  # tokens: a log may hold any number
+_STEPS = 20  # of a path, from its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,14 @@ def tree_lines(trace: Trace, width: int, now_s: float, root: Node | None = None)
     roots = trace.roots if root is None else [root]
     if not roots:
         return []
-    first = min(node.started_s for node in roots)
-    last = max(now_s if not node.is_over else node.last_s for top in roots for node in top.walk())
+    nodes = [node for top in roots for node in top.walk()]
+    first = min(node.started_s for node in nodes)  # a queued run's server may have another clock
+    last = max(node.ended_s or (node.started_s if node.is_over else now_s) for node in nodes)
     axis = _Axis(first, max(last - first, 1e-6), now_s, max(width, 80))
     lines = list(_errors(roots))
     lines.append(TreeLine(f"{'':{axis.room}} {'':{_BAR}} {'took':>7} {'read+written':>13} {'cost':>10}", "head"))
     for node in roots:
-        lines += _below(node, axis, "", "")
+        lines += _tree(node, axis)
     return lines
 
 
@@ -81,7 +86,7 @@ def _errors(roots: list[Node]) -> Iterator[TreeLine]:
 def _path(node: Node) -> str:
     names: list[str] = []
     above: Node | None = node
-    while above is not None:
+    while above is not None and len(names) < _STEPS:
         if above.kind != "conversation":
             names.append(_name(above))
         above = above.parent
@@ -99,20 +104,41 @@ def _name(node: Node) -> str:
     return name
 
 
-def _below(node: Node, axis: _Axis, lead: str, branch: str) -> Iterator[TreeLine]:
-    yield TreeLine(_line(node, axis, f"{lead}{branch}"), node.status)
-    lead += {"": "", "├ ": "│ ", "└ ": "  "}[branch]
-    for number, child in enumerate(node.children, start=1):
-        yield from _below(child, axis, lead, "└ " if number == len(node.children) else "├ ")
+def _tree(root: Node, axis: _Axis) -> Iterator[TreeLine]:
+    sums = _sums(root)
+    waiting = [(root, "", "")]
+    while waiting:
+        node, lead, branch = waiting.pop()
+        yield TreeLine(_line(node, sums[node], axis, f"{lead}{branch}"), node.status)
+        lead = f"{lead}{_LEADS[branch]}"[: axis.room]
+        branches = ["└ ", *["├ "] * (len(node.children) - 1)]
+        waiting += [(child, lead, each) for child, each in zip(reversed(node.children), branches, strict=False)]
 
 
-def _line(node: Node, axis: _Axis, lead: str) -> str:
+_LEADS = {"": "", "├ ": "│ ", "└ ": "  "}
+_Sum = tuple[Usage, Cost | None]
+
+
+def _sums(root: Node) -> dict[Node, _Sum]:
+    """What each node and all below it used, each node looked at once."""
+    sums: dict[Node, _Sum] = {}
+    for node in reversed(list(root.walk())):
+        usage, costs = node.usage, [] if node.cost is None else [node.cost]
+        for child in node.children:
+            used, cost = sums[child]
+            usage, costs = usage + used, costs if cost is None else [*costs, cost]
+        sums[node] = usage, sum(costs[1:], costs[0]) if costs else None
+    return sums
+
+
+def _line(node: Node, used: _Sum, axis: _Axis, lead: str) -> str:
     name = f"{lead}{MARKS[node.status]} {_name(node)}"
-    if len(name) > axis.room:
-        name = name[: axis.room - 1] + "…"
+    if cell_len(name) > axis.room:
+        name = set_cell_size(name, axis.room - 1) + "…"
     sums = bool(node.children)
-    tokens, cost = _tokens(node.total_usage, sums=sums), _money(node.total_cost, sums=sums)
-    return f"{name:{axis.room}} {axis.bar(node)} {duration(_took(node, axis)):>7} {tokens:>13} {cost:>10}".rstrip()
+    tokens, cost = _tokens(used[0], sums=sums), _money(used[1], sums=sums)
+    name = set_cell_size(name, axis.room)
+    return f"{name} {axis.bar(node)} {duration(_took(node, axis)):>7} {tokens:>13} {cost:>10}".rstrip()
 
 
 def _took(node: Node, axis: _Axis) -> float:
@@ -128,9 +154,11 @@ def _tokens(usage: Usage, *, sums: bool) -> str:
 
 
 def _count(number: int) -> str:
-    return (
-        str(number) if number < 10_000 else f"{number / 1_000:.0f}k" if number < 10_000_000 else f"{number / 1e6:.0f}M"
-    )
+    if number < 10_000:
+        return str(number)
+    if number < 10_000_000:
+        return f"{number / 1_000:.0f}k"
+    return f"{number // 1_000_000}M" if number < _MOST else f">{_MOST // 1_000_000}M"
 
 
 def _money(cost: Cost | None, *, sums: bool) -> str:
