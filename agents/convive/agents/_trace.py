@@ -66,6 +66,8 @@ class Trace:
         self._calls: dict[RunId, Node] = {}
         """The tool call of each run below one, as far as calls have said so."""
         self._lost: dict[RunId, list[Node]] = {}  # orphans by what lacks above them
+        self._named: dict[RunId, tuple[ChildRun, Node]] = {}
+        """Runs that a call has named, and that no record was of so far."""
         self._ended = ended
         self._keep_events = keep_events
 
@@ -97,6 +99,23 @@ class Trace:
         elif address.kind == "run":
             self._journaled(address.conversation, record)
 
+    def complete(self) -> None:
+        """Put a node where a call names a run of which the logs hold nothing, once all of them were read: what the
+        caller knows of it, and that it is missing."""
+        for child, call in self._named.values():
+            own = RunContext(child.run_id, call.run.root_run_id, call.run_id)
+            node = Node("run", child.agent, own, "", call.started_s, call.seqs, call.conversation)
+            node.status, node.ended_s, node.called_by = _CHILD_STATUS[child.status], call.ended_s, call.part
+            node.damage.append("its journal is not in the log")
+            below = self._lost.pop(child.run_id, [])
+            if not below:  # else those are counted themselves
+                node.usage, node.cost = child.usage, Cost(child.known_cost, child.cost is not None)
+            for each in below:
+                _place(each, node)
+            self.runs[child.run_id] = node
+            _place(node, call)
+        self._named.clear()
+
     def forget(self, node: Node) -> None:
         """Let go of a node that is over and of all below it, for a trace that is followed for long."""
         for below in node.walk():
@@ -116,6 +135,7 @@ class Trace:
         before = self._floors.get(conversation, Floor())
         floor = self._floors[conversation] = fold_floor(before, record)
         if floor.links == before.links:
+            self._misfit(conversation, before, floor)
             return  # no valid link
         event, run = event_of(record), _run_of(record)
         match event:
@@ -149,6 +169,14 @@ class Trace:
             case _:
                 pass
 
+    def _misfit(self, conversation: str, before: Floor, floor: Floor) -> None:
+        """A record of the floor that cannot follow: another is missing, or a stranger wrote it."""
+        if len(floor.damage) > len(before.damage) and any(
+            one.conversation == conversation for one in self.conversations
+        ):
+            bad = floor.damage[-1]
+            self._conversation(conversation).damage.append(f"record {bad.seq}: {bad.why}")
+
     def _conversation(self, name: str) -> Node:
         return next(node for node in self.conversations if node.conversation == name)
 
@@ -168,7 +196,7 @@ class Trace:
             event = journal_event_of(record)
             state = fold(self._states.get(run.run_id, RunState()), event)
         except (BadRecord, ValueError) as bad:
-            node.damage.append(f"record {record.seq}: {bad}")
+            node.damage.append(f"record {record.seq}: {bad.why if isinstance(bad, BadRecord) else bad}")
             return
         self._states[run.run_id] = state
         self._told(node, event, record, state)
@@ -179,6 +207,7 @@ class Trace:
     def _new_run(self, conversation: str, run: RunContext, record: Record) -> Node:
         node = Node("run", "?", run, "", record.time_s, (record.seq, record.seq), conversation)
         self.runs[run.run_id] = node
+        self._named.pop(run.run_id, None)
         node.called_by = self._calls[run.run_id].part if run.run_id in self._calls else None
         turn = self._turns.get(run.run_id)
         if turn is not None:
@@ -203,7 +232,7 @@ class Trace:
             _place(node, above)
 
     def _told(self, node: Node, event: JournalEvent, record: Record, state: RunState) -> None:
-        if self._keep_events and isinstance(event, RunStarted | Ending):
+        if self._keep_events and isinstance(event, RunStarted | Resumed | Ending):
             node.events.append(event)
         match event:
             case RunStarted():
@@ -260,6 +289,10 @@ class Trace:
                 self._calls[child.run_id] = by
                 if below is not None:
                     _place(below, by)
+                else:
+                    self._named[child.run_id] = child, by
+            if below is not None and below.name == "?":
+                below.name = child.agent  # its own first record is missing
             if below is not None and below.called_by is None:
                 below.called_by = by.part
 
@@ -291,6 +324,7 @@ class Trace:
 
 
 _TURN_STATUS: dict[str, Status] = {"said": "ok", "passed": "passed", "revoked": "revoked"}
+_CHILD_STATUS: dict[str, Status] = {"completed": "ok", "failed": "failed", "cancelled": "cancelled"}
 
 
 def _place(node: Node, above: Node) -> None:

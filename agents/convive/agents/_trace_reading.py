@@ -29,7 +29,7 @@ class TracePlace:
 
 
 async def find_trace(where: Where, which: str) -> TracePlace:
-    """The trace of a conversation, or of a run by its id or the beginning of it.
+    """The trace of a conversation, or of a run by its id, the beginning of it or the end.
 
     A few requests a log. Raises UnknownRun with near ids, and errors of the bus.
     """
@@ -44,7 +44,7 @@ async def find_trace(where: Where, which: str) -> TracePlace:
             assert opened is not None  # noqa: S101 - `floor` raises otherwise
             return _placed(places, opened.run_id, opened.run_id, there)
     roots = await journals(where)
-    found = [run for run in roots if run.startswith(which)] if len(which) >= _SHORTEST else []
+    found = [run for run in roots if _is_part(which, run)]
     if len(found) == 1 or which in roots:
         asked = RunId(which) if which in roots else found[0]
         return _placed(places, roots[asked], asked, await _conversation_of(where, roots[asked]))
@@ -55,14 +55,19 @@ async def find_trace(where: Where, which: str) -> TracePlace:
 
 
 def _unknown(which: str, runs: Sequence[str], conversations: Sequence[str]) -> UnknownRun:
-    several = [run for run in runs if len(which) >= _SHORTEST and run.startswith(which)]
+    several = [run for run in runs if _is_part(which, run)]
     if several:
-        return UnknownRun(f"{len(several)} runs have ids that begin with {which!r}: {', '.join(several[:5])}.")
+        listed = ", ".join(several[:5]) + (", ..." if len(several) > 5 else "")
+        return UnknownRun(f"{len(several)} runs have ids that begin with {which!r} or end with it: {listed}")
     near = difflib.get_close_matches(which, [*conversations, *runs], n=3, cutoff=0.5)
     hint = (
         f" Did you mean {' or '.join(near)}?" if near else " `convive runs` lists the runs, `convive ls` conversations."
     )
     return UnknownRun(f"there is no run and no conversation {which[:80]!r}.{hint}")
+
+
+def _is_part(which: str, run: str) -> bool:
+    return len(which) >= _SHORTEST and (run.startswith(which) or run.endswith(which))
 
 
 async def journals(where: Where) -> dict[RunId, RunId]:
@@ -82,6 +87,7 @@ async def read_trace(where: Where, which: str, *, keep_events: bool = False) -> 
         async with log.read(*subjects) as records:
             async for record in records:
                 trace.apply(record)
+    trace.complete()
     return trace
 
 
