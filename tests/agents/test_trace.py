@@ -167,7 +167,7 @@ async def test_an_unknown_id_is_answered_with_near_ones() -> None:
         with pytest.raises(UnknownRun, match="`convive runs` lists"):
             await read_trace(bus, "ffffffff")
         runs = list((await read_trace(bus, "trace-supper")).runs)
-        with pytest.raises(UnknownRun, match="2 runs have ids that begin with .* or end with it"):
+        with pytest.raises(UnknownRun, match="2 runs have ids that begin with"):
             await read_trace(bus, runs[0][:8])
 
 
