@@ -156,7 +156,7 @@ async def test_a_journal_without_its_beginning_is_damaged_and_keeps_what_is_belo
     turn = await a_turn(eyes.bus, "desk")
     assert await purge(server.url, f"cv.*.desk.run.*.{turn.run_id}", keep=3)
     tree = await eyes.trace("desk")
-    assert tree[0].startswith(f"! turn 1 ada > ? (damaged) ({turn.run_id[-6:]}): record ")
+    assert tree[0].startswith(f"! turn 1 ada > ? (damaged) ({turn.run_id[-6:]}): records ")
     assert "the journal does not begin with run_started" in tree[0]
     assert [line[:29].rstrip() for line in tree[2:]] == [
         "✓ desk",
@@ -166,7 +166,7 @@ async def test_a_journal_without_its_beginning_is_damaged_and_keeps_what_is_belo
         "      └ ✓ answer 1",
     ]
     opened = await eyes.trace("desk", run="turn:1")
-    assert len([line for line in opened if "damaged: record " in line]) == 3
+    assert len([line for line in opened if "damaged: records " in line]) == 1
     assert "  = said: so be it" in opened
     row = next(each for each in below(await eyes.row("desk")) if each["damage"])
     assert len(row["damage"]) == 3

@@ -7,7 +7,7 @@ from typing import Any
 
 from convive.agents import Approve, Deny, Edit, Message, Node, Resolution, Result, Text, Thinking, ToolResult, ToolUse
 from convive.scenarios._calls import json_text
-from convive.scenarios._tree import MARKS, duration, error_of, money, name_of, tokens
+from convive.scenarios._tree import MARKS, damage_of, duration, error_of, money, name_of, tokens
 
 MAX_CHARS, MAX_LINES, MAX_MESSAGES = 1_500, 16, 6
 """What is shown of one text, and of a history, when not all is asked for."""
@@ -216,10 +216,8 @@ class _Screen:
     def _trouble(self, node: Node, indent: int, *, error: bool = True) -> Iterator[OpenedLine]:
         if node.error and error:
             yield from self._words("error", error_of(node.error), indent, "bold red")
-        for why in node.damage if self._full else node.damage[:5]:
+        for why in damage_of(node):
             yield from self._words("damaged", why, indent, "red")
-        if not self._full and len(node.damage) > 5:
-            yield OpenedLine(f"damaged: {len(node.damage) - 5} more records (--full)", indent, "red")
         if node.orphan:
             yield OpenedLine(f"what called it, {node.run.parent_run_id}, is not in the log", indent, "red")
 

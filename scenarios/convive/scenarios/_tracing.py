@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import anyio
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.padding import Padding
@@ -62,9 +63,10 @@ async def show_trace(bus: Bus, which: str, view: View) -> None:
 
 
 def _print(lines: Iterable[TreeLine]) -> None:
-    out = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False)
     for line in lines:
-        out.print(Text(line.text, style=COLOURS.get(line.status, "")))
+        wraps = out.is_terminal and cell_len(line.text) > out.width  # between words: only what failed is as long
+        out.print(Text(line.text, style=COLOURS.get(line.status, "")), soft_wrap=not wraps)
 
 
 async def _show_live(bus: Bus, which: str) -> None:

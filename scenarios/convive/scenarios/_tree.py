@@ -169,7 +169,7 @@ def _news(roots: list[Node]) -> Iterator[TreeLine]:
     nodes = [node for top in roots for node in top.walk()]
     found = [node for node in nodes if _went_wrong(node)]
     for node in found[:_NEWS]:
-        why = error_of(node.error) or "; ".join(_few(node.damage)) or (node.detail if node.status == "revoked" else "")
+        why = error_of(node.error) or "; ".join(damage_of(node)) or (node.detail if node.status == "revoked" else "")
         mark = MARKS[node.status] if node.status in ("failed", "revoked") else MARKS["interrupted"]
         style = "failed" if node.status == "failed" else "interrupted"
         yield TreeLine(_cut(f"{mark} {_where(node)}: {shown(why) or 'it never ended'}"), style)
@@ -187,8 +187,18 @@ def _went_wrong(node: Node) -> bool:
     return node.status in ("failed", "revoked") or bool(node.damage)
 
 
-def _few(words: list[str]) -> list[str]:
-    return words[:3] + ([f"and {len(words) - 3} more"] if len(words) > 3 else [])
+def damage_of(node: Node) -> list[str]:
+    """What could not be read of a node, each reason once."""
+    places: dict[str, list[str]] = {}
+    for each in node.damage:
+        place, colon, why = each.partition(": ")
+        places.setdefault(why if colon else each, []).extend([place.removeprefix("record ")] if colon else [])
+    return [f"{_records(at)}: {why}" if at else why for why, at in places.items()]
+
+
+def _records(places: list[str]) -> str:
+    more = f" and {len(places) - 5} more" if len(places) > 5 else ""
+    return f"record{'s' if len(places) > 1 else ''} {', '.join(places[:5])}{more}"
 
 
 def _where(node: Node) -> str:
