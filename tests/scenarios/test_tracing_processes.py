@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from convive.agents import Trace, find_queued, follow_trace, queued, read_trace
+from convive.agents import Trace, find_queued, find_trace, follow_trace, queued, read_trace
 from convive.agents.testing import OtlpReceiver, ReceivedSpan, otlp_receiver
-from convive.bus import RunId, open_bus
+from convive.bus import Bus, RunId, open_bus
 from tests.scenarios.conftest import DEADLINE_S
 
 if TYPE_CHECKING:
@@ -181,16 +181,10 @@ async def test_queued_and_resumed_runs_of_four_processes_are_in_the_one_tree(per
         await worker.err.until("Working on the queue")
         await host.err.until("comes from elsewhere", times=2)
         async with person.starts(*sits[0]), person.starts(*sits[1]):
-            with anyio.fail_after(DEADLINE_S):
-                async with follow_trace(bus, "tonight") as states:
-                    async for trace in states:
-                        waiting = [run for run in trace.runs.values() if run.status == "waiting"]
-                        if waiting:
-                            break
-            assert (await person.does("approve", waiting[0].run_id)).code == 0
+            assert (await person.does("approve", await waiting(bus))).code == 0
             assert (await host.ends()).code == 0
         (sent,) = gave_back(await read_trace(bus, "tonight", keep_events=True), "later").values()
-        queued_run = await find_queued(bus, RunId(sent), root=trace.conversations[0].run_id)
+        queued_run = await find_queued(bus, RunId(sent), root=(await find_trace(bus, "tonight")).root)
         with anyio.fail_after(DEADLINE_S):
             await queued_run.result()
         trace = await read_trace(bus, "tonight", keep_events=True)
@@ -209,6 +203,17 @@ async def test_queued_and_resumed_runs_of_four_processes_are_in_the_one_tree(per
     ]
     assert len(set(looked.values())) == 3  # processes
     assert paid == {"tonight > turn 3 > basho > pay": looked["tonight > turn 3 > basho > ask > helper > look"]}
+
+
+async def waiting(bus: Bus) -> RunId:
+    """The first run of the party that waits for an answer."""
+    with anyio.fail_after(DEADLINE_S):
+        async with follow_trace(bus, "tonight") as states:
+            async for trace in states:
+                for run in trace.runs.values():
+                    if run.status == "waiting":
+                        return run.run_id
+    raise AssertionError("nobody asked")
 
 
 def gave_back(trace: Trace, tool: str) -> dict[str, str]:

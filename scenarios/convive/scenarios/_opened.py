@@ -3,7 +3,6 @@
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from convive.agents import Approve, Deny, Edit, Message, Node, Resolution, Result, Text, Thinking, ToolResult, ToolUse
 from convive.scenarios._calls import json_text
@@ -42,17 +41,6 @@ def printable(text: str) -> Iterator[str]:
 def opened_lines(node: Node, heard: Heard | None, *, full: bool) -> list[OpenedLine]:
     """All that is kept of a turn or a run, for a person. `full`: nothing is cut."""
     return list(_Screen(full).opened(node, heard))
-
-
-def opened_row(node: Node, row: dict[str, Any], heard: Heard | None) -> dict[str, Any]:
-    """The same as JSON: a node's row, each row in it with the events of its journal, and what it heard."""
-
-    def with_events(one: Node, its: dict[str, Any]) -> dict[str, Any]:
-        below = [with_events(child, its_child) for child, its_child in zip(one.children, its["children"], strict=True)]
-        return {**its, "events": [event.model_dump(mode="json") for event in one.events], "children": below}
-
-    said = None if heard is None else {"cue": heard.cue, "lines": heard.lines, "until": heard.until}
-    return {**with_events(node, row), "heard": said}
 
 
 class _Screen:
@@ -256,7 +244,7 @@ def _facts(node: Node) -> Iterator[str]:
         yield next(printable(f"session {node.session_id}"))
     path: list[str] = []
     above = node.parent
-    while above is not None:
+    while above is not None and len(path) < 20:
         path.append(name_of(above))
         above = above.parent
     if path:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from convive.agents import Node, Trace, find_trace, follow_trace, read_trace
 from convive.bus import Bus, ConviveError, Granted, UnknownConversation, event_of
-from convive.scenarios._opened import Heard, OpenedLine, opened_lines, opened_row
+from convive.scenarios._opened import Heard, OpenedLine, opened_lines
 from convive.scenarios._transcript import Transcript, shown
 from convive.scenarios._tree import ID, TreeLine, clipped, name_of, tree_lines
 
@@ -30,6 +30,7 @@ COLOURS = {
 }
 
 _REDRAWN_S = 0.25
+_MOST_LEVELS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +78,13 @@ async def _show_live(bus: Bus, which: str) -> None:
 
     async def draw() -> None:
         while True:
+            began_s = time.monotonic()
             lines = tree_lines(latest, out.width, time.time(), latest.runs.get(asked), long=max(4, out.height - 2))
             drawn = clipped(lines, max(4, out.height - 1))
             screen.update(
                 Text("\n").join(Text(line.text, COLOURS.get(line.status, "")) for line in drawn), refresh=True
             )
-            await anyio.sleep(_REDRAWN_S)
+            await anyio.sleep(max(_REDRAWN_S, 4 * (time.monotonic() - began_s)))  # a long tree takes its time
 
     with Live(console=out, auto_refresh=False, vertical_overflow="crop", transient=True) as screen:
         async with follow_trace(bus, which) as states, anyio.create_task_group() as tasks:
@@ -93,8 +95,12 @@ async def _show_live(bus: Bus, which: str) -> None:
             tasks.cancel_scope.cancel()
 
 
-def node_row(node: Node) -> dict[str, object]:
-    """A node and all below it, as nested objects."""
+def node_row(node: Node, level: int = 0, *, events: bool = False) -> dict[str, object]:
+    """A node and all below it, as nested objects; in a tree without end, the lowest level has all that is below it.
+
+    `events`: with what the journals say of each, where the trace keeps that."""
+    below = node.children if level < _MOST_LEVELS else [*node.walk()][1:] if level == _MOST_LEVELS else []
+    told = {"events": [event.model_dump(mode="json") for event in node.events]} if events else {}
     usage, cost = node.total_usage, node.total_cost
     return {
         "run_id": node.run_id,
@@ -120,7 +126,8 @@ def node_row(node: Node) -> dict[str, object]:
         "orphan": node.orphan,
         "damage": node.damage,
         "origin": None if node.origin is None else node.origin.model_dump(),
-        "children": [node_row(child) for child in node.children],
+        **told,
+        "children": [node_row(child, level + 1, events=events) for child in below],
     }
 
 
@@ -129,7 +136,8 @@ async def _show_opened(bus: Bus, which: str, run: str, view: View) -> None:
     node = find_node(trace, run)
     heard = await _heard(bus, trace, node)
     if view.as_json:
-        row = opened_row(node, node_row(node), heard)
+        said = None if heard is None else {"cue": heard.cue, "lines": heard.lines, "until": heard.until}
+        row = node_row(node, events=True) | {"heard": said}
         print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - standard output is this command's result
         return
     out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())

@@ -30,7 +30,10 @@ LONG = 200
 _NARROW = 80
 _BAR = 10  # columns, in a narrow terminal
 _NUMBERS = 35 + ID  # what stands beside name and bar: time, tokens, cost, id, and the gaps
+_LEADS = {"": "", "├ ": "│ ", "└ ": "  "}
 _LONG_NEWS = 300
+_STEPS = 20  # of a path, from its end
+_MOST = 1_000_000_000_000  # tokens: a log may hold any number
 _NEWS = 20
 
 
@@ -102,7 +105,7 @@ class _Tree:
         for top in roots:
             for node in reversed(list(top.walk())):  # children before what they are a part of
                 self._sums[id(node)] = _sum(node, self._sums)
-        self._first_s = min(node.started_s for node in roots)
+        self._first_s = min(node.started_s for top in roots for node in top.walk())  # clocks of servers differ
         over = all(node.is_over for top in roots for node in top.walk())
         last_s = max(self._sums[id(top)].last_s for top in roots)
         self._length_s = max((last_s if over else max(now_s, last_s)) - self._first_s, 1e-6)
@@ -127,7 +130,7 @@ class _Tree:
             unfolded = len(lead + branch) < 2 * depth or self._sums[id(node)].matters
             yield node, f"{lead}{branch}", 0 if unfolded else self._sums[id(node)].nodes - 1
             if unfolded:
-                lead += {"": "", "├ ": "│ ", "└ ": "  "}[branch]
+                lead = f"{lead}{_LEADS[branch]}"[: self._room]
                 last = len(node.children) - 1
                 rest += [(node.children[at], lead, "└ " if at == last else "├ ") for at in range(last, -1, -1)]
 
@@ -204,7 +207,7 @@ def _records(places: list[str]) -> str:
 def _where(node: Node) -> str:
     names: list[str] = []
     above: Node | None = node
-    while above is not None:
+    while above is not None and len(names) < _STEPS:
         if above.kind != "conversation":
             names.append(name_of(above))
         above = above.parent
@@ -265,9 +268,11 @@ def tokens(usage: Usage, *, sums: bool) -> str:
 
 
 def _count(number: int) -> str:
-    return (
-        str(number) if number < 10_000 else f"{number / 1_000:.0f}k" if number < 10_000_000 else f"{number / 1e6:.0f}M"
-    )
+    if number < 10_000:
+        return str(number)
+    if number < 10_000_000:
+        return f"{number / 1_000:.0f}k"
+    return f"{number // 1_000_000}M" if number < _MOST else f">{_MOST // 1_000_000}M"
 
 
 def money(cost: Cost | None, *, sums: bool = False) -> str:
