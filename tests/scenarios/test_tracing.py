@@ -1,8 +1,10 @@
 """`convive trace`, `runs` and `cost`, and the tree as text."""
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from rich.cells import cell_len
 
@@ -208,6 +210,19 @@ async def test_a_party_is_traced_listed_and_added_up(person: "Person") -> None:
     assert {span.name for span in collector.spans} >= {"invoke_workflow eve", "invoke_agent Host"}
     live = await person.does("trace", "eve", "--live")
     assert live.out == told.out
+    assert (await person.does("trace", "eve", "--live", "--json")).rows == [row]
+
+
+async def test_whoever_reads_only_the_beginning_of_a_tree_has_seen_enough(person: "Person") -> None:
+    await person.does(*HELD)
+    read, write = os.pipe()
+    os.close(read)
+    for command in (("trace", "eve"), ("runs",), ("trace", "eve", "--run", "turn:2")):
+        done = await anyio.run_process(
+            [str(person.program), *command], cwd=person.folder, env=person.env(), stdout=write, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+    os.close(write)
 
 
 async def test_an_unknown_id_suggests_near_ones_and_no_store_is_made(person: "Person") -> None:

@@ -41,7 +41,7 @@ def trace(
 ) -> None:
     """Show who called whom, for how long, at what cost, and what failed."""
     view = tracing.View(run, depth, live, full, as_json)
-    _check(view, export)
+    check_options(view, export)
 
     async def work(bus: Bus) -> None:
         if export is not None:
@@ -77,7 +77,7 @@ def cost(
     _on_bus(Where(url, data), lambda bus: spending.show_cost(bus, which, by, as_json=as_json))
 
 
-def _check(view: tracing.View, export: str | None) -> None:
+def check_options(view: tracing.View, export: str | None) -> None:
     """Refuse options that would do nothing together."""
     if export is not None and view != tracing.View():
         raise typer.BadParameter("--export sends the whole trace and shows nothing: leave out the other options")

@@ -219,19 +219,19 @@ def _cut(text: str) -> str:
 
 
 def error_of(text: str) -> str:
-    """An error in words; of a tool's, which a model reads as JSON, its type and message."""
+    """An error in words; of a tool's, which a model reads as JSON, its type and message, or why it was denied."""
     try:
-        return str(_ToolFault.model_validate_json(text)) if text.startswith("{") else text
+        fault = _ToolFault.model_validate_json(text) if text.startswith("{") else _ToolFault()
     except ValidationError:
         return text
+    words = fault.message or fault.reason
+    return f"{fault.type}: {words}" if words and fault.type else words or text
 
 
 class _ToolFault(BaseModel):
-    message: str
+    message: str = ""
     type: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.type else self.message
+    reason: str = ""
 
 
 def name_of(node: Node) -> str:
