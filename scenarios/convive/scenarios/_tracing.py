@@ -55,7 +55,7 @@ async def show_trace(bus: Bus, which: str, view: View) -> None:
         async with follow_trace(bus, which) as states:
             async for _ in states:
                 pass
-    trace, asked = await read_trace(bus, which, keep_events=False), (await find_trace(bus, which)).asked
+    trace, asked = await read_trace(bus, which), (await find_trace(bus, which)).asked
     if view.as_json:
         for root in [trace.runs[asked]] if asked in trace.runs else trace.roots:
             print(json.dumps(node_row(root), ensure_ascii=False))  # noqa: T201 - standard output is this command's result
@@ -81,18 +81,21 @@ async def _show_live(bus: Bus, which: str) -> None:
             began_s = time.monotonic()
             lines = tree_lines(latest, out.width, time.time(), latest.runs.get(asked), long=max(4, out.height - 2))
             drawn = clipped(lines, max(4, out.height - 1))
-            screen.update(
-                Text("\n").join(Text(line.text, COLOURS.get(line.status, "")) for line in drawn), refresh=True
-            )
+            text = Text("\n", no_wrap=True, overflow="ellipsis")
+            screen.update(text.join(Text(line.text, COLOURS.get(line.status, "")) for line in drawn), refresh=True)
             await anyio.sleep(max(_REDRAWN_S, 4 * (time.monotonic() - began_s)))  # a long tree takes its time
 
-    with Live(console=out, auto_refresh=False, vertical_overflow="crop", transient=True) as screen:
-        async with follow_trace(bus, which) as states, anyio.create_task_group() as tasks:
-            latest = await anext(states)
-            tasks.start_soon(draw)
-            async for state in states:
-                latest = state
-            tasks.cancel_scope.cancel()
+    try:
+        with Live(console=out, auto_refresh=False, vertical_overflow="crop", transient=True) as screen:
+            async with follow_trace(bus, which) as states, anyio.create_task_group() as tasks:
+                latest = await anext(states)
+                tasks.start_soon(draw)
+                async for state in states:
+                    latest = state
+                tasks.cancel_scope.cancel()
+    except anyio.get_cancelled_exc_class():  # what was seen last stays on the screen
+        _print(tree_lines(latest, out.width, time.time(), latest.runs.get(asked)))
+        raise
 
 
 def node_row(node: Node, level: int = 0, *, events: bool = False) -> dict[str, object]:
