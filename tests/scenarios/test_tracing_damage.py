@@ -262,7 +262,7 @@ async def test_ids_that_are_none_or_mean_several_are_told_with_near_ones(
     assert "Did you mean desk?" in await refused("dsk")
     assert turn.run_id in await refused(f"{turn.run_id[:-1]}x")
     several = await refused(turn.run_id[:6])
-    assert "2 runs have ids that begin with" in several
+    assert "3 runs have ids that begin with" in several
     assert turn.run_id in several
     several = await refused("desk", run=turn.run_id[:6])
     assert "3 runs of this trace have an id that begins or ends with" in several

@@ -23,6 +23,9 @@ def is_settled(trace: Trace, node: Node) -> bool:
     if node.parent is not None and node.parent.kind == "turn":
         return True
     above = trace.runs.get(node.run.parent_run_id)
+    if above is not None and above.status == "interrupted":  # it may go on, and name its calls
+        while above.parent is not None:
+            above = above.parent
     return above is None or above.is_over
 
 
@@ -52,7 +55,10 @@ class Finishing:
         if node.kind in ("run", "tool"):
             yield from self._when_settled(self._waiting.pop(node.run_id, []))
         if node.kind == "conversation":
-            yield from (below for below in node.walk() if below.status == "interrupted")
+            for below in node.walk():
+                if below.status == "interrupted":
+                    yield from self._when_settled(self._waiting.pop(below.run_id, []))
+                    yield below
             self._trace.forget(node)
         elif node.kind == "turn":
             if all(below.is_over and below.status != "interrupted" for below in node.walk()):

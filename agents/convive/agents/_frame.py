@@ -60,9 +60,24 @@ class Frame:
         Its id is the same when the tool runs again after a crash, so that the child's journal is found and
         continued: it is derived from the call, the agent, the input and how often that came already.
         """
-        what = hashlib.blake2b(f"{agent}\0{input}".encode(), digest_size=10).hexdigest()
+        what = what_is_asked(agent, input)
         self.children[what] += 1
-        return self.run.child(derive_run_id(self.run.run_id, f"{self.key}/{what}/{self.children[what]}"))
+        return self.run.child(called_run_id(self.run.run_id, self.key, what, self.children[what]))
+
+
+def call_key(run: RunId, trip: int, index: int) -> str:
+    """The idempotency key of a tool call."""
+    return f"{run}-{trip}-{index}"
+
+
+def what_is_asked(agent: str, input: str) -> str:
+    """A digest of which agent is called, and with what."""
+    return hashlib.blake2b(f"{agent}\0{input}".encode(), digest_size=10).hexdigest()
+
+
+def called_run_id(above: RunId, key: str, what: str, number: int) -> RunId:
+    """The id of the run that a tool call makes when it asks this for the `number`-th time, from 1."""
+    return derive_run_id(above, f"{key}/{what}/{number}")
 
 
 _current: ContextVar[Frame | None] = ContextVar("convive_run", default=None)

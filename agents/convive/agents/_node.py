@@ -1,5 +1,6 @@
 """The nodes of a trace: what was done, by whom, when, at what cost, and what came of it."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,12 +15,17 @@ Status = Literal["running", "waiting", "ok", "passed", "failed", "cancelled", "r
 
 OVER: frozenset[Status] = frozenset({"ok", "passed", "failed", "cancelled", "revoked", "interrupted"})
 
+MOST_LEVELS = 200
+"""How far down a run may stand: runs call each other a few levels deep; a log may claim anything."""
+MOST_DAMAGE = 10
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Node:
     """One thing that was done. Times are the server's, in seconds since 1970; `seqs` are places in that log.
 
-    `usage` and `cost` are of this node alone; `total_usage` and `total_cost` are sums over all below it.
+    `usage` and `cost` are of this node alone; `total_usage` and `total_cost` are sums over all below it. A node is
+    equal to itself only.
     """
 
     kind: Kind
@@ -51,7 +57,7 @@ class Node:
     orphan: bool = False
     """Whether what stands above it is not in the log."""
     damage: list[str] = field(default_factory=list[str])
-    """What could not be read of it."""
+    """What could not be read of it: the first ten."""
     origin: Origin | None = None
     """For a fork: the conversation that it begins with."""
     reason: str = ""
@@ -72,6 +78,56 @@ class Node:
     def is_over(self) -> bool:
         """Whether nothing more comes of it itself."""
         return self.status in OVER
+
+    def fits_below(self, above: "Node") -> bool:
+        """Whether it may stand below another node: not below itself, and with what is below it not too far down."""
+        levels, level = 0, [self]
+        while level and levels < MOST_LEVELS:
+            levels, level = levels + 1, [child for node in level for child in node.children]
+        ancestor: Node | None = above
+        while ancestor is not None and ancestor is not self and levels < MOST_LEVELS:
+            levels, ancestor = levels + 1, ancestor.parent
+        return ancestor is None
+
+    def put_below(self, above: "Node") -> None:
+        """Stand below another node from now on, in order of time. Only where it fits."""
+        self.take_out()
+        self.parent, self.orphan = above, False
+        if above.children and _place(above.children[-1]) > _place(self):
+            above.children.insert(bisect_right(above.children, _place(self), key=_place), self)
+        else:
+            above.children.append(self)
+
+    def take_out(self) -> None:
+        """Be no child of what stands above any more. It still says what that was: who is told of a node asks it."""
+        if self.parent is None:
+            return
+        beside = self.parent.children
+        for place in range(bisect_left(beside, _place(self), key=_place), len(beside)):
+            if beside[place] is self:
+                del beside[place]
+                return
+
+    def ends_with(self, above: "Node") -> bool:
+        """Whether this goes on no more when what it is a part of ends: a run that was queued does."""
+        if above.kind in ("run", "tool"):
+            return self.run_id == above.run_id
+        return self.conversation == above.conversation
+
+    def goes_on(self, status: Status) -> None:
+        """Have a status of one that is not over, unless it is. Below something over that it ends with, it is broken
+        off, until it says itself how it ended."""
+        if status in OVER:
+            return
+        above = self.parent
+        while above is not None and not (above.is_over and self.ends_with(above)):
+            above = above.parent
+        self.status = status if above is None else "interrupted"
+
+    def harm(self, why: str) -> None:
+        """Note what could not be read of it."""
+        if len(self.damage) < MOST_DAMAGE:
+            self.damage.append(why)
 
     def walk(self) -> Iterator["Node"]:
         """This node and all below it, parents first, in order of time."""
@@ -96,3 +152,8 @@ class Node:
     def last_s(self) -> float:
         """When the last thing is known to have happened in it or below it."""
         return max(node.ended_s or node.started_s for node in self.walk())
+
+
+def _place(node: Node) -> tuple[float, int, RunId]:
+    """What nodes below one are in the order of; the same however their logs were mixed."""
+    return node.started_s, node.seqs[0], node.run_id

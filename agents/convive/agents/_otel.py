@@ -258,7 +258,7 @@ def _parent(node: Node) -> SpanContext | None:
         return _context(node, "")
     above, run = node.run.parent_run_id, node.run
     if node.kind == "run" and node.parent is not None and node.parent.kind == "turn":
-        return _context(node, node.parent.part)
+        return _context(node.parent, node.parent.part)
     if above is None:
         return None
     part = node.called_by or ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -100,6 +101,9 @@ class _Session(requests.Session):
             if self._away > 1:
                 raise _Away from error
             raise
+        except requests.exceptions.ChunkedEncodingError:
+            self._outcome = Outcome("it broke off its answer")
+            raise
         except Exception as error:
             self._outcome = Outcome(f"{type(error).__name__}: {_words(str(error))}", lasting=True)
             raise
@@ -116,8 +120,8 @@ def _judged(response: requests.Response) -> Outcome:
         return Outcome(status=status)
     try:
         partial = ExportTraceServiceResponse.FromString(response.content).partial_success
-    except ValueError:
-        return Outcome(status=status)
+    except DecodeError:
+        return Outcome(status=status)  # it took them, and says something else beside it
     if partial.rejected_spans:
         return Outcome(
             f"it refused {partial.rejected_spans} of them: {_words(partial.error_message)}",

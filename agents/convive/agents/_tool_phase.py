@@ -10,7 +10,7 @@ from convive.agents import _events as shown
 from convive.agents._calls import Outcome, Ready, carry_out, content_of, outcome_of, prepare, too_large
 from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
-from convive.agents._frame import Frame, frame_above, goes_on_later, inside
+from convive.agents._frame import Frame, call_key, frame_above, goes_on_later, inside
 from convive.agents._gates import gate, waits_for
 from convive.agents._interrupts import Approve, Edit, Interrupt
 from convive.agents._journal import ChildRun, ToolCalled
@@ -145,7 +145,7 @@ class ToolPhase:
             tool_name=call.name,
             trip=trip,
             attempt=call.attempt,
-            idempotency_key=f"{task.run.run_id}-{trip}-{call.index}",
+            idempotency_key=call_key(task.run.run_id, trip, call.index),
             session_id=task.session_id,
             deps=task.deps,
             approved=isinstance(call.resolution, Approve | Edit),

@@ -7,8 +7,9 @@ A run without a conversation is a root of its own. What cannot be placed is kept
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from math import isfinite
 
-from convive.agents._fold import RunState, fold
+from convive.agents._fold import RunState, fold, fold_all
 from convive.agents._journal import (
     ChildRun,
     Ending,
@@ -28,6 +29,7 @@ from convive.agents._journal import (
 from convive.agents._node import Kind, Node, Status
 from convive.agents._prices import Cost
 from convive.agents._schema import json_of
+from convive.agents._tree_of_runs import TreeOfRuns
 from convive.bus import (
     BadRecord,
     ConviveError,
@@ -52,20 +54,17 @@ from convive.bus import (
 class Trace:
     """Folds the records of one trace, those of a conversation's floor and of journals, from any number of logs.
 
-    Records of one log come in its order; logs may be mixed in any way. `ended` is told of each node that ends by a
-    record of its own. With `keep_events` nodes hold what the journals say of them.
+    Records of one log come in its order; logs may be mixed in any way, and what was applied before changes nothing.
+    `ended` is told of each node that ends by a record of its own. With `keep_events` nodes hold what the journals say
+    of them.
     """
 
     def __init__(self, ended: Callable[[Node], None] | None = None, *, keep_events: bool = False) -> None:
-        self.conversations: list[Node] = []
-        self.runs: dict[RunId, Node] = {}
-        self._turns: dict[RunId, Node] = {}
+        self._tree = TreeOfRuns()
+        self.conversations, self.runs = self._tree.conversations, self._tree.runs
         self._floors: dict[str, Floor] = {}
         self._states: dict[RunId, RunState] = {}
         self._parts: dict[tuple[RunId, str], Node] = {}
-        self._calls: dict[RunId, Node] = {}
-        """The tool call of each run below one, as far as calls have said so."""
-        self._lost: dict[RunId, list[Node]] = {}  # orphans by what lacks above them
         self._named: dict[RunId, tuple[ChildRun, Node]] = {}
         """Runs that a call has named, and that no record was of so far."""
         self._ended = ended
@@ -74,10 +73,7 @@ class Trace:
     @property
     def roots(self) -> list[Node]:
         """What has nothing above it: the conversation, or the run, and whatever is an orphan without it."""
-        runs = [node for node in self.runs.values() if node.parent is None]
-        if not self.conversations:
-            return sorted(runs, key=lambda node: (node.orphan, node.started_s))
-        return [*self.conversations, *runs]
+        return [*self.conversations, *sorted(self._tree.tops.values(), key=lambda node: (node.orphan, node.started_s))]
 
     @property
     def root(self) -> Node | None:
@@ -87,33 +83,36 @@ class Trace:
     @property
     def is_over(self) -> bool:
         """Whether the outermost of it has ended."""
-        return bool(self.roots) and all(root.is_over for root in self.roots)
+        tops = (*self.conversations, *self._tree.tops.values())
+        return bool(tops) and all(top.is_over for top in tops)
 
     def apply(self, record: Record) -> None:
         """Take one more record; one that is neither a link nor of a journal changes nothing."""
-        address = address_of(record.subject)
         if (time_s := happened_s(record)) != record.time_s:
             record = replace(record, time_s=time_s)
-        if address.kind == "floor":
-            self._linked(address.conversation, record)
-        elif address.kind == "run":
-            self._journaled(address.conversation, record)
+        match record.subject.rsplit(".", 3):
+            case [base, "run", root, run]:
+                self._journaled(base.rpartition(".")[2], RunId(root), RunId(run), record)
+            case _:
+                address = address_of(record.subject)
+                if address.kind == "floor":
+                    self._linked(address.conversation, record)
 
     def complete(self) -> None:
         """Put a node where a call names a run of which the logs hold nothing, once all of them were read: what the
         caller knows of it, and that it is missing."""
         for child, call in self._named.values():
+            if child.run_id in self.runs:
+                continue
             own = RunContext(child.run_id, call.run.root_run_id, call.run_id)
             node = Node("run", child.agent, own, "", call.started_s, call.seqs, call.conversation)
-            node.status, node.ended_s, node.called_by = _CHILD_STATUS[child.status], call.ended_s, call.part
-            node.damage.append("its journal is not in the log")
-            below = self._lost.pop(child.run_id, [])
-            if not below:  # else those are counted themselves
-                node.usage, node.cost = child.usage, Cost(child.known_cost, child.cost is not None)
-            for each in below:
-                _place(each, node)
-            self.runs[child.run_id] = node
-            _place(node, call)
+            node.status, node.ended_s = _CHILD_STATUS[child.status], call.ended_s
+            node.harm("its journal is not in the log")
+            self._tree.add_run(node)
+            if not node.children:  # else those are counted themselves
+                known = isfinite(child.known_cost)
+                cost = Cost(child.known_cost if known else 0.0, known and child.cost is not None)
+                node.usage, node.cost = child.usage, cost
         self._named.clear()
 
     def forget(self, node: Node) -> None:
@@ -121,45 +120,30 @@ class Trace:
         for below in node.walk():
             self._parts.pop((below.run_id, below.part), None)
             if below.kind == "run":
-                self.runs.pop(below.run_id, None)
                 self._states.pop(below.run_id, None)
-                self._calls.pop(below.run_id, None)
-            elif below.kind == "turn":
-                self._turns.pop(below.run_id, None)
-        if node.parent is not None:
-            node.parent.children.remove(node)
+                self._named.pop(below.run_id, None)
+            self._tree.forget(below)
+        node.take_out()
 
     # The floor
 
     def _linked(self, conversation: str, record: Record) -> None:
         before = self._floors.get(conversation, Floor())
+        if record.seq <= before.seq:
+            return  # told before
         floor = self._floors[conversation] = fold_floor(before, record)
-        if floor.links == before.links:
-            self._misfit(conversation, before, floor)
-            return  # no valid link
-        event, run = event_of(record), _run_of(record)
+        if floor.links == before.links:  # no valid link
+            if floor.opened is not None and floor.damage:
+                self._conversation(conversation).harm(_why(record, floor.damage[-1]))
+            return
+        event = event_of(record)
         match event:
             case Opened():
-                own = run or RunContext.root(event.run_id)
-                node = Node(
-                    "conversation", conversation, own, "", record.time_s, (record.seq, record.seq), conversation
-                )
-                node.detail, node.origin = event.topic, event.origin
-                self.conversations.append(node)
-                for each in self._lost.pop(own.run_id, ()):  # of another log, and read before this one
-                    _place(each, node)
+                self._opened(conversation, event, record)
             case Granted():
-                above = self._conversation(conversation)
-                own = RunContext(event.run_id, above.run.root_run_id, above.run_id)
-                node = Node("turn", f"turn {event.turn}", own, "turn", record.time_s, (record.seq, record.seq))
-                node.seat, node.turn, node.conversation = event.seat, event.turn, conversation
-                self._turns[event.run_id] = node
-                _place(node, above)
-                known = self.runs.get(event.run_id)
-                if known is not None:
-                    _place(known, node)
+                self._granted(self._conversation(conversation), event, record)
             case Said() | Passed() | Revoked():
-                turn = self._turns[event.run_id]
+                turn = self._tree.turns[event.run_id]
                 self._end(turn, _TURN_STATUS[event.type], record)
                 turn.detail = event.text if isinstance(event, Said) else event.reason
             case Ended():
@@ -169,67 +153,48 @@ class Trace:
             case _:
                 pass
 
-    def _misfit(self, conversation: str, before: Floor, floor: Floor) -> None:
-        """A record of the floor that cannot follow: another is missing, or a stranger wrote it."""
-        if len(floor.damage) > len(before.damage) and any(
-            one.conversation == conversation for one in self.conversations
-        ):
-            bad = floor.damage[-1]
-            self._conversation(conversation).damage.append(f"record {bad.seq}: {bad.why}")
+    def _opened(self, name: str, event: Opened, record: Record) -> None:
+        run = _run_of(record)
+        own = run if run is not None and run.run_id == event.run_id else RunContext.root(event.run_id)
+        node = Node("conversation", name, own, "", record.time_s, (record.seq, record.seq), name)
+        node.detail, node.origin = event.topic, event.origin
+        self._tree.add_conversation(node)
+
+    def _granted(self, above: Node, event: Granted, record: Record) -> None:
+        own = RunContext(event.run_id, above.run.root_run_id, above.run_id)
+        node = Node("turn", f"turn {event.turn}", own, "turn", record.time_s, (record.seq, record.seq))
+        node.seat, node.turn, node.conversation = event.seat, event.turn, above.conversation
+        self._tree.add_turn(node, above)
 
     def _conversation(self, name: str) -> Node:
         return next(node for node in self.conversations if node.conversation == name)
 
     # Journals
 
-    def _journaled(self, conversation: str, record: Record) -> None:
+    def _journaled(self, conversation: str, root: RunId, own: RunId, record: Record) -> None:
         run = _run_of(record)
-        if run is None:
+        node = self.runs.get(own)
+        if run is None or (run.run_id, run.root_run_id) != (own, root):
+            if node is not None:
+                node.harm(f"record {record.seq}: its headers name another run than its subject, or none")
             return
-        node = self.runs.get(run.run_id)
         if node is None:
-            node = self._new_run(conversation, run, record)
+            node = Node("run", "?", run, "", record.time_s, (record.seq, record.seq), conversation)
+            self._tree.add_run(node)
+        elif node.conversation != conversation:
+            node.harm(f"{conversation} has records of this run as well: record {record.seq}")
+            return
         elif record.seq <= node.seqs[1]:
             return  # told before
         node.seqs = (node.seqs[0], record.seq)
         try:
             event = journal_event_of(record)
-            state = fold(self._states.get(run.run_id, RunState()), event)
+            state = fold(self._states.get(own, RunState()), event)
         except (BadRecord, ValueError) as bad:
-            node.damage.append(f"record {record.seq}: {bad.why if isinstance(bad, BadRecord) else bad}")
+            node.harm(_why(record, bad))
             return
-        self._states[run.run_id] = state
+        self._states[own] = state if state.ended is None else _OVER
         self._told(node, event, record, state)
-        if state.ended is not None:
-            # An ended run needs no state any more; a record behind its end is damage.
-            self._states[run.run_id] = RunState(started=state.started, ended=state.ended)
-
-    def _new_run(self, conversation: str, run: RunContext, record: Record) -> Node:
-        node = Node("run", "?", run, "", record.time_s, (record.seq, record.seq), conversation)
-        self.runs[run.run_id] = node
-        self._named.pop(run.run_id, None)
-        node.called_by = self._calls[run.run_id].part if run.run_id in self._calls else None
-        turn = self._turns.get(run.run_id)
-        if turn is not None:
-            _place(node, turn)
-        elif run.parent_run_id is not None:
-            self._below(node, run.parent_run_id)
-        for each in self._lost.pop(run.run_id, ()):
-            self._below(each, run.run_id)
-        return node
-
-    def _below(self, node: Node, parent: RunId) -> None:
-        above = self._calls.get(node.run_id) or self.runs.get(parent)
-        if above is None:
-            above = next((one for one in self.conversations if one.run_id == parent), None)
-            node.orphan = above is None
-            if above is None:
-                self._lost.setdefault(parent, []).append(node)
-        elif above.kind == "run":
-            calls = [call for call in above.children if call.kind == "tool" and call.status in ("running", "waiting")]
-            above = calls[0] if len(calls) == 1 else above  # of several, the one that names it when it returns
-        if above is not None:
-            _place(node, above)
 
     def _told(self, node: Node, event: JournalEvent, record: Record, state: RunState) -> None:
         if self._keep_events and isinstance(event, RunStarted | Resumed | Ending):
@@ -237,35 +202,40 @@ class Trace:
         match event:
             case RunStarted():
                 node.name, node.model, node.session_id = event.agent, event.model, event.session_id
+                self._tree.asked(node, event.agent, event.input or "")
             case TripStarted():
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.attempts.append(record.seq)
                 part.attempts_s.append(record.time_s)
-                part.model = node.model
+                part.model, part.cost = node.model, Cost(0.0, complete=False)  # a request may cost without an answer
             case ModelAnswered():
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.usage, part.model = event.usage, event.model or node.model
-                part.cost = Cost(event.known_cost, event.cost is not None)
                 trip, part.reason = state.trips[-1], event.stop_reason
+                known = isfinite(trip.known_cost)
+                part.cost = Cost(trip.known_cost if known else 0.0, known and event.cost is not None)
                 part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
                 self._end(part, "ok", record)
             case ToolCalled():
                 part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record, event)
                 part.attempts.append(record.seq)
                 part.attempts_s.append(record.time_s)
-                part.status, part.call_id = "running", event.call_id
+                part.call_id = event.call_id
                 part.detail = json_of(state.trips[-1].calls[event.index].arguments)
+                part.goes_on("running")
+                self._tree.calling(node, part)
             case ToolReturned():
                 part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record, event)
                 if not part.detail:
                     part.detail = json_of(state.trips[-1].calls[event.index].arguments)
                 part.error, part.call_id = event.content if event.is_error else "", event.call_id
-                self._called(event.children, part)
+                self._tree.called(_ids(event.children), part)
+                self._names(event.children, part)
                 self._end(part, "failed" if event.is_error else "ok", record)
             case Suspended():
-                for each in event.interrupts:
-                    part = self._part(node, "tool", f"tool/{each.trip}/{each.index}", each.tool, record, event)
-                    part.detail = json_of(each.arguments)
+                for wait in event.interrupts:
+                    part = self._part(node, "tool", f"tool/{wait.trip}/{wait.index}", wait.tool, record, event)
+                    part.detail = json_of(wait.arguments)
                 self._waits(node, "waiting")
             case Resumed():
                 self._waits(node, "running")
@@ -274,27 +244,20 @@ class Trace:
                 self._end(node, "ok", record)
             case RunFailed():
                 node.error, node.reason = f"{event.error}: {event.message}", event.error
-                self._called(event.children, node)
+                self._tree.called(_ids(event.children), node)
                 self._end(node, "failed", record)
             case RunCancelled():
                 node.error = event.reason
-                self._called(event.children, node)
+                self._tree.called(_ids(event.children), node)
                 self._end(node, "cancelled", record)
 
-    def _called(self, children: Iterable[ChildRun], by: Node) -> None:
-        """A tool call, or a run at its end, names the runs that it called. One that was queued is never named."""
+    def _names(self, children: Iterable[ChildRun], call: Node) -> None:
         for child in children:
-            below = self.runs.get(child.run_id)
-            if by.kind == "tool":
-                self._calls[child.run_id] = by
-                if below is not None:
-                    _place(below, by)
-                else:
-                    self._named[child.run_id] = child, by
-            if below is not None and below.name == "?":
-                below.name = child.agent  # its own first record is missing
-            if below is not None and below.called_by is None:
-                below.called_by = by.part
+            known = self.runs.get(child.run_id)
+            if known is None:
+                self._named[child.run_id] = child, call
+            elif known.name == "?":
+                known.name = child.agent  # its own first record is missing
 
     def _part(self, above: Node, kind: Kind, part: str, name: str, record: Record, event: JournalEvent) -> Node:
         known = self._parts.get((above.run_id, part))
@@ -302,7 +265,8 @@ class Trace:
             seqs = (record.seq, record.seq)
             known = Node(kind, name, above.run, part, record.time_s, seqs, above.conversation)
             self._parts[above.run_id, part] = known
-            _place(known, above)
+            known.put_below(above)
+            known.goes_on("running")
         known.events += [event] if self._keep_events else []
         known.seqs = (known.seqs[0], record.seq)
         return known
@@ -311,38 +275,30 @@ class Trace:
         """End a node. What is still open in it will not go on."""
         node.status, node.ended_s, node.seqs = status, record.time_s, (node.seqs[0], record.seq)
         for below in node.walk():
-            if below is not node and not below.is_over and _ends_with(below, node):
+            if below is not node and not below.is_over and below.ends_with(node):
                 below.status, below.ended_s = "interrupted", None
         if self._ended is not None:
             self._ended(node)
 
     def _waits(self, node: Node, status: Status) -> None:
-        node.status = status
+        node.goes_on(status)
         for part in node.children:
             if part.kind == "tool" and not part.is_over:
-                part.status = status
+                part.goes_on(status)
 
 
 _TURN_STATUS: dict[str, Status] = {"said": "ok", "passed": "passed", "revoked": "revoked"}
 _CHILD_STATUS: dict[str, Status] = {"completed": "ok", "failed": "failed", "cancelled": "cancelled"}
+_OVER = fold_all((RunStarted(agent="", model="", root=RunId("")), RunFinished(text="")))
+"""The state of any run that has ended: nothing follows. What it said may be long, and is not needed any more."""
 
 
-def _place(node: Node, above: Node) -> None:
-    """Put a node where it belongs, in order of time."""
-    if node.parent is not None:
-        node.parent.children.remove(node)
-    node.parent, node.orphan = above, False
-    place = len(above.children)
-    while place and above.children[place - 1].started_s > node.started_s:
-        place -= 1
-    above.children.insert(place, node)
+def _ids(children: Iterable[ChildRun]) -> list[RunId]:
+    return [child.run_id for child in children]
 
 
-def _ends_with(below: Node, node: Node) -> bool:
-    """Whether something open goes on no more when what it is a part of ends: a run that was queued does."""
-    if node.kind in ("run", "tool"):
-        return below.run_id == node.run_id
-    return below.conversation == node.conversation
+def _why(record: Record, bad: BadRecord | ValueError) -> str:
+    return f"record {record.seq}: {bad.why if isinstance(bad, BadRecord) else bad}"
 
 
 def _run_of(record: Record) -> RunContext | None:

@@ -1,8 +1,7 @@
 """Where a trace stands, and reading it: every log of a bus may hold a part of it."""
 
 import difflib
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,7 +12,17 @@ from convive.agents._journal import Place
 from convive.agents._refusals import UnknownRun
 from convive.agents._trace import Trace
 from convive.agents._waiting import Where
-from convive.bus import BadName, Bus, Conversation, Log, Record, RunId, UnknownConversation, conversation_id
+from convive.bus import (
+    BadName,
+    Bus,
+    Conversation,
+    ConviveError,
+    Log,
+    Record,
+    RunId,
+    UnknownConversation,
+    conversation_id,
+)
 
 _SHORTEST = 4
 
@@ -34,28 +43,28 @@ async def find_trace(where: Where, which: str) -> TracePlace:
     A few requests a log. Raises UnknownRun with near ids, and errors of the bus.
     """
     places = await _places(where)
-    if isinstance(where, Bus) and not re.fullmatch(r"[0-9a-f]{32}", which):
-        try:
-            there = await where.existing(conversation_id(which))
-        except (UnknownConversation, BadName):
-            pass
-        else:
-            opened = (await there.floor()).opened
-            assert opened is not None  # noqa: S101 - `floor` raises otherwise
-            return _placed(places, opened.run_id, opened.run_id, there)
-    roots = await journals(where)
-    found = [run for run in roots if _is_part(which, run)]
-    if len(found) == 1 or which in roots:
-        asked = RunId(which) if which in roots else found[0]
-        return _placed(places, roots[asked], asked, await _conversation_of(where, roots[asked]))
-    beside = await _conversation_of(where, RunId(which))  # whose seats keep no journals
-    if beside is not None:
-        return _placed(places, RunId(which), RunId(which), beside)
-    raise _unknown(which, found or list(roots), [] if not isinstance(where, Bus) else list(await where.conversations()))
+    there = await _conversation(where, which)
+    if there is not None:
+        opened = (await there.floor()).opened
+        assert opened is not None  # noqa: S101 - `floor` raises otherwise
+        return _placed(places, opened.run_id, opened.run_id, there)
+    runs, conversations = await journals(where), await _conversations(where)
+    # A conversation has no journal, nor has a run that is named and not there.
+    known = {root: root for root in (*conversations, *runs.values())} | runs
+    found = [RunId(which)] if which in known else _part_of(known, which)
+    if len(found) != 1:
+        raise _unknown(which, found or list(known), list(conversations.values()))
+    root = known[found[0]]
+    beside = await _conversation(where, conversations[root]) if root in conversations else None
+    return _placed(places, root, found[0], beside)
 
 
-def _unknown(which: str, runs: Sequence[str], conversations: Sequence[str]) -> UnknownRun:
-    several = [run for run in runs if _is_part(which, run)]
+def _part_of(runs: Iterable[RunId], which: str) -> list[RunId]:
+    return [run for run in runs if run.startswith(which) or run.endswith(which)] if len(which) >= _SHORTEST else []
+
+
+def _unknown(which: str, runs: Sequence[RunId], conversations: Sequence[str]) -> UnknownRun:
+    several = _part_of(runs, which)
     if several:
         listed = ", ".join(several[:5]) + (", ..." if len(several) > 5 else "")
         return UnknownRun(f"{len(several)} runs have ids that begin with {which!r} or end with it: {listed}")
@@ -64,10 +73,6 @@ def _unknown(which: str, runs: Sequence[str], conversations: Sequence[str]) -> U
         f" Did you mean {' or '.join(near)}?" if near else " `convive runs` lists the runs, `convive ls` conversations."
     )
     return UnknownRun(f"there is no run and no conversation {which[:80]!r}.{hint}")
-
-
-def _is_part(which: str, run: str) -> bool:
-    return len(which) >= _SHORTEST and (run.startswith(which) or run.endswith(which))
 
 
 async def journals(where: Where) -> dict[RunId, RunId]:
@@ -94,33 +99,52 @@ async def read_trace(where: Where, which: str, *, keep_events: bool = False) -> 
 @asynccontextmanager
 async def follow_trace(where: Where, which: str) -> AsyncGenerator[AsyncIterator[Trace]]:
     """A trace while it grows: `async with ... as states`, then one Trace, the same object, after all that was there and
-    after each record that comes, until it is over. Raises as `find_trace`."""
+    after each record that comes, until it is over; the last time with all that any log has by then. Raises as
+    `find_trace`, out of the iteration as well."""
     place = await find_trace(where, which)
-    send, receive = anyio.create_memory_object_stream[Record | None](256)
+    send, receive = anyio.create_memory_object_stream[_News](256)
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        for log, subjects in place.logs:
-            tasks.start_soon(_pump, log, subjects, send.clone())
+        for number, (log, subjects) in enumerate(place.logs):
+            tasks.start_soon(_pump, number, log, subjects, send.clone())
         send.close()
         with receive:
-            yield _States(receive, len(place.logs))
-        tasks.cancel_scope.cancel()
+            try:
+                yield _States(receive, place.logs)
+            except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
+                failure = error
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
-async def _pump(log: Log, subjects: tuple[str, ...], to: anyio.abc.ObjectSendStream[Record | None]) -> None:
-    async with to, log.follow(*subjects) as tail:
-        while (record := await tail.catch_up()) is not None:
-            await to.send(record)
-        await to.send(None)
-        async for record in tail:
-            await to.send(record)
+_News = tuple[int, Record | ConviveError | None]
+"""From the log of that number: a record; that it will give no more; or that all that was there has been told."""
+
+
+async def _pump(number: int, log: Log, subjects: tuple[str, ...], to: anyio.abc.ObjectSendStream[_News]) -> None:
+    async with to:
+        try:
+            async with log.follow(*subjects) as tail:
+                while (record := await tail.catch_up()) is not None:
+                    await to.send((number, record))
+                await to.send((number, None))
+                async for record in tail:
+                    await to.send((number, record))
+        except ConviveError as error:
+            await to.send((number, error))
 
 
 class _States:
     """Folds what the logs bring."""
 
-    def __init__(self, receive: anyio.abc.ObjectReceiveStream[Record | None], logs: int) -> None:
+    def __init__(
+        self, receive: anyio.abc.ObjectReceiveStream[_News], logs: Sequence[tuple[Log, tuple[str, ...]]]
+    ) -> None:
         self._receive = receive
-        self._behind = logs
+        self._logs = logs
+        self._seen = [0] * len(logs)
+        self._behind = len(logs)
         self._trace = Trace()
         self._over = False
 
@@ -131,14 +155,26 @@ class _States:
         if self._over:
             raise StopAsyncIteration
         while True:
-            record = await self._receive.receive()
-            if record is None:
+            number, news = await self._receive.receive()
+            if isinstance(news, Record):
+                self._trace.apply(news)
+                self._seen[number] = news.seq
+            elif news is None:
                 self._behind -= 1
             else:
-                self._trace.apply(record)
+                raise news
             if not self._behind:
-                self._over = self._trace.is_over
+                if self._trace.is_over:
+                    await self._read_on()
+                    self._over = True
                 return self._trace
+
+    async def _read_on(self) -> None:
+        """The end of one log may come before what another one has had for a while."""
+        for (log, subjects), seen in zip(self._logs, self._seen, strict=True):
+            async with log.read(*subjects, after=seen) as records:
+                async for record in records:
+                    self._trace.apply(record)
 
 
 def _placed(places: Mapping[str, Log], root: RunId, asked: RunId, conversation: Conversation | None) -> TracePlace:
@@ -151,17 +187,27 @@ def _placed(places: Mapping[str, Log], root: RunId, asked: RunId, conversation: 
     return TracePlace(root, asked, None if conversation is None else conversation.id, tuple(logs))
 
 
-async def _conversation_of(where: Where, root: RunId) -> Conversation | None:
-    """The conversation whose run is the root, if one is."""
+async def _conversation(where: Where, name: str) -> Conversation | None:
+    """The conversation of that name, if there is one."""
+    if isinstance(where, Conversation):
+        return where if name == where.id else None
     if isinstance(where, Place):
         return None
-    if isinstance(where, Conversation):
-        floor = await where.floor()
-        return where if floor.opened is not None and floor.opened.run_id == root else None
-    for name, floor in (await where.conversations()).items():
-        if floor.opened is not None and floor.opened.run_id == root:
-            return await where.existing(name)
-    return None
+    try:
+        return await where.existing(conversation_id(name))
+    except (UnknownConversation, BadName):
+        return None
+
+
+async def _conversations(where: Where) -> dict[RunId, str]:
+    """The names of all conversations, by the run of each."""
+    if isinstance(where, Place):
+        return {}
+    try:
+        floors = {where.id: await where.floor()} if isinstance(where, Conversation) else await where.conversations()
+    except UnknownConversation:
+        return {}  # a name space, where runs keep journals and nobody speaks
+    return {floor.opened.run_id: name for name, floor in floors.items() if floor.opened is not None}
 
 
 async def _places(where: Where) -> dict[str, Log]:
