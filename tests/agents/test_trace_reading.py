@@ -58,6 +58,13 @@ async def test_what_stands_below_a_run_that_is_not_there_is_found_by_its_id(bus:
     assert (found.root, found.asked) == (lost.run_id, lost.run_id)
 
 
+async def test_a_journal_of_which_nothing_can_be_read_is_told(bus: Bus) -> None:
+    space = await bus.conversation("desk")
+    await space.log.append(Draft(f"{space.subjects.base}.run.x.y", b"{}", {"Cv-Run": "nonsense"}))
+    with pytest.raises(UnknownRun, match="none of it can be read"):
+        await read_trace(bus, "y")
+
+
 async def test_an_error_of_whoever_follows_comes_out_as_it_is(bus: Bus) -> None:
     await held(bus, "trace-a")
     with pytest.raises(ZeroDivisionError):

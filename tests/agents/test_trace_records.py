@@ -238,6 +238,18 @@ def test_nothing_goes_on_below_what_is_over() -> None:
     assert {node.status for node in nodes(folded(writer.records)) if node.run_id == run.run_id} == {"ok"}
 
 
+def test_what_lost_its_place_does_not_keep_a_trace_from_being_over() -> None:
+    """Whoever follows would wait for ever for a run that was killed with what was above it."""
+    writer, lost = Writer(), RunContext.root(ROOT.run_id).child()
+    writer.journal(lost.child(), began(lost.child(), "orphan"))
+    assert not folded(writer.records).is_over
+    writer.journal(ROOT, began(ROOT), ended())
+    trace = folded(writer.records)
+    assert (lines(trace), trace.is_over) == (["run clerk ok", "run orphan running"], True)
+    writer.opened(RunContext.root())
+    assert not folded(writer.records).is_over
+
+
 # Costs
 
 

@@ -9,8 +9,9 @@ from rich.cells import cell_len
 from convive.agents import Node, Trace
 from convive.agents._journal import ModelAnswered, RunFailed, RunStarted, ToolReturned, TripStarted
 from convive.agents._messages import ToolUse
-from convive.bus import RunContext
+from convive.bus import HOST, Draft, RunContext, memory_bus
 from convive.scenarios._opened import opened_lines
+from convive.scenarios._spending import show_cost, show_runs
 from convive.scenarios._tracing import node_row
 from convive.scenarios._tree import tree_lines
 from tests.agents.traces import Writer, answered, began, called, ended, folded, returned
@@ -85,6 +86,25 @@ def test_no_number_breaks_a_tree_or_its_json(told: bytes) -> None:
     trace = folded(writer.records)
     assert "✓ answer 1" in "".join(text(trace))
     json.dumps([node_row(root) for root in trace.roots], allow_nan=False)
+
+
+@pytest.mark.anyio
+async def test_one_conversation_that_is_none_hides_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    async with memory_bus() as bus:
+        for name, headers in (("a", {"Cv-Run": "nonsense"}), ("b", {**ROOT.headers(), "Cv-Root": "../.."})):
+            bad = await bus.conversation(name)
+            await bad.log.append(Draft(bad.subjects.link(HOST), b"{}", headers))
+        eve = await bus.conversation("eve")
+        writer, run = Writer(eve.subjects.base), RunContext.root()
+        writer.put("bus.floor.host", b"{}", RunContext.root())
+        writer.opened(run)
+        writer.granted(run, 1)
+        for record in writer.records:
+            await eve.log.append(Draft(record.subject, record.body, record.headers))
+        await show_runs(bus, 20, as_json=True)
+        (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+        assert (row["run_id"], row["name"], row["status"]) == (run.run_id, "eve", "running")
+        await show_cost(bus, None, "model", as_json=True)
 
 
 def test_clocks_that_differ_leave_bars_on_their_axis() -> None:

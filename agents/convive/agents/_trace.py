@@ -82,9 +82,11 @@ class Trace:
 
     @property
     def is_over(self) -> bool:
-        """Whether the outermost of it has ended."""
-        tops = (*self.conversations, *self._tree.tops.values())
-        return bool(tops) and all(top.is_over for top in tops)
+        """Whether the outermost of it has ended: the conversation, or else the run. What lost its place does not count
+        beside them: nobody may be left to end it."""
+        runs = self._tree.tops.values()
+        outermost = self.conversations or [run for run in runs if not run.orphan] or runs
+        return bool(outermost) and all(each.is_over for each in outermost)
 
     def apply(self, record: Record) -> None:
         """Take one more record; one that is neither a link nor of a journal changes nothing."""
@@ -133,7 +135,7 @@ class Trace:
             return  # told before
         floor = self._floors[conversation] = fold_floor(before, record)
         if floor.links == before.links:  # no valid link
-            if floor.opened is not None and floor.damage:
+            if floor.opened is not None and len(floor.damage) > len(before.damage):
                 self._conversation(conversation).harm(_why(record, floor.damage[-1]))
             return
         event = event_of(record)

@@ -86,13 +86,15 @@ async def journals(where: Where) -> dict[RunId, RunId]:
 
 
 async def read_trace(where: Where, which: str, *, keep_events: bool = False) -> Trace:
-    """A trace as it is now, also one that is under way. Raises as `find_trace`."""
+    """A trace as it is now, also one that is under way. Raises as `find_trace`, also when nothing of it is readable."""
     trace = Trace(keep_events=keep_events)
     for log, subjects in (await find_trace(where, which)).logs:
         async with log.read(*subjects) as records:
             async for record in records:
                 trace.apply(record)
     trace.complete()
+    if trace.root is None:
+        raise UnknownRun(f"what is kept as run {which[:80]!r} has no record that says so: none of it can be read.")
     return trace
 
 

@@ -50,7 +50,7 @@ class TreeOfRuns:
 
     def asked(self, node: Node, agent: str, input: str) -> None:
         """A run says what it was asked, from which follows what call made it."""
-        if node.called_by is None and node.run.parent_run_id is not None:
+        if node.called_by is None and node.run.parent_run_id is not None and node.run_id not in self.turns:
             self._asked[node.run_id] = what_is_asked(agent, input)
             self._place(node)
 
@@ -98,7 +98,9 @@ class TreeOfRuns:
         return next((node for node in self.conversations if node.run_id == run), None)
 
     def _put(self, node: Node, above: Node) -> None:
-        if node.parent is above or node.fits_below(above):
+        if node.parent is above:
+            return
+        if node.fits_below(above):
             node.put_below(above)
             node.goes_on(node.status)
             self.tops.pop(node.run_id, None)
