@@ -93,9 +93,10 @@ async def show_cost(bus: Bus, which: str | None, by: Group, *, as_json: bool) ->
             if run.cost is not None:  # as its caller tells: the journal is missing, and with it each answer
                 groups.setdefault(_group(run, by) or "(missing)", _Sum()).add(run.usage, run.cost)
             for part in run.children:
-                if part.kind == "trip" and part.cost is not None:  # answered
+                if part.kind == "trip":
                     name = part.model if by == "model" else _group(run, by)
-                    groups.setdefault(name, _Sum()).add(part.usage, part.cost, by == "model")
+                    answers = by == "model" and part.status == "ok"
+                    groups.setdefault(name, _Sum()).add(part.usage, part.cost, answers)
     groups.pop("", None)
     rows = sorted(groups.items(), key=lambda row: (-(row[1].cost or Cost()).known, row[0]))
     if as_json:
