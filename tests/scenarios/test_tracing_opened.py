@@ -35,7 +35,7 @@ from convive.agents import (
     tool,
     user,
 )
-from convive.agents.testing import ScriptedModel
+from convive.agents.testing import ScriptedModel, crash_before
 from convive.bus import Bus, Chair, ConviveError, MemoryLog, RunContext, SeatName, memory_bus
 from convive.scenarios._opened import MAX_LINES, opened_lines
 from convive.scenarios._trace_cli import check_options
@@ -206,6 +206,15 @@ async def test_calls_that_are_never_carried_out_and_limits_are_told() -> None:
     lines = await opened_run(again, "go", limits=Limits(trips=1))
     assert [line for line in lines if line.startswith("  = finished (limit)")]
     assert [line for line in lines if line.startswith("  warning: ")]
+
+
+async def test_what_was_broken_off_says_where_and_where_it_was_begun_again() -> None:
+    place, run = Place(MemoryLog(), "cv.00.work", live=False), RunContext.root()
+    with crash_before("model_answered", trip=0).on(place) as dying:
+        await ada().execute("go", place=dying, run=run)
+    await ada().execute(place=place, run=run)
+    lines = opened(await read_trace(place, run.run_id, keep_events=True), run.run_id)
+    at(lines, "  ✓ answer 1 (attempt 2)", "    broken off behind record 2, begun again at record 3", "  ✓ weigh")
 
 
 async def test_a_long_text_is_cut_and_whole_on_request() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from convive.agents import Approve, Deny, Edit, Message, Node, Resolution, Result, Text, Thinking, ToolResult, ToolUse
 from convive.scenarios._calls import json_text
@@ -202,6 +203,8 @@ class _Screen:
             yield from self._words(f"= {does}", node.detail, indent)
 
     def _trouble(self, node: Node, indent: int, *, error: bool = True) -> Iterator[OpenedLine]:
+        for last, again in pairwise(node.attempts):
+            yield OpenedLine(f"broken off behind record {last}, begun again at record {again}", indent, "yellow")
         if node.error and error:
             yield from self._words("error", error_of(node.error), indent, "bold red")
         for why in damage_of(node):
@@ -255,8 +258,6 @@ def _facts(node: Node) -> Iterator[str]:
         read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
         cached = cached if usage.cache_read_tokens or usage.cache_write_tokens else ""
         yield f"read {read} tokens{cached}, wrote {usage.output_tokens}"
-    if len(node.attempts) > 1:
-        yield f"begun {len(node.attempts)} times, at records {', '.join(map(str, node.attempts))}"
 
 
 def _place(tool: Node) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from convive.agents import Cost, Node, Trace, Usage, read_trace
-from convive.bus import Bus, run_of
+from convive.bus import BadRecord, Bus, Opened, Record, event_of
 from convive.scenarios._commands import tell
 from convive.scenarios._tracing import COLOURS, node_row
 from convive.scenarios._transcript import shown
@@ -74,13 +74,21 @@ async def _traces(bus: Bus) -> list[Trace]:
                     root = parts[4]
                 else:
                     base = ".".join(parts[:3])
-                    run = run_of(record.headers)
-                    root = roots.setdefault(base, run.root_run_id) if run is not None else roots.get(base, "")
+                    root = roots[base] = roots.get(base) or _run_of(record)
                 if root:
                     traces.setdefault(root, Trace()).apply(record)
     for trace in traces.values():
         trace.complete()
     return list(traces.values())
+
+
+def _run_of(record: Record) -> str:
+    """The run of the conversation that a record opens, if it does."""
+    try:
+        event = event_of(record)
+    except BadRecord:
+        return ""
+    return event.run_id if isinstance(event, Opened) else ""
 
 
 async def show_cost(bus: Bus, which: str | None, by: Group, *, as_json: bool) -> None:

@@ -122,6 +122,7 @@ def node_row(node: Node, level: int = 0, *, events: bool = False) -> dict[str, o
         "started_s": node.started_s,
         "ended_s": node.ended_s,
         "attempts": max(1, len(node.attempts)),
+        "attempt_seqs": node.attempts,
         "tokens": usage.model_dump(),
         "cost": None if cost is None else {"known": cost.known, "complete": cost.complete, "currency": cost.currency},
         "error": node.error or None,
