@@ -198,7 +198,7 @@ async def test_queued_and_resumed_runs_of_four_processes_are_in_the_one_tree(per
     looked, paid = gave_back(trace, "look"), gave_back(trace, "pay")
     assert sorted(looked) == [
         "tonight > turn 2 > ada > ask > helper > look",
-        "tonight > turn 2 > ada > clerk > look",
+        "tonight > turn 2 > ada > later > clerk > look",
         "tonight > turn 3 > basho > ask > helper > look",
     ]
     assert len(set(looked.values())) == 3  # processes
