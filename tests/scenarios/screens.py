@@ -100,25 +100,26 @@ class Terminal:
     async def until(self, text: str) -> None:
         """Read until the screen shows `text`."""
         with anyio.move_on_after(40):
-            while text not in self.screen.text and await self._read():
+            while text not in self.screen.text and await self.reads():
                 pass
         assert text in self.screen.text, self.screen.lines
 
     async def until_times(self, text: str, times: int) -> None:
         """Read until the screen shows `text` that often."""
         with anyio.move_on_after(40):
-            while self.screen.text.count(text) < times and await self._read():
+            while self.screen.text.count(text) < times and await self.reads():
                 pass
         assert self.screen.text.count(text) == times, self.screen.lines
 
     async def ends(self) -> int:
         """Read to the end; the exit code."""
         with anyio.fail_after(40):
-            while await self._read():
+            while await self.reads():
                 pass
             return await self._process.wait()
 
-    async def _read(self) -> bool:
+    async def reads(self) -> bool:
+        """Take in what the command has written since, once there is some; False when nothing more comes."""
         await anyio.wait_readable(self._descriptor)
         with suppress(OSError):  # EIO: nobody has the terminal open any more
             data = os.read(self._descriptor, 65_536)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from convive.agents import queued
+from convive.agents import Trace, find_queued, find_trace, follow_trace, queued, read_trace
 from convive.agents.testing import OtlpReceiver, ReceivedSpan, otlp_receiver
-from convive.bus import open_bus
+from convive.bus import Bus, RunId, open_bus
+from tests.scenarios.conftest import DEADLINE_S
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import Person
@@ -79,6 +80,50 @@ anyio.run(main)
 RUN = ("run", "table.toml", "--conversation", "tonight", "--model", "scripted/party", "--plain")
 
 
+WORKING = """
+import os
+
+from convive.agents import Agent, Answer, ToolUse, queued, tool
+from convive.agents.testing import ScriptedModel
+from convive.bus import open_bus
+
+
+def calling(*names):
+    def answer(request):
+        if request.messages[-1].text:
+            given = {"ask": {"prompt": "go"}}
+            uses = tuple(ToolUse(id=name, name=name, arguments=given.get(name, {})) for name in names)
+            return Answer(parts=uses, stop_reason="tool_use")
+        return "so be it"
+    return ScriptedModel(answer)
+
+
+@tool
+def look() -> str:
+    \"\"\"Look.\"\"\"
+    return str(os.getpid())
+
+
+@tool
+async def later() -> str:
+    \"\"\"Leave it to others.\"\"\"
+    async with open_bus() as bus:
+        return (await queued("clerk", "go").send(bus)).run_id
+
+
+@tool(needs_approval=True)
+def pay() -> str:
+    \"\"\"Pay.\"\"\"
+    return str(os.getpid())
+
+
+helper = Agent("helper", model=calling("look"), tools=[look]).as_tool("ask", "Ask")
+ada = Agent("ada", model=calling("ask", "later"), tools=[helper, later])
+basho = Agent("basho", model=calling("ask", "pay"), tools=[helper, pay])
+clerk = Agent("clerk", model=calling("look"), tools=[look])
+"""
+
+
 @pytest.fixture
 def receiver() -> Iterator[OtlpReceiver]:
     with otlp_receiver() as made:
@@ -121,6 +166,67 @@ async def test_three_processes_are_one_trace_without_an_orphan(person: "Person",
     sent = await anyio.run_process([sys.executable, "-c", SEND], cwd=person.folder, env=person.env(receiver.environ))
     assert sent.stderr.decode() == f"{len(spans)} spans sent to {receiver.url}/v1/traces.\n"
     assert {span.span_id: span for span in receiver.spans[len(spans) :]} == spans
+
+
+async def test_queued_and_resumed_runs_of_four_processes_are_in_the_one_tree(person: "Person") -> None:
+    """Issue 5, item 1: a supervisor, two seats and a worker, each a process; a fifth approves."""
+    person.writes("guests.py", WORKING)
+    person.writes("table.toml", PARTY.replace("turns = 4", "turns = 2"))
+    sits = [("sit", "tonight", "--as", seat, "--agent", f"guests:{seat}") for seat in ("ada", "basho")]
+    async with (
+        person.starts("worker", "guests") as worker,
+        open_bus(data=person.folder / ".convive") as bus,
+        person.starts(*RUN) as host,
+    ):
+        await worker.err.until("Working on the queue")
+        await host.err.until("comes from elsewhere", times=2)
+        async with person.starts(*sits[0]), person.starts(*sits[1]):
+            assert (await person.does("approve", await waiting(bus))).code == 0
+            assert (await host.ends()).code == 0
+        (sent,) = gave_back(await read_trace(bus, "tonight", keep_events=True), "later").values()
+        queued_run = await find_queued(bus, RunId(sent), root=(await find_trace(bus, "tonight")).root)
+        with anyio.fail_after(DEADLINE_S):
+            await queued_run.result()
+        trace = await read_trace(bus, "tonight", keep_events=True)
+        worker.send(signal.SIGINT)
+        await worker.ends()
+    (root,) = trace.roots
+    nodes = list(root.walk())
+    assert {node.run.root_run_id for node in nodes} == {root.run_id}
+    assert not [(node.name, node.status, node.error) for node in nodes if node.status != "ok"]
+    assert not [node for node in nodes if node.orphan or node.damage]
+    looked, paid = gave_back(trace, "look"), gave_back(trace, "pay")
+    assert sorted(looked) == [
+        "tonight > turn 2 > ada > ask > helper > look",
+        "tonight > turn 2 > ada > later > clerk > look",
+        "tonight > turn 3 > basho > ask > helper > look",
+    ]
+    assert len(set(looked.values())) == 3  # processes
+    assert paid == {"tonight > turn 3 > basho > pay": looked["tonight > turn 3 > basho > ask > helper > look"]}
+
+
+async def waiting(bus: Bus) -> RunId:
+    """The first run of the party that waits for an answer."""
+    with anyio.fail_after(DEADLINE_S):
+        async with follow_trace(bus, "tonight") as states:
+            async for trace in states:
+                for run in trace.runs.values():
+                    if run.status == "waiting":
+                        return run.run_id
+    raise AssertionError("nobody asked")
+
+
+def gave_back(trace: Trace, tool: str) -> dict[str, str]:
+    """What each call of a tool gave back, by where the call stands."""
+    found: dict[str, str] = {}
+    for node in (node for root in trace.roots for node in root.walk() if node.name == tool and node.kind == "tool"):
+        names = [node.name]
+        above = node.parent
+        while above is not None:
+            names.insert(0, above.name)
+            above = above.parent
+        found[" > ".join(names)] = next(event.content for event in node.events if event.type == "tool_returned")
+    return found
 
 
 async def test_a_party_that_is_killed_and_gone_on_with_is_one_tree_in_the_end(
