@@ -218,6 +218,7 @@ def _answer(node: Node) -> Attributes:
         return found
     found |= {
         names.RESPONSE_MODEL: answered,
+        names.FIRST_CHUNK: node.first_chunk_s,
         names.FINISH_REASONS: [node.reason] if node.reason else None,
         # The conventions count what came from or went to a cache as input.
         names.INPUT_TOKENS: usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens,

@@ -130,7 +130,7 @@ class Trace:
                     _place(each, node)
             case Granted():
                 above = self._conversation(conversation)
-                own = RunContext(event.run_id, above.run.root_run_id, above.run_id)
+                own = above.run.child(event.run_id)
                 node = Node("turn", f"turn {event.turn}", own, "turn", record.time_s, (record.seq, record.seq))
                 node.seat, node.turn, node.conversation = event.seat, event.turn, conversation
                 self._turns[event.run_id] = node
@@ -217,6 +217,7 @@ class Trace:
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.usage, part.model = event.usage, event.model or node.model
                 part.cost = Cost(event.known_cost, event.cost is not None)
+                part.first_chunk_s = event.first_chunk_s
                 trip, part.reason = state.trips[-1], event.stop_reason
                 part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
                 self._end(part, "ok", record)
