@@ -40,7 +40,9 @@ async def test_a_party_in_three_processes_is_part_of_the_pipeline_that_started_i
         assert (root.name, root.parent_id) == ("invoke_workflow tonight", SPAN)
         assert len([span for span in spans.values() if span.name == "execute_tool look"]) >= 4
         before = len(receiver.spans)
-        sent = await anyio.run_process([sys.executable, "-c", SEND], cwd=person.folder, env=person.env(receiver.environ))
+        sent = await anyio.run_process(
+            [sys.executable, "-c", SEND], cwd=person.folder, env=person.env(receiver.environ)
+        )
         assert "spans sent to" in sent.stderr.decode()
         assert {span.span_id: span for span in receiver.spans[before:]} == spans
     (verdict,) = (await person.does("verify", "tonight", "--json")).rows
