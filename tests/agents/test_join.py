@@ -26,7 +26,7 @@ from convive.agents import (
     work,
 )
 from convive.agents.testing import OtlpReceiver, ReceivedSpan, ScriptedModel, otlp_receiver
-from convive.bus import Bus, Chair, MemoryLog, RunContext, SeatName, fork, memory_bus, run_of
+from convive.bus import Bus, Chair, Joined, MemoryLog, RunContext, SeatName, fork, memory_bus, run_of
 
 pytestmark = pytest.mark.anyio
 
@@ -76,10 +76,12 @@ guest = Agent("guest", model=once("ask"), tools=[ask])
 async def hold(bus: Bus, run: RunContext, turns: int = 2) -> None:
     """A conversation whose supervisor and seat know nothing of each other but what the log says."""
     await (await bus.conversation("evening")).open(run, "why", [Chair(seat=ADA)])
+    conversation = await bus.existing("evening")
+    leads = conversation.run_of(await conversation.floor())
+    assert leads is not None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(host_seats, await bus.conversation("evening"), {ADA: AgentSeat(guest)})
-        plan = Plan(turns, opens=False, toasts=False)
-        tasks.start_soon(supervise, await bus.conversation("evening"), plan, RunContext.root(run.run_id))
+        tasks.start_soon(supervise, conversation, Plan(turns, opens=False, toasts=False), leads)
 
 
 def root_of(spans: list[ReceivedSpan]) -> ReceivedSpan:
@@ -116,6 +118,20 @@ async def test_what_arrives_live_is_the_same(bus: Bus, receiver: OtlpReceiver) -
     await export_trace(bus, "evening", receiver.environ)
     assert {span.span_id: span for span in receiver.spans[len(live) :]} == live
     assert {span.trace_id for span in live.values()} == {TRACE}
+
+
+async def test_every_record_of_every_run_names_the_trace(bus: Bus) -> None:
+    """For whoever reads `traceparent` and knows nothing of roots: links, memories and journals alike."""
+    await hold(bus, join_trace({"TRACEPARENT": PARENT}))
+    conversation = await bus.existing("evening")
+    floor = await conversation.floor()
+    own = conversation.run_of(floor)
+    assert own is not None
+    await conversation.aside(ADA, Joined(), own.child())
+    async with conversation.log.read(">") as records:
+        runs = [run_of(record.headers) async for record in records]
+    assert len(runs) > 40
+    assert {run.joined for run in runs if run is not None} == {TRACE}
 
 
 async def test_nobody_finds_fault_with_a_conversation_that_joined(bus: Bus) -> None:

@@ -36,6 +36,7 @@ from convive.bus import (
     Conflict,
     Conversation,
     MemoryLog,
+    NotAppended,
     RunContext,
     SeatName,
     memory_bus,
@@ -196,11 +197,13 @@ async def test_links_that_came_too_late_are_counted_by_who_wrote_them(bus: Bus, 
         await conversation.revoke(floor, held, run, "too slow")
         with pytest.raises(Conflict):
             await conversation.say(floor, held, "well", run.child(held.grant.run_id))
+        with pytest.raises(NotAppended):  # refused as well, but not for another one's sake
+            await conversation.close(await conversation.floor(), run, "x" * 10_000_000)
     conflicts = {point.attributes["convive.seat"]: point for point in named(receiver, "convive.floor.conflicts")}
     assert {seat: point.total for seat, point in conflicts.items()} == {"host": 2, "ada": 1}
     assert {point.unit for point in conflicts.values()} == {"{conflict}"}
     refused = [point for point in named(receiver, "convive.append.duration") if "error.type" in point.attributes]
-    assert [(point.attributes["error.type"], point.count) for point in refused] == [("Conflict", 3)]
+    assert {point.attributes["error.type"]: point.count for point in refused} == {"Conflict": 3, "NotAppended": 1}
 
 
 @pytest.mark.parametrize("unset", ["OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT"])
