@@ -79,6 +79,7 @@ from convive.agents._models import (
     split_model,
 )
 from convive.agents._node import Node
+from convive.agents._otel_incoming import join_trace
 from convive.agents._otel_settings import BadCollector
 from convive.agents._output import BadOutput
 from convive.agents._policies import (
@@ -360,6 +361,7 @@ __all__ = [
     "has_tool_call",
     "has_tool_result",
     "host_seats",
+    "join_trace",
     "journals",
     "local_available",
     "mention_rule",

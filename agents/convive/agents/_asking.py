@@ -31,6 +31,7 @@ class Asking:
     def __init__(self, execution: Execution) -> None:
         self.opening: tuple[Message, ...] = ()
         self._execution = execution
+        self._first_chunk_s: float | None = None
 
     async def ask(self, step: Ask) -> None:
         """Ask for the answer of a trip, and keep it. Raises as `Model.stream`; a broken answer is asked for again."""
@@ -78,6 +79,7 @@ class Asking:
 
     async def _answer(self, request: Request, asked: str, trip: int, attempt: int) -> Answer:
         run, recorded = self._execution, self._execution.task.place.recorded
+        self._first_chunk_s = None
         if recorded is not None:
             return recorded.answer(run.task.run, trip, asked)
         if run.live:
@@ -85,11 +87,15 @@ class Asking:
             if request.messages[-1].role == "assistant":
                 run.live.text(request.messages[-1].text)  # the answer continues these words
         answer: Answer | None = None
+        asked_s = time.perf_counter()
         async with self._model(trip).stream(request) as items:
             async for item in items:
                 if isinstance(item, Answer):
                     answer = item
-                elif run.live or run.audience or run.settings.middleware:
+                    continue
+                if self._first_chunk_s is None:
+                    self._first_chunk_s = round(time.perf_counter() - asked_s, 6)
+                if run.live or run.audience or run.settings.middleware:
                     await self._show(trip, item)
         if answer is None:
             raise ModelAnswerBroken(f"{run.settings.model.name} ended its stream without an answer.")
@@ -166,4 +172,5 @@ class Asking:
             refined=refined,
             rejected=rejected,
             asked=asked,
+            first_chunk_s=self._first_chunk_s,
         )

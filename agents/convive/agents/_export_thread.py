@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 
 from convive.agents._finished import Finishing
+from convive.agents._measured_log import Appended
 from convive.agents._otel_settings import Export
 from convive.bus import Record, RunId
 
@@ -23,6 +24,7 @@ class Background:
         self._export = export
         self._own = own
         self._records: deque[tuple[Record, bool]] = deque()
+        self._appends: deque[Appended] = deque(maxlen=MOST_RECORDS)
         self._wake = threading.Event()
         self._finishing = self._abandoned = False
         self._done: Callable[[], None] | None = None
@@ -43,6 +45,10 @@ class Background:
             self._abandoned = True  # a fold with a hole would tell lies
         if not self._abandoned:
             self._records.append((record, fresh))
+
+    def put_append(self, append: Appended) -> None:
+        """Take one more append of this process; the oldest are forgotten when it cannot keep up."""
+        self._appends.append(append)
 
     def finish(self, done: Callable[[], None]) -> None:
         """Send what is over, and end; `done` is called when that is done, from the thread."""
@@ -79,6 +85,8 @@ class Background:
                         sending.take(node, fresh=fresh)
                     if record.seq % YIELD_EVERY == 0:
                         time.sleep(0)  # whoever waits for the interpreter goes first
+                while self._appends:
+                    sending.take_append(self._appends.popleft())
                 if self._abandoned:
                     self.trouble = self.trouble or "too much came at once, and exporting stopped"
                     break

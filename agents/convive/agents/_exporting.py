@@ -3,8 +3,8 @@
 import logging
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -16,6 +16,7 @@ import anyio.lowlevel
 from convive.agents._export_thread import INTERVAL_S, Background
 from convive.agents._finished import finished
 from convive.agents._journal import Place
+from convive.agents._measured_log import MeasuredLog
 from convive.agents._otel_settings import Export, export_of, shown_url
 from convive.agents._trace import Trace
 from convive.agents._trace_reading import read_trace
@@ -140,7 +141,8 @@ async def exporting(
     """Send what happens there to a collector while it happens, if the standard's environment variables name one.
 
     Of a conversation, all of its trace from its beginning; of another place, the runs from now on. One process is to
-    do that for a conversation: the one that leads it. `only_taken`: only runs that are named to `take`.
+    do that for a conversation: the one that leads it. `only_taken`: only runs that are named to `take`. While a
+    conversation is exported, its `log` measures the appends that are made through it.
 
     Nothing that happens in the block waits for a collector, fails with it, or is slowed by it. The first trouble is
     told to `warn`; on leaving, what is left is sent, within `EXIT_S` seconds. What did not arrive is in the log:
@@ -155,7 +157,8 @@ async def exporting(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(follower.follow)
         try:
-            yield taken
+            with follower.measuring():
+                yield taken
         except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
             failure = error
         finally:
@@ -187,7 +190,9 @@ class _Follower:
     def __init__(
         self, where: Conversation | Place, export: Export, taken: Exporting, warn: Callable[[str], object]
     ) -> None:
+        self._where = where
         self._log: Log = where.log
+        self._measures = export.metrics is not None
         self._whole = isinstance(where, Conversation)
         self._base = where.subjects.base if isinstance(where, Conversation) else where.base
         self._again = where.id if isinstance(where, Conversation) else "RUN"
@@ -207,6 +212,18 @@ class _Follower:
         self._began = await self._end()
         self._after = 0 if self._whole else self._began
         self._background.start()
+
+    @contextmanager
+    def measuring(self) -> Generator[None]:
+        """Have the appends of a conversation measured that are made here: nothing in the log tells of them."""
+        if not isinstance(self._where, Conversation) or not self._measures:
+            yield
+            return
+        self._where.log = MeasuredLog(self._log, self._background.put_append)
+        try:
+            yield
+        finally:
+            self._where.log = self._log
 
     async def _end(self) -> int:
         last = await self._log.last(f"{self._base}.>")

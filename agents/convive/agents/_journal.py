@@ -104,10 +104,14 @@ class ModelAnswered(Event):
     rejected: Rejected | None = None
     asked: str | None = None
     """A digest of the request, see `digest_of`: what a redrive compares."""
+    first_chunk_s: float | None = None
+    """How long the last attempt's first words took, of the answer or of the thinking; None where none were streamed."""
 
     def body(self) -> bytes:
-        # A tool's arguments may be null, and a reader must find them.
-        return self.model_dump_json(by_alias=True).encode()
+        # A tool's arguments may be null, and a reader must find them. What was not streamed says nothing of it, so
+        # that its record is that of versions which knew no such field.
+        left_out = {"first_chunk_s"} if self.first_chunk_s is None else None
+        return self.model_dump_json(by_alias=True, exclude=left_out).encode()
 
 
 class ToolCalled(Event):

@@ -43,6 +43,8 @@ class Node:
     ended_s: float | None = None
     usage: Usage = Usage()
     cost: Cost | None = None
+    first_chunk_s: float | None = None
+    """Of an answer that was streamed: how long its first words took."""
     model: str = ""
     seat: str = ""
     turn: int | None = None

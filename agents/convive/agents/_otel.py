@@ -2,7 +2,7 @@
 
 No span lives in a process. A node that is over becomes a `ReadableSpan` with the times and ids of the log:
 
-    trace id   root_run_id
+    trace id   root_run_id, or that of the trace which the root has joined
     span id    of a run: the last 8 bytes of run_id; of a part of one: blake2b-64 of `run_id/part`,
                where a part is `turn`, `llm/0`, `tool/0/1`, or one of these with `/attempt/2`
 
@@ -110,7 +110,7 @@ class SpanMaker:
         return [self._missing(run, below, root) for run, below in sorted(lost.items())]
 
     def _missing(self, run: str, below: Sequence[Node], root: Node | None) -> ReadableSpan:
-        trace_id = _trace_id(below[0].run.root_run_id)
+        trace_id = _trace_of(below[0])
         is_root = run == below[0].run.root_run_id or root is None or root.orphan
         start_ns = min(_ns(node.started_s) for node in below)
         return ReadableSpan(
@@ -218,6 +218,7 @@ def _answer(node: Node) -> Attributes:
         return found
     found |= {
         names.RESPONSE_MODEL: answered,
+        names.FIRST_CHUNK: node.first_chunk_s,
         names.FINISH_REASONS: [node.reason] if node.reason else None,
         # The conventions count what came from or went to a cache as input.
         names.INPUT_TOKENS: usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
@@ -256,16 +257,26 @@ def _parent(node: Node) -> SpanContext | None:
     """What stands above, by ids alone: the same whether that was read or not."""
     if node.part and node.kind != "turn":
         return _context(node, "")
-    above, run = node.run.parent_run_id, node.run
+    above = node.run.parent_run_id
     if node.kind == "run" and node.parent is not None and node.parent.kind == "turn":
         return _context(node.parent, node.parent.part)
     if above is None:
-        return None
+        return _started_from(node) if node.run.joined else None
     part = node.called_by or ""
-    return SpanContext(_trace_id(run.root_run_id), _span_id(above, part), is_remote=False, trace_flags=FLAGS)
+    return SpanContext(_trace_of(node), _span_id(above, part), is_remote=False, trace_flags=FLAGS)
+
+
+def _started_from(node: Node) -> SpanContext | None:
+    """The span of another system that a run was started in."""
+    found = _TRACEPARENT.fullmatch(node.run.started_from)
+    if found is None:
+        return None
+    context = SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=FLAGS)
+    return context if context.is_valid else None
 
 
 def _links(node: Node) -> Iterator[Link]:
+    started_from = _started_from(node) if node.kind in ("conversation", "run") and not node.run.joined else None
     if node.origin is not None:
         origin = node.origin
         kind: Attributes = {
@@ -274,17 +285,27 @@ def _links(node: Node) -> Iterator[Link]:
             names.LINK_SEQ: origin.seq,
         }
         run = origin.run_id
-        yield Link(SpanContext(_trace_id(run), _span_id(run, ""), is_remote=True, trace_flags=FLAGS), _clean(kind))
-    found = _TRACEPARENT.fullmatch(node.run.started_from) if node.kind in ("conversation", "run") else None
-    if found is not None:
-        context = SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=FLAGS)
-        if context.is_valid:
-            yield Link(context, {names.LINK_KIND: "started_from"})
+        there = SpanContext(_trace_id(run), _span_id(run, ""), is_remote=True, trace_flags=FLAGS)
+        if started_from is not None and started_from.span_id == there.span_id:  # the origin had joined a trace
+            there, started_from = started_from, None
+        yield Link(there, _clean(kind))
+    if started_from is not None:
+        yield Link(started_from, {names.LINK_KIND: "started_from"})
 
 
 def _context(node: Node, part: str) -> SpanContext:
-    trace_id = _trace_id(node.run.root_run_id)
-    return SpanContext(trace_id, _span_id(node.run_id, part), is_remote=False, trace_flags=FLAGS)
+    return SpanContext(_trace_of(node), _span_id(node.run_id, part), is_remote=False, trace_flags=FLAGS)
+
+
+def _trace_of(node: Node) -> int:
+    """The id of the trace: its own records say whether the run joined one, or else those of a run above do.
+
+    Who goes on with a run, or sits in a seat, may know no more of it than its id.
+    """
+    above: Node | None = node
+    while above is not None and not above.run.joined:
+        above = above.parent
+    return _trace_id(node.run.root_run_id if above is None else above.run.joined)
 
 
 def _trace_id(run: str) -> int:

@@ -1,4 +1,4 @@
-"""Metrics of nodes that end, for a collector. Blocks: for threads."""
+"""Metrics of nodes that end and of appends, for a collector. Blocks: for threads."""
 
 import math
 
@@ -8,12 +8,14 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from convive.agents import _otel_names as names
+from convive.agents._measured_log import Appended
 from convive.agents._node import Node
 from convive.agents._otel import end_s, error_type, models_of
+from convive.bus import Conflict, address_of
 
 
 class Meters:
-    """Counts nodes, each once, and hands the sums to `exporter` when told to."""
+    """Counts nodes and appends, each once, and hands the sums to `exporter` when told to."""
 
     def __init__(self, exporter: OTLPMetricExporter, resource: Resource) -> None:
         self._reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)  # only when told to
@@ -32,6 +34,21 @@ class Meters:
             "s",
             "How long an operation took",
             explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS,
+        )
+        self._first_chunks = meter.create_histogram(
+            names.TIME_TO_FIRST_CHUNK,
+            "s",
+            "How long the first words of a streamed answer took",
+            explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS,
+        )
+        self._appends = meter.create_histogram(
+            names.APPEND_DURATION,
+            "s",
+            "How long an append took until it was settled",
+            explicit_bucket_boundaries_advisory=names.APPEND_BUCKETS,
+        )
+        self._conflicts = meter.create_counter(
+            names.FLOOR_CONFLICTS, "{conflict}", "Links that were refused because another one came first"
         )
         self._overhead = meter.create_histogram(
             names.TURN_OVERHEAD,
@@ -56,11 +73,23 @@ class Meters:
             for kind, tokens in (("input", read), ("output", usage.output_tokens)):
                 if tokens:
                     self._tokens.record(tokens, {**attributes, names.TOKEN_TYPE: kind})
+            if node.first_chunk_s is not None:
+                self._first_chunks.record(max(0.0, node.first_chunk_s), attributes)
         elif node.kind == "run":
             attributes[names.AGENT] = node.name
         elif node.kind == "tool":
             attributes[names.TOOL_NAME] = node.name
         self._durations.record(max(0.0, end_s(node) - node.started_s), attributes)
+
+    def count_append(self, append: Appended) -> None:
+        """One append of this process, which nothing in the log tells of."""
+        address = address_of(append.subject)
+        attributes: dict[str, str] = {names.KIND: address.kind}
+        if append.error:
+            attributes[names.ERROR_TYPE] = append.error
+        self._appends.record(append.took_s, attributes)
+        if address.kind == "floor" and append.error == Conflict.__name__:
+            self._conflicts.add(1, {names.SEAT: address.name})
 
     def _count_turn(self, node: Node) -> None:
         """What the floor, the journal and the wire add to the work that a turn is for."""

@@ -14,6 +14,7 @@ AGENT = "gen_ai.agent.name"
 CONVERSATION = "gen_ai.conversation.id"
 REQUEST_MODEL = "gen_ai.request.model"
 RESPONSE_MODEL = "gen_ai.response.model"
+FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 FINISH_REASONS = "gen_ai.response.finish_reasons"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
@@ -53,6 +54,7 @@ COST_CURRENCY = "convive.cost.currency"
 REASON = "convive.reason"
 LINK_KIND = "convive.link.kind"
 LINK_NAME = "convive.link.conversation"
+KIND = "convive.subject.kind"
 LINK_SEQ = "convive.link.seq"
 
 OPERATIONS = {"conversation": "invoke_workflow", "run": "invoke_agent", "trip": "chat", "tool": "execute_tool"}
@@ -62,9 +64,14 @@ OI_KINDS = {"conversation": "CHAIN", "turn": "CHAIN", "run": "AGENT", "trip": "L
 
 TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105 - the name of a metric
 OPERATION_DURATION = "gen_ai.client.operation.duration"
+TIME_TO_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
 TURN_OVERHEAD = "convive.turn.overhead"
+FLOOR_CONFLICTS = "convive.floor.conflicts"
+APPEND_DURATION = "convive.append.duration"
 
 TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864)
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+"""As the conventions advise; the time to the first chunk has those of a duration."""
 OVERHEAD_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-"""As the conventions advise, the last ones in seconds."""
+APPEND_BUCKETS = (0.0001, 0.0002, *OVERHEAD_BUCKETS)
+"""In seconds: the conventions have none for what they do not know."""

@@ -38,7 +38,7 @@ class ReceivedSpan:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedPoint:
-    """One series of a histogram as it arrived."""
+    """One series of a histogram or of a counter as it arrived; of a counter, `count` and `total` are the same."""
 
     name: str
     unit: str
@@ -186,6 +186,9 @@ def _points(body: bytes) -> Iterator[ReceivedPoint]:
             for metric in scope.metrics:
                 for point in metric.histogram.data_points:
                     yield ReceivedPoint(metric.name, metric.unit, _attributes(point.attributes), point.count, point.sum)
+                for each in metric.sum.data_points:
+                    attributes = _attributes(each.attributes)
+                    yield ReceivedPoint(metric.name, metric.unit, attributes, each.as_int, each.as_int)
 
 
 def _attributes(pairs: "Iterable[KeyValue]") -> dict[str, Attribute]:

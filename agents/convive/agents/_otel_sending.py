@@ -3,6 +3,7 @@
 import time
 from collections import deque
 
+from convive.agents._measured_log import Appended
 from convive.agents._node import Node
 from convive.agents._otel import SpanMaker, resource
 from convive.agents._otel_send import Collector, MetricsCollector
@@ -38,6 +39,12 @@ class Sending:
             self._ready.append(node)
         if self._metrics is not None and fresh:
             self._metrics.meters.count(node)
+            self._counted = True
+
+    def take_append(self, append: Appended) -> None:
+        """One more append of this process."""
+        if self._metrics is not None:
+            self._metrics.meters.count_append(append)
             self._counted = True
 
     def send(self, *, last: bool) -> str:

@@ -249,7 +249,7 @@ def _check_agent(run: RunContext, started: RunStarted, suspended: Suspended, set
 async def _check_below(place: Place, run: RunContext, suspended: Suspended, settings: Settings) -> None:
     """The same for the runs below whose agents can be found: those behind `as_tool` and `handoff`."""
     for run_id in {interrupt.run_id for interrupt in suspended.below}:
-        below = RunContext(run_id, run.root_run_id, run.run_id)
+        below = run.child(run_id)
         chain = Chain(place, below)
         await chain.read()
         started, waiting = chain.state.started, chain.state.suspended

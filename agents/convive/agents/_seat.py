@@ -21,8 +21,6 @@ from convive.bus import (
     NotAppended,
     OpenGrant,
     Record,
-    RunContext,
-    RunId,
     SeatName,
     World,
 )
@@ -141,9 +139,9 @@ class _Hosts:
             await anyio.sleep(quiet_s)
 
     def _turn(self, held: _Held, *, resumed: bool) -> Turn:
-        grant, opened = held.open_grant.grant, held.floor.opened
-        assert opened is not None  # noqa: S101 - a floor with an open grant was opened
-        run = RunContext(grant.run_id, opened.run_id, RunId(opened.run_id))
+        grant, above = held.open_grant.grant, self._conversation.run_of(held.floor)
+        assert above is not None  # noqa: S101 - a floor with an open grant was opened
+        run = above.child(grant.run_id)
         return Turn(self._conversation, grant.seat, grant, held.floor, run, held.known, resumed)
 
     async def _commit(self, turn: Turn, held: OpenGrant, outcome: Say | Pass) -> None:

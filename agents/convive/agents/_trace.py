@@ -198,6 +198,7 @@ class Trace:
             case ModelAnswered():
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.usage, part.model = event.usage, event.model or node.model
+                part.first_chunk_s = event.first_chunk_s
                 trip, part.reason = state.trips[-1], event.stop_reason
                 known = isfinite(trip.known_cost)
                 part.cost = Cost(trip.known_cost if known else 0.0, known and event.cost is not None)

@@ -265,7 +265,10 @@ class Conversation:
 
     def run_of(self, floor: Floor) -> RunContext | None:
         """The run of the conversation itself: the root of every turn in it."""
-        return RunContext.root(RunId(floor.opened.run_id)) if floor.opened else None
+        if floor.opened is None:
+            return None
+        own = RunId(floor.opened.run_id)
+        return RunContext(own, own, joined=floor.joined)
 
 
 def _digest(*parts: bytes) -> str:

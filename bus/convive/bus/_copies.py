@@ -246,7 +246,9 @@ class _Copy:
             return headers
         parent = None if run.parent_run_id is None else self._run(run.parent_run_id)
         kept = {name: value for name, value in headers.items() if name not in (ROOT, PARENT)}
-        return kept | RunContext(self._run(run.run_id), self._run(run.root_run_id), parent).headers()
+        # A copy joins nothing; where its original did, that is where to look for it.
+        was = f"00-{run.joined}-{run.run_id[16:]}-01" if run.joined and run.parent_run_id is None else ""
+        return kept | RunContext(self._run(run.run_id), self._run(run.root_run_id), parent, was).headers()
 
     def _placed(self, event: BusEvent | None) -> BusEvent | None:
         if not isinstance(event, Opened | Said | Passed) or event.memories is None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator
 
-from convive.bus._errors import BadRecord
+from convive.bus._errors import BadName, BadRecord
 from convive.bus._events import (
     Chair,
     Ended,
@@ -30,6 +30,7 @@ from convive.bus._events import (
 )
 from convive.bus._ids import HOST, SeatName
 from convive.bus._log import Record
+from convive.bus._runs import run_of
 from convive.bus._subjects import address_of
 
 
@@ -62,6 +63,8 @@ class Floor:
     # Without slots: every record makes a new one, and a dict is copied in a sixth of the time (`_with`).
 
     opened: Opened | None = None
+    joined: str = ""
+    """The id of the trace that the conversation has joined, see `RunContext`; empty: none."""
     seats: tuple[Chair, ...] = ()
     """Who sits at the table now, in the order of coming."""
     seq: int = 0
@@ -149,7 +152,17 @@ def _link(floor: Floor, author: SeatName, event: object, record: Record) -> Floo
     if why:
         raise BadRecord(record.subject, record.seq, why)
     changes = _changes(floor, author, event, record.seq)
+    if isinstance(event, Opened):
+        changes["joined"] = _joined(record)
     return _with(floor, seq=record.seq, at_s=happened_s(record), links=floor.links + 1, **changes)
+
+
+def _joined(record: Record) -> str:
+    try:
+        run = run_of(record.headers)
+    except BadName:
+        return ""
+    return run.joined if run is not None else ""
 
 
 def _objection(floor: Floor, author: SeatName, event: FloorEvent) -> str:

@@ -11,7 +11,7 @@ from convive.bus._log import Record
 from convive.bus._memory import MemoryFold
 from convive.bus._subjects import address_of
 
-FLOOR: Fold[Floor] = Fold("floor", Floor, Floor, fold_floor)
+FLOOR: Fold[Floor] = Fold("floor", Floor, Floor, fold_floor, version=2)
 """The floor of a conversation, from the records of its bus."""
 
 
@@ -50,4 +50,4 @@ def memory_fold(seat: SeatName) -> Fold[SeatMemory]:
         decide(state.memory, seat, before, state.floor)
         return state
 
-    return Fold(f"memory-{seat}"[:63], SeatMemory, SeatMemory, step)
+    return Fold(f"memory-{seat}"[:63], SeatMemory, SeatMemory, step, version=2)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import anyio
 
-from convive.agents import Model, Models, Participant, host_seats, standby, supervise
+from convive.agents import Model, Models, Participant, host_seats, join_trace, standby, supervise
 from convive.bus import (
     HOST,
     Bus,
@@ -71,17 +71,18 @@ async def find(bus: Bus, name: str) -> Evening | None:
             f"it (convive sit {name} --as NAME --agent module:attribute), or watch it (convive follow {name})."
         )
     party = party_from(opened.setting, f"conversation {name}")
-    return Evening(conversation, party, RunContext.root(opened.run_id), True, floor.closed is not None)
+    run = conversation.run_of(floor) or RunContext.root(opened.run_id)
+    return Evening(conversation, party, run, True, floor.closed is not None)
 
 
 async def open_party(bus: Bus, name: str, party: Party) -> Evening:
     """Open a new conversation for a party. Raises BadName, or Conflict when somebody was first.
 
     Intentions are written into private memories first, and count with the first link: no guest ever sits there without
-    one, or with that of a party which came to nothing.
+    one, or with that of a party which came to nothing. It is part of the trace that `TRACEPARENT` names, if one does.
     """
     conversation = await bus.conversation(name)
-    run = RunContext.root()
+    run = join_trace()
     places: list[int] = []
     for guest in party.guests:
         if guest.intention:
