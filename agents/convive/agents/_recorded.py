@@ -4,7 +4,6 @@ A `Place` that has a `Recorded` makes the engine take both from there. Code, pro
 answers are those of now, so whatever they do differently shows.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection
 
@@ -18,8 +17,7 @@ from convive.agents._journal import (
     Suspended,
     ToolReturned,
 )
-from convive.agents._model import Answer, Request
-from convive.agents._schema import json_of
+from convive.agents._model import Answer
 from convive.bus import ConviveError, RunContext, RunId
 
 _PARTS = ("the instructions", "the messages", "the tools", "the sampling or the output's schema")
@@ -48,18 +46,6 @@ class RecordedFailure(ModelError):
     def __init__(self, recorded: RunFailed) -> None:
         super().__init__(recorded.message)
         self.transient = recorded.transient
-
-
-def digest_of(request: Request) -> str:
-    """What a model is asked, in 35 characters: BLAKE2b, 4 bytes each, of the JSON of instructions, messages, tools, and
-    sampling with the output's schema."""
-    parts = (
-        request.system,
-        request.messages,
-        [[spec.name, spec.description, spec.input_schema] for spec in request.tools],
-        [request.sampling, request.output_schema],
-    )
-    return ".".join(hashlib.blake2b(json_of(part).encode(), digest_size=4).hexdigest() for part in parts)
 
 
 class Recorded:
