@@ -7,7 +7,7 @@ the same run is refused by the log at its first append.
 import secrets
 
 import anyio
-from pydantic_core import from_json
+from pydantic import BaseModel
 
 from convive.agents._fold import RunState, fold
 from convive.agents._journal import JournalEvent, Place, journal_event_of
@@ -43,12 +43,16 @@ LEAVE_RUN = (RunTaken, MaybeAppended, BusUnavailable)
 """Errors that say nothing of a run, only of this process's hold on it: they end the execution, not the run."""
 
 
+class _Anything(BaseModel):
+    """Any JSON object: parsed to its end like a record that is read, and nothing is made of it."""
+
+
 def _check_depth(run: RunContext, body: bytes) -> None:
     """Refuse what could be written down and not be read back: a reader's JSON parser goes 200 levels deep."""
     if body.count(b"{") + body.count(b"[") < _DEEP:
         return
     try:
-        from_json(body)
+        _Anything.model_validate_json(body)
     except ValueError:
         raise NotAppended(
             f"run {run.run_id}: a record is nested too deeply to be read back. Nothing was appended; use flatter data."
