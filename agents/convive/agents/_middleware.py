@@ -93,7 +93,8 @@ class Middleware:
         return chunk
 
     async def before_tool(self, ctx: HookContext, call: HookedCall) -> Skip | ReplaceArgs | Abort | None:
-        """Before a call is validated. The first answer that is not None counts. Not asked again after an approval."""
+        """Before a call is validated. The first answer that is not None counts. Not asked again after an
+        approval, nor for a call that it rewrote and that is made again after a crash."""
 
     async def after_tool(self, ctx: HookContext, call: HookedCall, content: str, is_error: bool) -> None:
         """After each call, whatever it came to: what the model reads."""

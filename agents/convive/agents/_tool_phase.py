@@ -12,7 +12,7 @@ from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
 from convive.agents._frame import Frame, frame_above, goes_on_later, inside
 from convive.agents._gates import gate, waits_for
-from convive.agents._interrupts import Approve, Edit, Interrupt
+from convive.agents._interrupts import Approve, Edit, Interrupt, args_hash
 from convive.agents._journal import ChildRun, ToolCalled
 from convive.agents._messages import Message
 from convive.agents._middleware import Abort, HookedCall, ReplaceArgs, Skip
@@ -73,7 +73,8 @@ class ToolPhase:
         """Rewrite, validate, approve: in that order. Raises Aborted."""
         if any(self._hands_over(each) for each in self._chain.state.trips[-1].calls[: call.index]):
             return call, Outcome("Skipped: the conversation was handed over.", is_error=True)
-        if call.interrupt is None and self._settings.middleware:
+        # What was rewritten once is not rewritten again: a call that is made again is made with the same arguments.
+        if call.interrupt is None and not call.rewritten and self._settings.middleware:
             answer = await self._execution.hooks.before_tool(HookedCall(call.id, call.name, call.arguments, trip))
             match answer:
                 case Skip(result=result):
@@ -81,17 +82,19 @@ class ToolPhase:
                 case Abort(reason=reason):
                     raise Aborted(reason)
                 case ReplaceArgs(arguments=arguments):
-                    call = replace(call, arguments=jsonable(dict(arguments)))
+                    given = jsonable(dict(arguments))
+                    call = replace(call, arguments=given, rewritten=args_hash(given) != args_hash(call.arguments))
                 case None:
                     pass
         prepared = prepare(call, self._settings.tools)
         if not isinstance(prepared, Ready):
             return call, prepared
         recorded = self._task.place.recorded
-        if recorded is not None and prepared.tool.below is None:
-            return call, outcome_of(recorded.result(self._task.run, trip, call.index))
         if recorded is not None:
-            return call, prepared
+            recorded.check_arguments(self._task.run, trip, call.index, call.arguments)
+            if prepared.tool.below is not None:
+                return call, prepared
+            return call, outcome_of(recorded.result(self._task.run, trip, call.index))
         return call, await gate(call, prepared, self._context(trip, call), self._settings.name)
 
     def _hands_over(self, call: Call) -> bool:
@@ -115,8 +118,17 @@ class ToolPhase:
 
     async def _called(self, trip: int, call: Call, *, silent: bool) -> Call:
         attempt = call.attempt + 1
-        event = ToolCalled(trip=trip, index=call.index, call_id=call.id, name=call.name, attempt=attempt, silent=silent)
-        await self._chain.append(event)
+        await self._chain.append(
+            ToolCalled(
+                trip=trip,
+                index=call.index,
+                call_id=call.id,
+                name=call.name,
+                attempt=attempt,
+                silent=silent,
+                arguments=call.arguments if call.rewritten and call.interrupt is None else None,
+            )
+        )
         return replace(call, attempt=attempt, silent=silent)
 
     def _job(self, trip: int, call: Call, passed: Ready | Outcome, waiting: list[Interrupt]) -> Job:
