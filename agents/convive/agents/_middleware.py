@@ -94,7 +94,8 @@ class Middleware:
 
     async def before_tool(self, ctx: HookContext, call: HookedCall) -> Skip | ReplaceArgs | Abort | None:
         """Before a call is validated. The first answer that is not None counts. Not asked again after an
-        approval, nor for a call that it rewrote and that is made again after a crash."""
+        approval, nor for a call that it rewrote and that is made again after a crash; but asked again for a call that
+        was held back because one before it waits."""
 
     async def after_tool(self, ctx: HookContext, call: HookedCall, content: str, is_error: bool) -> None:
         """After each call, whatever it came to: what the model reads."""

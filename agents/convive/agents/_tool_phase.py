@@ -39,14 +39,19 @@ class ToolPhase:
         """The calls that were begun, by trip and place."""
 
     async def carry_out(self, step: UseTools) -> list[Interrupt]:
-        """Carry out the calls that may run; what the others wait for, in this run and below, in order."""
+        """Carry out the calls that may run; what the others wait for, in this run and below, in order.
+
+        A batch begins when all before it have returned. While one of those waits, it is only asked what it waits for.
+        """
         waiting: list[Interrupt] = []
         for batch in self._batches(step.calls):
             jobs: list[Job] = []
+            held = bool(waiting)
             # All of them first: where one aborts the run, none of the others was announced in vain.
             for call, passed in [await self._passed(step.trip, call) for call in batch]:
                 if isinstance(passed, Interrupt):
                     waiting.append(passed)
+                if held or isinstance(passed, Interrupt):
                     continue
                 if self._audience:
                     await self._audience.tell(

@@ -193,7 +193,9 @@ def tool(
 
     Name, description and schema come from the signature and the docstring (its `Args:` section describes
     parameters). `timeout_s`: after so long the call is given up and the model told. `sequential`: never
-    beside other calls. `silent`: nothing for the model to answer; a trip of only such calls ends the run.
+    beside other calls, and in its place: it begins when those before it have returned, also where one waits for an
+    answer, and those behind it begin when it has returned. `silent`: nothing for the model to answer; a trip of only
+    such calls ends the run.
     `model_output`: what of the result the model reads; the journal keeps the whole.
     `needs_approval`: whether a call waits until somebody approved it, or a function `(context, arguments) -> bool`; one
     that raises means yes. `client`: the function is never run; each call waits for a result from elsewhere.
