@@ -1,6 +1,7 @@
 """The digest of a request, which a redrive compares: its value stands in journals, and a trip hashes what is new."""
 
 import hashlib
+import pickle
 import sys
 from types import FrameType
 from typing import Any
@@ -74,6 +75,7 @@ def test_the_digest_in_journals_written_before_is_still_that_of_the_same_request
 def test_another_message_made_of_one_has_a_digest_of_its_own() -> None:
     one = user("one")
     before = digest_of(Request("", (one,)))
+    assert digest_of(Request("", (pickle.loads(pickle.dumps(one)), one))) == plain(Request("", (one, one)))  # noqa: S301
     other = one.model_copy(update={"parts": (Text(text="two"),)})
     assert digest_of(Request("", (other,))) == plain(Request("", (user("two"),))) != before
 

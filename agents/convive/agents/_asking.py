@@ -17,6 +17,7 @@ from convive.agents._journal import ModelAnswered, Rejected, TripStarted
 from convive.agents._messages import Message, ToolUse
 from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, holds_to_schema
 from convive.agents._prices import cost_of
+from convive.agents._schema import clean
 from convive.agents._scoped import SEARCH_TOOLS, specs_of
 from convive.agents._settings import AskContext, Retry
 from convive.agents._steps import Ask
@@ -89,7 +90,14 @@ class Asking:
             if request.messages[-1].role == "assistant":
                 run.live.text(request.messages[-1].text)  # the answer continues these words
         answer: Answer | None = None
-        async with self._model(trip).stream(request) as items:
+        asked_of = self._model(trip)
+        asking = asked_of.stream(request)
+        if not hasattr(asking, "__aenter__"):
+            raise TypeError(
+                f"stream() of model {asked_of.name} gives an object of type {type(asking).__name__}. It has to give an "
+                "asynchronous context manager around an iterator of deltas and an Answer: see @asynccontextmanager."
+            )
+        async with asking as items:
             async for item in items:
                 if isinstance(item, Answer):
                     answer = item
@@ -139,7 +147,7 @@ class Asking:
             schema = settings.output.schema
         elif settings.output is not None:
             system = f"{system}\n\n{settings.output.instruction}".lstrip()
-        return Request(system, self._so_far(), specs, sampling, schema)
+        return Request(clean(system), self._so_far(), specs, sampling, schema)
 
     def _so_far(self) -> tuple[Message, ...]:
         """The conversation up to now. What was joined once is not joined again: the same messages stand in front."""

@@ -52,7 +52,7 @@ Part = Annotated[Text | Thinking | ToolUse | ToolResult, Field(discriminator="ty
 class Message(BaseModel):
     """One message of a history."""
 
-    __slots__ = ("_json",)  # of this very object: a slot is no part of a copy with other fields
+    __slots__ = ("__weakref__", "_json")  # of this very object: a slot is no part of a copy with other fields
     model_config = ConfigDict(frozen=True, extra="forbid")
     role: Literal["user", "assistant"]
     parts: tuple[Part, ...]

@@ -41,7 +41,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class HookedCall:
-    """A tool call as hooks see it."""
+    """A tool call as hooks see it. `arguments` are a copy: `ReplaceArgs` changes what the tool is called with."""
 
     id: str
     name: str

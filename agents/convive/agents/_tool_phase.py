@@ -1,6 +1,7 @@
 """The tool phase of a trip: which calls run side by side, and what the journal says of each."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 
 import anyio
@@ -80,7 +81,8 @@ class ToolPhase:
             return call, Outcome("Skipped: the conversation was handed over.", is_error=True)
         # What was rewritten once is not rewritten again: a call that is made again is made with the same arguments.
         if call.interrupt is None and not call.rewritten and self._settings.middleware:
-            answer = await self._execution.hooks.before_tool(HookedCall(call.id, call.name, call.arguments, trip))
+            hooked = HookedCall(call.id, call.name, deepcopy(call.arguments), trip)
+            answer = await self._execution.hooks.before_tool(hooked)
             match answer:
                 case Skip(result=result):
                     return call, Outcome(content_of(result))
@@ -185,6 +187,7 @@ class ToolPhase:
             meter=self._execution.meter,
             stopping=self._execution.stopping,
             hops=0 if above is None else above.hops,
+            depth=1 if above is None else above.depth + 1,
             history=self._history,
         )
         self._frames[trip, call.index] = frame
@@ -213,7 +216,7 @@ class ToolPhase:
             outcome = replace(too_large(call.name), took_s=outcome.took_s, children=outcome.children)
             await self._chain.keep(outcome.event(trip, call))
         if self._settings.middleware:
-            hooked = HookedCall(call.id, call.name, call.arguments, trip)
+            hooked = HookedCall(call.id, call.name, deepcopy(call.arguments), trip)
             await self._execution.hooks.tell("after_tool", hooked, outcome.content, outcome.is_error)
         if self._audience:
             await self._audience.tell(

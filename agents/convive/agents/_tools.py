@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import anyio.from_thread
 import anyio.to_thread
@@ -14,6 +14,7 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 from pydantic_core import PydanticSerializationError, to_json
 
 from convive.agents._journal import Artifact
+from convive.agents._limits import check_number
 from convive.agents._model import Hints, ToolSpec
 from convive.agents._schema import BadTool, Parameters, describe, jsonable, model_parameters, parameters_of
 from convive.bus import RunContext, RunId
@@ -148,6 +149,19 @@ class Tool:
     below: Any = None
     """The agent that a call runs, where it runs one."""
 
+    def __post_init__(self) -> None:
+        if self.timeout_s is not None:
+            check_number(f"tool {self.name!r}: timeout_s", self.timeout_s)
+            if not self.timeout_s:
+                raise ValueError(f"tool {self.name!r}: timeout_s=0 leaves it no time; None means no bound.")
+        for flag in ("sequential", "silent", "defer"):
+            if not isinstance(getattr(self, flag), bool):
+                raise TypeError(f"tool {self.name!r}: {flag}= takes True or False.")
+        if not (isinstance(self.needs_approval, bool) or callable(self.needs_approval)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"tool {self.name!r}: needs_approval= takes True, False, or a function.")
+        if not (self.model_output is None or callable(self.model_output)):
+            raise TypeError(f"tool {self.name!r}: model_output= takes a function.")
+
     @property
     def name(self) -> str:
         """The name that the model calls it by."""
@@ -216,7 +230,7 @@ def tool(
             input_schema=parameters.schema,
             hints=hints or {},
         )
-        if not spec.name.replace("_", "").replace("-", "").isalnum():
+        if not isinstance(cast("object", spec.name), str) or not spec.name.replace("_", "").replace("-", "").isalnum():
             raise BadTool(f"{spec.name!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
         _check_hints(spec)
         return Tool(
@@ -252,6 +266,8 @@ def client_tool(
 
 
 def _check_hints(spec: ToolSpec) -> None:
+    if not isinstance(spec.hints, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadTool(f'tool {spec.name!r}: hints= takes fields by provider, as in {{"anthropic": {{...}}}}.')
     for provider, hint in spec.hints.items():
         try:
             to_json(hint)
@@ -269,6 +285,8 @@ def by_name(tools: Iterable[Tool | Handler]) -> Mapping[str, Tool]:
     """The tools by name; plain functions are made tools. Raises BadTool when two share a name."""
     found: dict[str, Tool] = {}
     for given in tools:
+        if not callable(given):  # a tool is, too
+            raise BadTool(f"{str(given)[:80]!r} in `tools` is neither a tool nor a function.")
         each = given if isinstance(given, Tool) else tool(given)
         if each.name in found:
             raise BadTool(
