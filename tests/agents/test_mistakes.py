@@ -1,12 +1,13 @@
 """What is given by mistake: refused at once and in words, before anything happens."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from convive.agents import (
     Agent,
+    AgentSeat,
     Answer,
     BadAnswers,
     BadTool,
@@ -16,7 +17,9 @@ from convive.agents import (
     Plan,
     ToolUse,
     client_tool,
+    handoff,
     has_tool_call,
+    host_seats,
     peek,
     resume,
     tool,
@@ -26,7 +29,7 @@ from convive.agents import (
 from convive.agents._agent import agent as make
 from convive.agents._interrupts import Result
 from convive.agents.testing import ScriptedModel
-from convive.bus import BadName, MemoryLog, memory_bus
+from convive.bus import BadName, MemoryLog, SeatName, memory_bus
 
 pytestmark = pytest.mark.anyio
 
@@ -209,3 +212,41 @@ async def test_a_worker_takes_agents_by_name(given: Any) -> None:
 async def test_a_builtin_without_a_signature_is_no_tool() -> None:
     with pytest.raises(BadTool, match="'max': Python does not tell what it takes"):
         tool(max)
+
+
+@pytest.mark.parametrize("given", ["text", None, 5])
+def test_a_script_is_a_list_of_answers(given: Any) -> None:
+    """A text would be a list of its letters."""
+    with pytest.raises(TypeError, match="a script is a list of answers, or a function, not "):
+        ScriptedModel(given)
+
+
+ADA: Any = Agent("ada")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ADA.as_tool("two words", "Ask."), "'two words' is not a name for a tool"),
+        (lambda: ADA.as_tool("ask", None), "its description is a text, not NoneType"),
+        (lambda: ADA.as_tool("ask", "Ask.", input=dict), "input= takes a pydantic model"),
+        (lambda: ADA.as_tool("ask", "Ask.", prompt=5), "prompt= takes a function of the input or a format string"),
+        (lambda: client_tool("ask me", "Ask."), "'ask me' is not a name for a tool"),
+        (lambda: handoff(ADA, input=ADA), "input= takes a pydantic model"),
+        (lambda: handoff(Agent("Ada Lovelace")), "'handoff_to_Ada Lovelace' is not a name for a tool"),
+    ],
+)
+def test_a_tool_that_no_provider_would_take_is_not_made(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(BadTool, match=message):
+        make()
+
+
+async def test_in_a_seat_sits_a_participant() -> None:
+    name: Any = "ada"
+    with pytest.raises(TypeError, match="AgentSeat takes an Agent, not str"):
+        AgentSeat(name)
+    with pytest.raises(TypeError, match="handed over to an Agent, not to str"):
+        handoff(name)
+    async with memory_bus() as bus:
+        with pytest.raises(TypeError, match=r"in seat 'ada' sits a participant, .*, and Agent is none"):
+            await host_seats(await bus.conversation("soup"), {SeatName("ada"): ADA})

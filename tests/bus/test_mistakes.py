@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convive.bus import BadName, embedded_server, memory_bus, open_bus
+from convive.bus import BadName, Chair, RunContext, SeatName, UnknownConversation, embedded_server, memory_bus, open_bus
 
 pytestmark = pytest.mark.anyio
 
@@ -54,3 +54,22 @@ async def test_a_name_that_is_no_text_is_no_name() -> None:
     async with memory_bus() as bus:
         with pytest.raises(BadName, match="a conversation id is a text, not int"):
             await bus.conversation(number)
+
+
+@pytest.mark.parametrize(
+    ("seats", "message"),
+    [
+        (["Ada"], "'Ada' is not a seat name.* Did you mean 'ada'"),
+        ([""], "'' is not a seat name"),
+        (["ada", "bob", "ada"], "two chairs are at one seat; the seats are: ada, bob, ada"),
+    ],
+)
+async def test_a_conversation_is_not_opened_with_seats_that_nobody_can_be_granted(
+    seats: list[str], message: str
+) -> None:
+    async with memory_bus() as bus:
+        soup = await bus.conversation("soup")
+        with pytest.raises(BadName, match=message):
+            await soup.open(RunContext.root(), "soup", [Chair(seat=SeatName(seat)) for seat in seats])
+        with pytest.raises(UnknownConversation):
+            await soup.floor()

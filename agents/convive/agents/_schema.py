@@ -67,6 +67,7 @@ class ModelParameters(Parameters):
 
 def model_parameters(model: type[BaseModel], name: str, argument: str, context: str | None = None) -> Parameters:
     """The fields of `model` as the arguments of the tool `name`. Raises BadTool."""
+    check_input(model, name)
     try:
         schema = model.model_json_schema(schema_generator=Untitled)
     except PydanticUserError as error:
@@ -76,6 +77,12 @@ def model_parameters(model: type[BaseModel], name: str, argument: str, context: 
         raise BadTool(f"tool {name!r}: the input must be a model with fields, which a model can fill by name.")
     schema.pop("title", None)
     return ModelParameters(model, {argument: argument}, schema, context)
+
+
+def check_input(model: object, name: str) -> None:
+    """Raises BadTool for what is no pydantic model."""
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise BadTool(f"tool {name!r}: input= takes a pydantic model, whose fields are the arguments, not {model!r}.")
 
 
 class Untitled(GenerateJsonSchema):

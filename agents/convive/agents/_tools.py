@@ -1,6 +1,7 @@
 """Tools: typed functions that a model may call."""
 
 import inspect
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import aclosing
@@ -18,6 +19,8 @@ from convive.agents._limits import check_number
 from convive.agents._model import Hints, ToolSpec
 from convive.agents._schema import BadTool, Parameters, describe, jsonable, model_parameters, parameters_of
 from convive.bus import RunContext, RunId
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 Handler = Callable[..., object]
 """A function, sync or async. A sync one runs in a thread, so that it cannot hold up the others."""
@@ -150,6 +153,11 @@ class Tool:
     """The agent that a call runs, where it runs one."""
 
     def __post_init__(self) -> None:
+        named, described = cast("tuple[object, object]", (self.spec.name, self.spec.description))
+        if not isinstance(named, str) or not _NAME.fullmatch(named):
+            raise BadTool(f"{named!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
+        if not isinstance(described, str):
+            raise BadTool(f"tool {named!r}: its description is a text, not {type(described).__name__}.")
         if self.timeout_s is not None:
             check_number(f"tool {self.name!r}: timeout_s", self.timeout_s)
             if not self.timeout_s:
@@ -230,8 +238,6 @@ def tool(
             input_schema=parameters.schema,
             hints=hints or {},
         )
-        if not isinstance(cast("object", spec.name), str) or not spec.name.replace("_", "").replace("-", "").isalnum():
-            raise BadTool(f"{spec.name!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
         _check_hints(spec)
         return Tool(
             spec, function, parameters, timeout_s, sequential, silent, model_output, needs_approval, client, defer=defer
