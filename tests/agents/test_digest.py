@@ -3,6 +3,8 @@
 import hashlib
 import pickle
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -22,6 +24,7 @@ from convive.agents import (
     ToolResult,
     ToolSpec,
     ToolUse,
+    _digest,
     tool,
     user,
 )
@@ -52,7 +55,7 @@ def plain(request: Request) -> str:
     return ".".join(hashlib.blake2b(json_of(part).encode(), digest_size=4).hexdigest() for part in parts)
 
 
-@given(st.lists(st.lists(MESSAGES, max_size=4), max_size=5), st.booleans())
+@given(st.lists(st.lists(MESSAGES, max_size=12), max_size=4), st.booleans())
 def test_the_digest_is_that_of_the_whole_however_it_grew(steps: list[list[Message]], rewritten: bool) -> None:
     digests, messages = Digests(), tuple[Message, ...]()
     for step in steps:
@@ -80,10 +83,27 @@ def test_another_message_made_of_one_has_a_digest_of_its_own() -> None:
     assert digest_of(Request("", (other,))) == plain(Request("", (user("two"),))) != before
 
 
+@contextmanager
+def written() -> Generator[list[int]]:
+    """How many messages are written as JSON for digests in the block, time by time."""
+    counts: list[int] = []
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is _digest._written.__code__:
+            counts.append(len(frame.f_locals["messages"]))
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        yield counts
+    finally:
+        sys.setprofile(before)
+
+
 @pytest.mark.anyio
 async def test_a_run_writes_no_message_twice_for_its_digests() -> None:
-    """Nothing quadratic in the length of a conversation: 40 trips, each with a result that is too long to be kept."""
-    trips, written, hashed = 40, 0, 0
+    """Nothing quadratic in the length of a conversation."""
+    trips = 40
 
     def answer(request: Request) -> Answer | str:
         done = sum(message.role == "assistant" for message in request.messages)
@@ -95,24 +115,36 @@ async def test_a_run_writes_no_message_twice_for_its_digests() -> None:
         """Look."""
         return "x" * 2_000
 
-    def watch(frame: FrameType, event: str, called: Any) -> None:
-        nonlocal written, hashed
-        if event == "c_call" and frame.f_code.co_filename.endswith(("_digest.py", "_messages.py")):
-            written += called.__name__ == "to_json"
-            hashed += called.__name__ == "update"
-
     log, model = MemoryLog(), ScriptedModel(answer)
-    before = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        await Agent("eye", model=model, tools=[look], limits=Limits(trips=trips + 1)).prompt(
-            "x", place=Place(log, "cv.00.x")
-        )
-    finally:
-        sys.setprofile(before)
-    assert 0 < written <= 4 * trips
-    assert 0 < hashed <= 3 * trips
+    agent = Agent("eye", model=model, tools=[look], limits=Limits(trips=trips + 1))
+    with written() as counts:
+        await agent.prompt("x", place=Place(log, "cv.00.x"))
+    assert trips < sum(counts) <= 3 * trips + 2
     async with log.read("cv.00.x.run.>") as records:
         events = [journal_event_of(record) async for record in records]
     asked = [event.asked for event in events if isinstance(event, ModelAnswered)]
     assert asked == [plain(request) for request in model.requests]
+
+
+@pytest.mark.anyio
+async def test_a_history_that_another_run_began_with_is_not_written_again() -> None:
+    model = ScriptedModel(lambda request: f"{len(request.messages)}")
+    agent, history = Agent("chat", model=model), tuple[Message, ...]()
+    with written() as counts:
+        for number in range(60):
+            history = (await agent.prompt(f"word {number}", history=history)).messages
+    assert len(history) == 120
+    assert sum(counts[-20:]) <= 40  # of ten prompts: what the one before added, and the new one
+    assert max(counts) <= 22
+
+
+def test_a_history_is_known_by_its_very_messages_in_their_order() -> None:
+    history = tuple(user(f"word {number}") for number in range(50))
+    digest_of(Request("", history))
+    equal, fewer = tuple(each.model_copy() for each in history), history[:30]
+    swapped = (history[1], history[0], *history[2:])
+    other = (*history[:10], user("other"), *history[11:])
+    twice = (*history, *history)
+    for messages in (history, equal, fewer, swapped, other, twice, history[1:], (*history, user("new"))):
+        assert digest_of(Request("", messages)) == plain(Request("", messages))
+        assert digest_of(Request("", history)) == plain(Request("", history))

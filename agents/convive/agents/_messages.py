@@ -4,9 +4,6 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from pydantic_core import to_json
-
-_KEPT_BYTES = 1_000
 
 
 class _Part(BaseModel):
@@ -52,7 +49,7 @@ Part = Annotated[Text | Thinking | ToolUse | ToolResult, Field(discriminator="ty
 class Message(BaseModel):
     """One message of a history."""
 
-    __slots__ = ("__weakref__", "_json")  # of this very object: a slot is no part of a copy with other fields
+    __slots__ = ("__weakref__", "_known")  # for `_digest`, of this very object: a slot is no part of a copy
     model_config = ConfigDict(frozen=True, extra="forbid")
     role: Literal["user", "assistant"]
     parts: tuple[Part, ...]
@@ -61,17 +58,6 @@ class Message(BaseModel):
     def text(self) -> str:
         """The prose of the message, its text parts joined."""
         return text_of(self.parts)
-
-
-def json_of_message(message: Message) -> bytes:
-    """A message as JSON. A history is asked for as often as it grows, so what is short is kept with the message; what
-    is long takes memory to keep, and its bytes are most of the work anyway. Raises ValueError for what has none."""
-    kept: bytes | None = getattr(message, "_json", None)
-    if kept is None:
-        kept = to_json(message, fallback=str, inf_nan_mode="null")
-        if len(kept) <= _KEPT_BYTES:
-            object.__setattr__(message, "_json", kept)
-    return kept
 
 
 def user(text: str) -> Message:
