@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from convive.agents._as_tool import AgentInput, PromptOf, Streaming, agent_tool
 from convive.agents._audience import EventHandler, Listeners, On
+from convive.agents._checks import check_handler, check_options
 from convive.agents._events import EventName
 from convive.agents._frame import current_frame, hand_up
 from convive.agents._journal import Place
@@ -34,10 +35,11 @@ from convive.agents._output import Data
 from convive.agents._queue import Queueing, queued
 from convive.agents._result import AgentResult, unwrap
 from convive.agents._run import Performer
+from convive.agents._schema import clean
 from convive.agents._settings import Instructions, Settings, Task, check_prices
 from convive.agents._stream import RunStream, streaming
 from convive.agents._tools import NeedsApproval, Tool
-from convive.bus import RunContext
+from convive.bus import Conversation, RunContext
 
 Other = TypeVar("Other")
 _log = logging.getLogger("convive.agents")
@@ -64,6 +66,11 @@ class Agent(Generic[Data]):
         given: dict[str, Any] = {**class_options(self), **options}
         if output is not None:
             given["output"] = output
+        check_options(given)
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"an agent's name is a text, not {type(name).__name__}.")
+        if given.get("tools") is not None:
+            given["tools"] = tuple(given["tools"])  # looked through again for each run with options of its own
         check_model(given)
         unresolved = settings_of(given, Unresolved(given.get("model")))
         chosen = (
@@ -100,6 +107,7 @@ class Agent(Generic[Data]):
 
         Takes effect at once, also for runs under way. Handlers may be async; one that raises changes nothing.
         """
+        check_handler(name, handler)
         return self._listeners.add(name, handler)
 
     @property
@@ -207,11 +215,12 @@ class Agent(Generic[Data]):
 
     def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
         check_names(options, RUN_OPTION_NAMES)
+        check_options({"input": input, **options})
         check_json("meta", options.get("meta"))
         overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES and key != "on"}
         settings, frame = self.settings(**overrides), current_frame()
         check_prices(settings, None if frame is None else frame.meter)
-        task = _task(self.name, input, options, self._listeners)
+        task = _task(self.name, None if input is None else clean(input), options, self._listeners)
         if missing := settings.stop.tools.difference(settings.tools):
             _log.warning(
                 "run %s of %s: stop_when looks for tools that it does not have: %s",
@@ -248,6 +257,8 @@ def _task(agent: str, input: str | None, options: RunOptions, listeners: Listene
         fresh = frame is None or frame.fresh
     if place is None:
         place = Place.local() if frame is None else frame.place
+    elif isinstance(place, Conversation):
+        place = Place(place.log, place.subjects.base)
     return Task(
         run=run,
         place=place,

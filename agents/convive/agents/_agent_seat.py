@@ -40,6 +40,8 @@ class AgentSeat:
     """
 
     def __init__(self, agent: Agent, lines: int = 400) -> None:
+        if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"AgentSeat takes an Agent, not {type(agent).__name__}.")
         self.agent = agent
         self._lines = lines
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from convive.agents import _events as shown
 from convive.agents._model import ToolSpec
 from convive.agents._result import AgentResult
-from convive.agents._schema import BadTool, jsonable, model_parameters
+from convive.agents._schema import BadTool, check_input, jsonable, model_parameters
 from convive.agents._tools import NeedsApproval, Tool, ToolContext, ToolError, ToolReturn
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def agent_tool(
 
 def check_prompt(prompt: PromptOf | None, input: type[BaseModel], field: str, name: str, agent: "Agent[Any]") -> None:
     """Raises BadTool when nothing says what the agent is asked."""
+    check_input(input, name)
+    if not (prompt is None or isinstance(prompt, str) or callable(prompt)):
+        raise BadTool(f"tool {name!r}: prompt= takes a function of the input or a format string.")
     if prompt is None and field not in input.model_fields:
         raise BadTool(
             f"tool {name!r}: its input has no field {field!r}. Say with prompt= what agent {agent.name!r} is asked, "

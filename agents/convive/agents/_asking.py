@@ -8,6 +8,7 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents import _events as shown
+from convive.agents._digest import Digests
 from convive.agents._errors import ModelAnswerBroken, ModelError
 from convive.agents._execution import Execution
 from convive.agents._failover import FailoverModel
@@ -16,7 +17,7 @@ from convive.agents._journal import ModelAnswered, Rejected, TripStarted
 from convive.agents._messages import Message, ToolUse
 from convive.agents._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, holds_to_schema
 from convive.agents._prices import cost_of
-from convive.agents._recorded import digest_of
+from convive.agents._schema import clean
 from convive.agents._scoped import SEARCH_TOOLS, specs_of
 from convive.agents._settings import AskContext, Retry
 from convive.agents._steps import Ask
@@ -32,6 +33,10 @@ class Asking:
         self.opening: tuple[Message, ...] = ()
         self._execution = execution
         self._first_chunk_s: float | None = None
+        self._digests = Digests()
+        self._messages: tuple[Message, ...] = ()
+        """The opening and what the first `_added` messages of the run added to it."""
+        self._added = 0
 
     async def ask(self, step: Ask) -> None:
         """Ask for the answer of a trip, and keep it. Raises as `Model.stream`; a broken answer is asked for again."""
@@ -51,7 +56,7 @@ class Asking:
                     request = await hooks.request(await self._request(step.trip, attempt))
                     if self._called_off:
                         return
-                    asked = digest_of(request)
+                    asked = self._digests.of(request)
                     answer = await self._answer(request, asked, step.trip, attempt)
                 if deadline.cancelled_caught:
                     run.meter.time_is_up()
@@ -88,7 +93,14 @@ class Asking:
                 run.live.text(request.messages[-1].text)  # the answer continues these words
         answer: Answer | None = None
         asked_s = time.perf_counter()
-        async with self._model(trip).stream(request) as items:
+        asked_of = self._model(trip)
+        asking = asked_of.stream(request)
+        if not hasattr(asking, "__aenter__"):
+            raise TypeError(
+                f"stream() of model {asked_of.name} gives an object of type {type(asking).__name__}. It has to give an "
+                "asynchronous context manager around an iterator of deltas and an Answer: see @asynccontextmanager."
+            )
+        async with asking as items:
             async for item in items:
                 if isinstance(item, Answer):
                     answer = item
@@ -133,8 +145,6 @@ class Asking:
             system = given if isinstance(given, str) else await given
         if not isinstance(sampling, Sampling):
             sampling = sampling(context)
-        added = self._execution.chain.state.messages
-        messages = joined((*self.opening, *added)) if added else self.opening
         specs = settings.specs
         if SEARCH_TOOLS in settings.tools:
             specs = specs_of(settings.tools, self._execution.chain.state)
@@ -143,7 +153,15 @@ class Asking:
             schema = settings.output.schema
         elif settings.output is not None:
             system = f"{system}\n\n{settings.output.instruction}".lstrip()
-        return Request(system, messages, specs, sampling, schema)
+        return Request(clean(system), self._so_far(), specs, sampling, schema)
+
+    def _so_far(self) -> tuple[Message, ...]:
+        """The conversation up to now. What was joined once is not joined again: the same messages stand in front."""
+        before, added = self._messages or self.opening, self._execution.chain.state.messages
+        if len(added) > self._added:
+            before = (*before[:-1], *joined((*before[-1:], *added[self._added :])))
+        self._messages, self._added = before, len(added)
+        return before
 
     def _judged(self, answer: Answer, asked: str, trip: int, attempt: int, took_s: float) -> ModelAnswered:
         settings = self._execution.settings

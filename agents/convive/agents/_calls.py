@@ -4,6 +4,7 @@ import inspect
 import logging
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -73,7 +74,8 @@ def prepare(call: Call, tools: Mapping[str, Tool]) -> Ready | Outcome:
         known = ", ".join(tools) or "none"
         return _error("unknown_tool", f"There is no tool {call.name!r}. Tools: {known}.")
     try:
-        return Ready(tool, tool.parameters.validate(call.arguments))
+        # A copy: what the tool changes in it is not what the model sent.
+        return Ready(tool, tool.parameters.validate(deepcopy(call.arguments)))
     except BadArguments as error:
         return _error("invalid_arguments", str(error), issues=error.issues)
     except Exception as error:  # noqa: BLE001 - a validator of the tool's own is as foreign as the tool

@@ -7,10 +7,11 @@ the same run is refused by the log at its first append.
 import secrets
 
 import anyio
-from pydantic_core import from_json
+from pydantic import BaseModel
 
 from convive.agents._fold import RunState, fold
 from convive.agents._journal import JournalEvent, Place, journal_event_of
+from convive.agents._schema import cleaned
 from convive.bus import (
     BadRecord,
     BusUnavailable,
@@ -43,12 +44,25 @@ LEAVE_RUN = (RunTaken, MaybeAppended, BusUnavailable)
 """Errors that say nothing of a run, only of this process's hold on it: they end the execution, not the run."""
 
 
+def _written(event: JournalEvent) -> tuple[JournalEvent, bytes]:
+    """An event and its body; with `?` in place of what no UTF-8 carries, such as half of a pair that a model split."""
+    try:
+        return event, event.body()
+    except ValueError:
+        plain = type(event).model_validate(cleaned(event.model_dump(by_alias=True)))
+        return plain, plain.body()
+
+
+class _Anything(BaseModel):
+    """Any JSON object: parsed to its end like a record that is read, and nothing is made of it."""
+
+
 def _check_depth(run: RunContext, body: bytes) -> None:
     """Refuse what could be written down and not be read back: a reader's JSON parser goes 200 levels deep."""
     if body.count(b"{") + body.count(b"[") < _DEEP:
         return
     try:
-        from_json(body)
+        _Anything.model_validate_json(body)
     except ValueError:
         raise NotAppended(
             f"run {run.run_id}: a record is nested too deeply to be read back. Nothing was appended; use flatter data."
@@ -111,7 +125,7 @@ class Chain:
             await self._settle()
             guard = Guard(self._subject, self._last)
             key = f"{self._run.run_id}-{self._count}-{self._process}"
-            body = event.body()
+            event, body = _written(event)
             _check_depth(self._run, body)
             self._unsettled = event, Draft(self._subject, body, self._headers, key, guard)
             await self._settle()

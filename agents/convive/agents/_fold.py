@@ -51,6 +51,8 @@ class Call:
     arguments: JsonValue
     attempt: int = 0
     silent: bool = False
+    rewritten: bool = False
+    """Whether a hook has put `arguments` in place of the model's."""
     returned: ToolReturned | None = None
     interrupt: Interrupt | None = None
     """What the call waits for, or waited for."""
@@ -180,6 +182,8 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
             return _answered(state, event)
         case ToolCalled():
             call = _call(state, event.trip, event.index)
+            if event.arguments is not None:
+                call = _but(call, arguments=event.arguments, rewritten=True)
             return _with_call(state, _but(call, attempt=event.attempt, silent=event.silent))
         case ToolReturned():
             return _returned(state, event)

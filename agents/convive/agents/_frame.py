@@ -51,6 +51,8 @@ class Frame:
     meter: Meter | None = None
     stopping: Stopping | None = None
     hops: int = 0
+    depth: int = 1
+    """How many runs stand above those that are called here, this one included."""
     history: Callable[[], tuple[Message, ...]] = tuple
     """The conversation of the run so far."""
 

@@ -41,6 +41,8 @@ def handoff(
     the result names the agents. `input` and `prompt` say what it is told beside the conversation, as for
     `Agent.as_tool`; by default, a `message`. Raises BadTool.
     """
+    if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a conversation is handed over to an Agent, not to {type(agent).__name__}.")
     chosen = name or f"handoff_to_{agent.name}"
     check_prompt(prompt, input, "message", chosen, agent)
 

@@ -127,6 +127,13 @@ class ToolCalled(Event):
     name: str
     attempt: int = 1
     silent: bool = False
+    arguments: JsonValue = None
+    """What the tool is called with, where a hook rewrote what the journal says so far; None: what it says."""
+
+    def body(self) -> bytes:
+        # Arguments may hold a null, and a reader must find it.
+        without = {"arguments"} if self.arguments is None else None
+        return self.model_dump_json(by_alias=True, exclude=without).encode()
 
 
 class ToolReturned(Event):

@@ -1,7 +1,19 @@
 """How far a run may go."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+OnLimit = Literal["return", "raise"]
+
+
+def check_number(name: str, value: object, *, whole: bool = False, signed: bool = False) -> None:
+    """Raises TypeError for what is no number (True is none), and ValueError for one below zero unless `signed`."""
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise TypeError(f"{name}={value!r} is no {'whole ' if whole else ''}number.")
+    if value != value:
+        raise ValueError(f"{name}={value} is no number.")
+    if value < 0 and not signed:
+        raise ValueError(f"{name}={value} is below zero.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +36,16 @@ class Limits:
     seconds: float | None = None
     cost: float | None = None
     reasks: int = 2
-    on_limit: Literal["return", "raise"] = "return"
+    on_limit: OnLimit = "return"
 
     def __post_init__(self) -> None:
+        check_number("reasks", self.reasks, whole=True)
+        for name in ("tokens", "tool_calls", "seconds", "cost"):
+            bound = getattr(self, name)
+            if bound is not None:
+                check_number(name, bound)
+        check_number("trips", self.trips, whole=True)
         if self.trips < 1:
             raise ValueError(f"a run takes at least one trip to the model; trips={self.trips}")
-        bounds = {name: getattr(self, name) for name in ("tokens", "tool_calls", "seconds", "cost", "reasks")}
-        for name, bound in bounds.items():
-            if bound is not None and bound < 0:
-                raise ValueError(f"{name}={bound} is below zero; None means no bound")
+        if self.on_limit not in get_args(OnLimit):
+            raise ValueError(f'on_limit={self.on_limit!r} is neither "return" nor "raise".')

@@ -18,7 +18,7 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents._journal import Place
-from convive.agents._schema import json_of
+from convive.agents._schema import clean, json_of
 from convive.bus import ConviveError, Draft, NotAppended, RunContext
 
 LIVE_TTL_S = 120
@@ -100,7 +100,7 @@ class Live:
         self._text.clear()
 
     def _gather(self) -> None:
-        text = "".join(self._text)
+        text = clean("".join(self._text))
         self._text.clear()
         if text:
             place = {"type": "delta", "trip": self._trip, "attempt": self._attempt, "offset": self._offset}

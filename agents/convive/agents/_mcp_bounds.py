@@ -1,20 +1,41 @@
 """What passes between a tool call and a program that is not ours: in order, and never larger than agreed."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
 import anyio
 from pydantic import JsonValue
 
-from convive.agents._schema import clean, json_of, jsonable
-from convive.agents._tools import ToolContext, ToolError
+from convive.agents._schema import BadTool, clean, json_of, jsonable
+from convive.agents._tools import Tool, ToolContext, ToolError
 
 MESSAGE_CHARS = 2_000
 """The most of one message, of progress or of an error."""
 
 Report = Callable[[float, float | None, str | None], Awaitable[None]]
 """Takes how far it is, of how much, and what is being done."""
+
+
+@dataclass(frozen=True, slots=True)
+class McpLimits:
+    """What an MCP server may cost: seconds to connect and for one call, tools, and the size of what is told of them and
+    of one result.
+
+    Every request to a model holds names, descriptions and schemas (as JSON) of all tools: `schema_chars` is for one
+    schema, `listing_chars` for all of it, and what is larger is refused. Longer descriptions and results are cut, and
+    say so; artifacts that are larger together are described but not kept.
+    """
+
+    connect_s: float = 30
+    call_s: float | None = 300
+    tools: int = 500
+    description_chars: int = 8_000
+    schema_chars: int = 50_000
+    listing_chars: int = 500_000
+    text_chars: int = 50_000
+    artifact_bytes: int = 400_000
 
 
 class Updates:
@@ -88,6 +109,25 @@ class Keeper:
         self._room -= size
         self._context.artifacts.add(key, {"mime_type": mime_type, "base64": base64, **more})
         return f"[{about}: kept for the application as {key!r}, not shown here]"
+
+
+def check_sizes(where: str, made: Sequence[Tool], limits: McpLimits) -> None:
+    """Raises BadTool for tools that would fill every request to a model."""
+    listing = 0
+    for tool in made:
+        schema = len(json_of(tool.spec.input_schema))
+        if schema > limits.schema_chars:
+            raise BadTool(
+                f"{where}: the schema of tool {tool.name!r} has {schema} characters, and {limits.schema_chars} are "
+                "allowed. Leave the tool out (`filter=`) or allow more (`limits=McpLimits(schema_chars=...)`)."
+            )
+        listing += schema + len(tool.name) + len(tool.spec.description)
+    if listing > limits.listing_chars:
+        raise BadTool(
+            f"{where}: names, descriptions and schemas of its {len(made)} tools have {listing} characters, and "
+            f"{limits.listing_chars} are allowed: every request to a model holds them. Take fewer tools (`filter=`) or "
+            "allow more (`limits=McpLimits(listing_chars=...)`)."
+        )
 
 
 def failed(kind: str, message: str, **more: object) -> ToolError:

@@ -49,6 +49,7 @@ Part = Annotated[Text | Thinking | ToolUse | ToolResult, Field(discriminator="ty
 class Message(BaseModel):
     """One message of a history."""
 
+    __slots__ = ("__weakref__", "_known")  # for `_digest`, of this very object: a slot is no part of a copy
     model_config = ConfigDict(frozen=True, extra="forbid")
     role: Literal["user", "assistant"]
     parts: tuple[Part, ...]

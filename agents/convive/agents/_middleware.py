@@ -41,7 +41,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class HookedCall:
-    """A tool call as hooks see it."""
+    """A tool call as hooks see it. `arguments` are a copy: `ReplaceArgs` changes what the tool is called with."""
 
     id: str
     name: str
@@ -93,7 +93,9 @@ class Middleware:
         return chunk
 
     async def before_tool(self, ctx: HookContext, call: HookedCall) -> Skip | ReplaceArgs | Abort | None:
-        """Before a call is validated. The first answer that is not None counts. Not asked again after an approval."""
+        """Before a call is validated. The first answer that is not None counts. Not asked again after an
+        approval, nor for a call that it rewrote and that is made again after a crash; but asked again for a call that
+        was held back because one before it waits."""
 
     async def after_tool(self, ctx: HookContext, call: HookedCall, content: str, is_error: bool) -> None:
         """After each call, whatever it came to: what the model reads."""

@@ -25,7 +25,7 @@ from convive.agents._scoped import with_search
 from convive.agents._settings import UNRESOLVED, Instructions, Refine, SamplingFor, Settings
 from convive.agents._stops import StopWhen, any_of
 from convive.agents._tools import Handler, Tool, by_name
-from convive.bus import RunContext, slugify
+from convive.bus import Conversation, RunContext, slugify
 
 
 class ModelSource(Protocol):
@@ -79,11 +79,12 @@ class RunOptions(AgentOptions, total=False):
     """What one run may be given beside its input.
 
     `history`: the messages before the input. `source`: a reference that stands in the journal for history and
-    input, which the caller rebuilds the same. `run`, `place`: as which run, and where its journal goes; by
-    default a child of the run around this code, at its place, or else a new run in memory. With a run id that
-    has a journal, the run is continued. `fresh=True`: it has none, do not look. `on_cancel="leave"`: when this
-    task is cancelled, leave the run to be continued. `deps`: handed to tools and callables as it is. `meta`: JSON data
-    of the application's own that stands in the journal, for whoever looks at a suspended run.
+    input, which the caller rebuilds the same. `run`, `place`: as which run, and where its journal goes, a place or
+    beside a conversation; by default a child of the run around this code, at its place, or else a new run in memory.
+    With a run id that has a journal, the run is continued. `fresh=True`: it has none, do not look.
+    `on_cancel="leave"`: when this task is cancelled, leave the run to be continued. `deps`: handed to tools and
+    callables as it is. `meta`: JSON data of the application's own that stands in the journal, for whoever looks at a
+    suspended run.
     """
 
     history: Sequence[Message]
@@ -92,7 +93,7 @@ class RunOptions(AgentOptions, total=False):
     meta: JsonValue
     deps: object
     run: RunContext
-    place: Place
+    place: Place | Conversation
     fresh: bool
     on_cancel: OnCancel
 

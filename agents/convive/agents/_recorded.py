@@ -4,11 +4,13 @@ A `Place` that has a `Recorded` makes the engine take both from there. Code, pro
 answers are those of now, so whatever they do differently shows.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection
 
+from pydantic import JsonValue
+
 from convive.agents._errors import ModelError
+from convive.agents._interrupts import args_hash
 from convive.agents._journal import (
     JournalEvent,
     ModelAnswered,
@@ -16,10 +18,10 @@ from convive.agents._journal import (
     RunCancelled,
     RunFailed,
     Suspended,
+    ToolCalled,
     ToolReturned,
 )
-from convive.agents._model import Answer, Request
-from convive.agents._schema import json_of
+from convive.agents._model import Answer
 from convive.bus import ConviveError, RunContext, RunId
 
 _PARTS = ("the instructions", "the messages", "the tools", "the sampling or the output's schema")
@@ -50,18 +52,6 @@ class RecordedFailure(ModelError):
         self.transient = recorded.transient
 
 
-def digest_of(request: Request) -> str:
-    """What a model is asked, in 35 characters: BLAKE2b, 4 bytes each, of the JSON of instructions, messages, tools, and
-    sampling with the output's schema."""
-    parts = (
-        request.system,
-        request.messages,
-        [[spec.name, spec.description, spec.input_schema] for spec in request.tools],
-        [request.sampling, request.output_schema],
-    )
-    return ".".join(hashlib.blake2b(json_of(part).encode(), digest_size=4).hexdigest() for part in parts)
-
-
 class Recorded:
     """The recordings of runs. `difference` is the first thing that a run did differently, whoever caught the error."""
 
@@ -76,6 +66,7 @@ class Recorded:
         self._given_up: set[RunId] = set()
         self._answers: dict[tuple[RunId, int], tuple[int, ModelAnswered]] = {}
         self._results: dict[tuple[RunId, int, int], ToolReturned] = {}
+        self._rewritten: dict[tuple[RunId, int, int], tuple[int, JsonValue]] = {}
         self._failures: dict[RunId, RunFailed] = {}
         self._last: dict[RunId, int] = {}
         self._children: dict[RunId, list[RunId]] = defaultdict(list)
@@ -90,6 +81,8 @@ class Recorded:
         match event:
             case ModelAnswered():
                 self._answers[run_id, event.trip] = seq, event
+            case ToolCalled() if event.arguments is not None:
+                self._rewritten[run_id, event.trip, event.index] = seq, event.arguments
             case ToolReturned():
                 self._results[run_id, event.trip, event.index] = event
             case RunFailed():
@@ -147,6 +140,13 @@ class Recorded:
                 run_id, self._last.get(run_id, 0), f"call {index + 1} of answer {trip + 1} never returned"
             )
         return found
+
+    def check_arguments(self, run: RunContext, trip: int, index: int, arguments: JsonValue) -> None:
+        """Raises Differs when a hook rewrote the arguments of a call, and now they come out otherwise."""
+        run_id = self._recording(run)
+        seq, was = self._rewritten.get((run_id, trip, index), (0, arguments))
+        if args_hash(was) != args_hash(arguments):
+            raise self._differs(run_id, seq, f"call {index + 1} of answer {trip + 1} is made with other arguments")
 
     def _check_given_up(self, run_id: RunId) -> None:
         """Raises Unanswered. Those above such a run come to nothing as well."""

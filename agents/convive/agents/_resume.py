@@ -168,6 +168,9 @@ async def _accept(
     token: str | None,
     force: bool,
 ) -> tuple[Found, Turns]:
+    if not isinstance(answers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        kind = type(answers).__name__
+        raise BadAnswers(f"run {run_id}: answers go by the id of their interrupt, {{id: Approve()}}, not as {kind}.")
     found = await find_run(where, run_id)
     run, state = found.run, found.state
     if token is not None and _known(token, state.used_tokens):

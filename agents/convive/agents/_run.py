@@ -35,12 +35,25 @@ from convive.agents._stops import holds
 from convive.agents._tool_phase import ToolPhase
 from convive.bus import ConviveError, NotAppended
 
+MOST_BELOW = 10
+"""How many runs may stand below a run, one below the other."""
+
 _LONGEST_REASON = 10_000
 _log = logging.getLogger("convive.agents")
 
 
 class OtherRun(ConviveError):
     """The run id belongs to a run with another input or source. Nothing ran."""
+
+
+class NestedTooDeeply(ConviveError):
+    """Agents call agents below them without end, it seems. The run did not begin."""
+
+    def __init__(self, agent: str) -> None:
+        super().__init__(
+            f"agent {agent!r} was not asked: {MOST_BELOW} runs stand above it, each called by the one before. "
+            "An agent that is among its own tools, or below them, has to come to an end by itself."
+        )
 
 
 class Performer:
@@ -152,9 +165,12 @@ class Performer:
 
     async def _begin(self) -> None:
         task, chain = self.task, self._chain
+        above = frame_above(task.run)
+        if above is not None and above.depth >= MOST_BELOW:
+            raise NestedTooDeeply(self._settings.name)
         if task.input is None and not task.history:
             await chain.read()  # nothing to start from: the run must be there
-        new = chain.state.started is None
+        new, started = chain.state.started is None, None
         if new:
             started = self._started()
             self._asking.opening = _opening(started, task)
@@ -166,6 +182,7 @@ class Performer:
         assert known is not None  # noqa: S101 - for the type checker: appended or read
         if not new:
             _check_same(known, task)
+        if known is not started:  # read, or cleaned before it was appended
             self._asking.opening = _opening(known, task)
         if self._audience:
             await self._audience.tell(shown.RunStarted(task.run, known.agent, resumed=not new))

@@ -28,7 +28,7 @@ class BadArguments(Exception):
 
     def __init__(self, issues: list[dict[str, str]]) -> None:
         self.issues = issues
-        super().__init__("; ".join(f"{issue['path']}: {issue['message']}" for issue in issues))
+        super().__init__("; ".join(": ".join(filter(None, (each["path"], each["message"]))) for each in issues))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class ModelParameters(Parameters):
 
 def model_parameters(model: type[BaseModel], name: str, argument: str, context: str | None = None) -> Parameters:
     """The fields of `model` as the arguments of the tool `name`. Raises BadTool."""
+    check_input(model, name)
     try:
         schema = model.model_json_schema(schema_generator=Untitled)
     except PydanticUserError as error:
@@ -76,6 +77,12 @@ def model_parameters(model: type[BaseModel], name: str, argument: str, context: 
         raise BadTool(f"tool {name!r}: the input must be a model with fields, which a model can fill by name.")
     schema.pop("title", None)
     return ModelParameters(model, {argument: argument}, schema, context)
+
+
+def check_input(model: object, name: str) -> None:
+    """Raises BadTool for what is no pydantic model."""
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise BadTool(f"tool {name!r}: input= takes a pydantic model, whose fields are the arguments, not {model!r}.")
 
 
 class Untitled(GenerateJsonSchema):
@@ -112,7 +119,7 @@ def parameters_of(
     fields: dict[str, typing.Any] = {}
     names: dict[str, str] = {}
     context: str | None = None
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in _signature(function, name).parameters.values():
         if parameter.name in hints and hints[parameter.name] is context_type:
             context = parameter.name
             continue
@@ -160,9 +167,18 @@ def _annotated(function: Callable[..., object]) -> Callable[..., object]:
     return function if plain else typing.cast("Callable[..., object]", type(function).__call__)
 
 
+def _signature(function: Callable[..., object], name: str) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        raise BadTool(f"tool {name!r}: Python does not tell what it takes. Wrap it in a function.") from None
+
+
 def _check(parameter: inspect.Parameter, name: str, hints: Mapping[str, object]) -> None:
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
         raise BadTool(f"tool {name!r}: parameter {parameter.name!r} must be one that can be passed by name.")
+    if parameter.name == "self" and "self" not in hints:
+        raise BadTool(f"tool {name!r} is a method, and of no object yet: `tools=[it.{name}]` takes it from one.")
     if parameter.name not in hints:
         raise BadTool(f"tool {name!r}: parameter {parameter.name!r} has no type hint; a model could not fill it.")
 
@@ -199,6 +215,19 @@ def _read_docstring(function: Callable[..., object]) -> tuple[str, dict[str, str
 def clean(text: str) -> str:
     """The text with what UTF-8 cannot carry (lone surrogates) put as `?`."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def cleaned(value: typing.Any) -> typing.Any:
+    """Data with every text in it as `clean` gives it."""
+    match value:
+        case str():
+            return clean(value)
+        case dict():
+            return {cleaned(key): cleaned(each) for key, each in typing.cast("dict[object, object]", value).items()}
+        case list() | tuple():
+            return [cleaned(each) for each in typing.cast("list[object]", value)]
+        case _:
+            return value
 
 
 _IN_MEMORY = re.compile(r"<.* at 0x[0-9a-fA-F]+>", re.DOTALL)

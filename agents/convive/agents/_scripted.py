@@ -41,6 +41,8 @@ class ScriptedModel:
         keep: int | None = None,
         pause: Pause = NO_PAUSE,
     ) -> None:
+        if isinstance(script, str) or not (callable(script) or isinstance(script, Sequence)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a script is a list of answers, or a function, not {type(script).__name__}.")
         self.requests: list[Request] = []
         self._asked = 0
         self._keep = keep

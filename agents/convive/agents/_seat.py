@@ -38,6 +38,10 @@ async def host_seats(conversation: Conversation, participants: Mapping[SeatName,
     Finds a grant that was open when this process started, and takes that turn with its old run id. Raises
     what a participant raised, alone or in an ExceptionGroup.
     """
+    for name, each in participants.items():
+        if not hasattr(each, "take_turn"):
+            kind = type(each).__name__
+            raise TypeError(f"in seat {name!r} sits a participant, such as AgentSeat(agent), and {kind} is none.")
     hosts = _Hosts(conversation, participants)
     async with conversation.follow(seats=sorted(participants)) as tail, anyio.create_task_group() as tasks:
         while True:

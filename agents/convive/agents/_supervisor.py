@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from convive.agents._journal import Resumed, Suspended, journal_event_of
+from convive.agents._limits import check_number
 from convive.agents._policies import Policy, round_robin
 from convive.bus import (
     HOST,
@@ -54,6 +55,13 @@ class Plan:
     opens: bool = True
     toasts: bool = True
     standby_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("turns", self.turns, whole=True)
+        for name in ("turn_s", "grace_s", "answer_s", "standby_s"):
+            check_number(name, getattr(self, name))
+        if not callable(self.policy):
+            raise TypeError(f"policy= takes a function such as round_robin, not {type(self.policy).__name__}.")
 
 
 @dataclass(frozen=True, slots=True)

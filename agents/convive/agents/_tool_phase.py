@@ -1,6 +1,7 @@
 """The tool phase of a trip: which calls run side by side, and what the journal says of each."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 
 import anyio
@@ -12,7 +13,7 @@ from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
 from convive.agents._frame import Frame, call_key, frame_above, goes_on_later, inside
 from convive.agents._gates import gate, waits_for
-from convive.agents._interrupts import Approve, Edit, Interrupt
+from convive.agents._interrupts import Approve, Edit, Interrupt, args_hash
 from convive.agents._journal import ChildRun, ToolCalled
 from convive.agents._messages import Message
 from convive.agents._middleware import Abort, HookedCall, ReplaceArgs, Skip
@@ -39,14 +40,19 @@ class ToolPhase:
         """The calls that were begun, by trip and place."""
 
     async def carry_out(self, step: UseTools) -> list[Interrupt]:
-        """Carry out the calls that may run; what the others wait for, in this run and below, in order."""
+        """Carry out the calls that may run; what the others wait for, in this run and below, in order.
+
+        A batch begins when all before it have returned. While one of those waits, it is only asked what it waits for.
+        """
         waiting: list[Interrupt] = []
         for batch in self._batches(step.calls):
             jobs: list[Job] = []
+            held = bool(waiting)
             # All of them first: where one aborts the run, none of the others was announced in vain.
             for call, passed in [await self._passed(step.trip, call) for call in batch]:
                 if isinstance(passed, Interrupt):
                     waiting.append(passed)
+                if held or isinstance(passed, Interrupt):
                     continue
                 if self._audience:
                     await self._audience.tell(
@@ -73,25 +79,29 @@ class ToolPhase:
         """Rewrite, validate, approve: in that order. Raises Aborted."""
         if any(self._hands_over(each) for each in self._chain.state.trips[-1].calls[: call.index]):
             return call, Outcome("Skipped: the conversation was handed over.", is_error=True)
-        if call.interrupt is None and self._settings.middleware:
-            answer = await self._execution.hooks.before_tool(HookedCall(call.id, call.name, call.arguments, trip))
+        # What was rewritten once is not rewritten again: a call that is made again is made with the same arguments.
+        if call.interrupt is None and not call.rewritten and self._settings.middleware:
+            hooked = HookedCall(call.id, call.name, deepcopy(call.arguments), trip)
+            answer = await self._execution.hooks.before_tool(hooked)
             match answer:
                 case Skip(result=result):
                     return call, Outcome(content_of(result))
                 case Abort(reason=reason):
                     raise Aborted(reason)
                 case ReplaceArgs(arguments=arguments):
-                    call = replace(call, arguments=jsonable(dict(arguments)))
+                    given = jsonable(dict(arguments))
+                    call = replace(call, arguments=given, rewritten=args_hash(given) != args_hash(call.arguments))
                 case None:
                     pass
         prepared = prepare(call, self._settings.tools)
         if not isinstance(prepared, Ready):
             return call, prepared
         recorded = self._task.place.recorded
-        if recorded is not None and prepared.tool.below is None:
-            return call, outcome_of(recorded.result(self._task.run, trip, call.index))
         if recorded is not None:
-            return call, prepared
+            recorded.check_arguments(self._task.run, trip, call.index, call.arguments)
+            if prepared.tool.below is not None:
+                return call, prepared
+            return call, outcome_of(recorded.result(self._task.run, trip, call.index))
         return call, await gate(call, prepared, self._context(trip, call), self._settings.name)
 
     def _hands_over(self, call: Call) -> bool:
@@ -115,8 +125,17 @@ class ToolPhase:
 
     async def _called(self, trip: int, call: Call, *, silent: bool) -> Call:
         attempt = call.attempt + 1
-        event = ToolCalled(trip=trip, index=call.index, call_id=call.id, name=call.name, attempt=attempt, silent=silent)
-        await self._chain.append(event)
+        await self._chain.append(
+            ToolCalled(
+                trip=trip,
+                index=call.index,
+                call_id=call.id,
+                name=call.name,
+                attempt=attempt,
+                silent=silent,
+                arguments=call.arguments if call.rewritten and call.interrupt is None else None,
+            )
+        )
         return replace(call, attempt=attempt, silent=silent)
 
     def _job(self, trip: int, call: Call, passed: Ready | Outcome, waiting: list[Interrupt]) -> Job:
@@ -168,6 +187,7 @@ class ToolPhase:
             meter=self._execution.meter,
             stopping=self._execution.stopping,
             hops=0 if above is None else above.hops,
+            depth=1 if above is None else above.depth + 1,
             history=self._history,
         )
         self._frames[trip, call.index] = frame
@@ -196,7 +216,7 @@ class ToolPhase:
             outcome = replace(too_large(call.name), took_s=outcome.took_s, children=outcome.children)
             await self._chain.keep(outcome.event(trip, call))
         if self._settings.middleware:
-            hooked = HookedCall(call.id, call.name, call.arguments, trip)
+            hooked = HookedCall(call.id, call.name, deepcopy(call.arguments), trip)
             await self._execution.hooks.tell("after_tool", hooked, outcome.content, outcome.is_error)
         if self._audience:
             await self._audience.tell(

@@ -1,12 +1,13 @@
 """Tools: typed functions that a model may call."""
 
 import inspect
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import anyio.from_thread
 import anyio.to_thread
@@ -14,9 +15,12 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 from pydantic_core import PydanticSerializationError, to_json
 
 from convive.agents._journal import Artifact
+from convive.agents._limits import check_number
 from convive.agents._model import Hints, ToolSpec
 from convive.agents._schema import BadTool, Parameters, describe, jsonable, model_parameters, parameters_of
 from convive.bus import RunContext, RunId
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 Handler = Callable[..., object]
 """A function, sync or async. A sync one runs in a thread, so that it cannot hold up the others."""
@@ -148,6 +152,24 @@ class Tool:
     below: Any = None
     """The agent that a call runs, where it runs one."""
 
+    def __post_init__(self) -> None:
+        named, described = cast("tuple[object, object]", (self.spec.name, self.spec.description))
+        if not isinstance(named, str) or not _NAME.fullmatch(named):
+            raise BadTool(f"{named!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
+        if not isinstance(described, str):
+            raise BadTool(f"tool {named!r}: its description is a text, not {type(described).__name__}.")
+        if self.timeout_s is not None:
+            check_number(f"tool {self.name!r}: timeout_s", self.timeout_s)
+            if not self.timeout_s:
+                raise ValueError(f"tool {self.name!r}: timeout_s=0 leaves it no time; None means no bound.")
+        for flag in ("sequential", "silent", "defer"):
+            if not isinstance(getattr(self, flag), bool):
+                raise TypeError(f"tool {self.name!r}: {flag}= takes True or False.")
+        if not (isinstance(self.needs_approval, bool) or callable(self.needs_approval)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"tool {self.name!r}: needs_approval= takes True, False, or a function.")
+        if not (self.model_output is None or callable(self.model_output)):
+            raise TypeError(f"tool {self.name!r}: model_output= takes a function.")
+
     @property
     def name(self) -> str:
         """The name that the model calls it by."""
@@ -193,7 +215,9 @@ def tool(
 
     Name, description and schema come from the signature and the docstring (its `Args:` section describes
     parameters). `timeout_s`: after so long the call is given up and the model told. `sequential`: never
-    beside other calls. `silent`: nothing for the model to answer; a trip of only such calls ends the run.
+    beside other calls, and in its place: it begins when those before it have returned, also where one waits for an
+    answer, and those behind it begin when it has returned. `silent`: nothing for the model to answer; a trip of only
+    such calls ends the run.
     `model_output`: what of the result the model reads; the journal keeps the whole.
     `needs_approval`: whether a call waits until somebody approved it, or a function `(context, arguments) -> bool`; one
     that raises means yes. `client`: the function is never run; each call waits for a result from elsewhere.
@@ -214,8 +238,6 @@ def tool(
             input_schema=parameters.schema,
             hints=hints or {},
         )
-        if not spec.name.replace("_", "").replace("-", "").isalnum():
-            raise BadTool(f"{spec.name!r} is not a name for a tool: use letters, digits, '_' and '-' (`name=`).")
         _check_hints(spec)
         return Tool(
             spec, function, parameters, timeout_s, sequential, silent, model_output, needs_approval, client, defer=defer
@@ -250,6 +272,8 @@ def client_tool(
 
 
 def _check_hints(spec: ToolSpec) -> None:
+    if not isinstance(spec.hints, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadTool(f'tool {spec.name!r}: hints= takes fields by provider, as in {{"anthropic": {{...}}}}.')
     for provider, hint in spec.hints.items():
         try:
             to_json(hint)
@@ -267,6 +291,8 @@ def by_name(tools: Iterable[Tool | Handler]) -> Mapping[str, Tool]:
     """The tools by name; plain functions are made tools. Raises BadTool when two share a name."""
     found: dict[str, Tool] = {}
     for given in tools:
+        if not callable(given):  # a tool is, too
+            raise BadTool(f"{str(given)[:80]!r} in `tools` is neither a tool nor a function.")
         each = given if isinstance(given, Tool) else tool(given)
         if each.name in found:
             raise BadTool(

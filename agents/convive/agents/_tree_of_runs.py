@@ -8,7 +8,7 @@ from convive.agents._frame import call_key, called_run_id, what_is_asked
 from convive.agents._journal import ChildRun
 from convive.agents._node import Node, Status
 from convive.agents._prices import Cost
-from convive.bus import RunContext, RunId
+from convive.bus import RunId
 
 _TIME = 12
 """The part of an id that it has from the run above, where it was derived from that."""
@@ -84,7 +84,7 @@ class TreeOfRuns:
     def complete(self) -> None:
         """Add the runs that calls have named and that no record is of: what the callers know of them."""
         for child, call in [*self._unseen.values()]:
-            own = RunContext(child.run_id, call.run.root_run_id, call.run_id)
+            own = call.run.child(child.run_id)
             node = Node("run", child.agent, own, "", call.started_s, call.seqs, call.conversation)
             node.status, node.ended_s = _CHILD_STATUS[child.status], call.ended_s
             node.harm("its journal is not in the log")

@@ -96,6 +96,8 @@ _OVER = ("run_finished", "run_failed", "run_cancelled")
 async def place_of_run(where: Where, run_id: str) -> Place:
     """Where a run has its journal. Raises BadName, or UnknownRun when no journal on the bus is this run's."""
     checked_id(run_id)
+    if not isinstance(where, Place | Conversation | Bus):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a run is looked for at a Place, in a conversation or on a bus, not in {type(where).__name__}")
     if isinstance(where, Place):
         return where
     if isinstance(where, Conversation):

@@ -5,6 +5,7 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import cast
 
 import anyio
 
@@ -63,6 +64,7 @@ async def work(
     in any process has a worker go on with it, with all its attempts again. `begun` is told of each
     run that is taken up. Raises BadName, BusUnavailable, WrongStream.
     """
+    _check_agents(agents)
     if concurrency < 1:
         raise ValueError(f"a worker does one run at a time at least, not {concurrency}")
     jobs = await bus.work_queue(queue, lease_s=lease_s)
@@ -74,6 +76,12 @@ async def work(
                     tasks.start_soon(worker.run)
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+
+
+def _check_agents(agents: object) -> None:
+    given = list(cast("Mapping[object, object]", agents).values()) if isinstance(agents, Mapping) else [None]
+    if not all(isinstance(each, Agent) for each in given):
+        raise TypeError('agents= takes agents by their names, as in {"support": support}.')
 
 
 class _Worker:

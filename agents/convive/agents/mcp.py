@@ -25,8 +25,10 @@ from convive.agents._journal import Place
 from convive.agents._mcp_bounds import (
     MESSAGE_CHARS,
     Keeper,
+    McpLimits,
     Reports,
     Updates,
+    check_sizes,
     cut,
     failed,
     first_line,
@@ -52,7 +54,6 @@ except ModuleNotFoundError as missing:
 __all__ = ["McpLimits", "McpServer", "McpUnavailable", "mcp_server", "mcp_tools"]
 
 _MOST_PAGES = 100
-_DESCRIPTION_CHARS = 8_000
 _HTTP_S = 30
 _log = logging.getLogger("convive.agents")
 
@@ -62,20 +63,6 @@ Filter = Collection[str] | Callable[[str], bool]
 
 class McpUnavailable(ConviveError):
     """An MCP server could not be reached, does not answer as one, or its connection broke. No tool is left to call."""
-
-
-@dataclass(frozen=True, slots=True)
-class McpLimits:
-    """What an MCP server may cost: seconds to connect and for one call, tools, and the size of one result.
-
-    Longer text is cut, and says so; artifacts that are larger together are described but not kept.
-    """
-
-    connect_s: float = 30
-    call_s: float | None = 300
-    tools: int = 500
-    text_chars: int = 50_000
-    artifact_bytes: int = 400_000
 
 
 @asynccontextmanager
@@ -88,7 +75,7 @@ async def mcp_tools(
     headers: Mapping[str, str] | None = None,
     filter: Filter | None = None,
     prefix: str = "",
-    limits: McpLimits = McpLimits(),
+    limits: McpLimits | None = None,
 ) -> AsyncGenerator[list[Tool]]:
     """The tools of an MCP server, for an agent's `tools=`, as long as the block lasts.
 
@@ -100,8 +87,10 @@ async def mcp_tools(
     the result; images, sound, files and structured content become artifacts. Tools are listed once. A connection
     that breaks is not made again: calls then fail, and the model is told.
 
-    Raises McpUnavailable, and BadTool when `filter` names a tool that is not there, or the tools are too many.
+    Raises McpUnavailable, and BadTool when `filter` names a tool that is not there, or the tools are too many or too
+    large.
     """
+    limits = limits or McpLimits()
     if sum(each is not None for each in (command, url, session)) != 1 or (command is not None and not command):
         raise TypeError("mcp_tools takes exactly one of command=[...], url=... and session=...")
     where = "the MCP session" if command is None else f"MCP server {command[0]}"
@@ -272,26 +261,31 @@ def _wanted(link: _Link, found: Mapping[str, types.Tool], filter: Filter | None)
     if filter is not None and not callable(filter):
         unknown = sorted(set(filter) - found.keys())
         if unknown:
-            raise BadTool(f"{link.where} has no tool {unknown[0]!r}. It has: {', '.join(found) or 'none'}.")
+            raise BadTool(f"{link.where} has no tool {unknown[0]!r}. It has: {cut(clean(', '.join(found))) or 'none'}.")
         wanted = [each for name, each in found.items() if name in filter]
     else:
         wanted = [each for name, each in found.items() if filter is None or filter(name)]
     if len(wanted) > link.limits.tools:
-        raise BadTool(f"{link.where} has {len(wanted)} tools. Take fewer (`filter=`) or allow more (`limits=`).")
+        raise BadTool(
+            f"{link.where} has {len(wanted)} tools, and {link.limits.tools} are allowed. "
+            "Take fewer (`filter=`) or allow more (`limits=McpLimits(tools=...)`)."
+        )
     return wanted
 
 
 def _tools(link: _Link, wanted: Sequence[types.Tool], prefix: str) -> list[Tool]:
     names = provider_names(f"{prefix}{each.name}" for each in wanted)
-    made = [_tool(link, each, names[f"{prefix}{each.name}"]) for each in wanted]
-    return [each for each in made if each is not None]
+    tools = [_tool(link, each, names[f"{prefix}{each.name}"]) for each in wanted]
+    made = [each for each in tools if each is not None]
+    check_sizes(link.where, made, link.limits)
+    return made
 
 
 def _tool(link: _Link, listed: types.Tool, name: str) -> Tool | None:
     async def call(context: ToolContext, arguments: dict[str, JsonValue]) -> str:
         return await _called(link, listed.name, arguments, context)
 
-    description = clean(listed.description or listed.title or "")[:_DESCRIPTION_CHARS]
+    description = cut(clean(listed.description or listed.title or ""), link.limits.description_chars)
     try:
         return schema_tool(name, description, listed.input_schema, call, timeout_s=link.limits.call_s)
     except BadTool as error:

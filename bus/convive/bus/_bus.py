@@ -125,9 +125,18 @@ class Bus:
         return dict(sorted(floors.items()))
 
 
+def check_partitions(count: object) -> None:
+    """Raises TypeError for what is no whole number, ValueError for one below 1."""
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"partitions={count!r} is no whole number.")
+    if count < 1:
+        raise ValueError(f"partitions={count}: a store has at least one.")
+
+
 @asynccontextmanager
 async def memory_bus(*, partitions: int = 16) -> AsyncGenerator[Bus]:
     """A bus in this process's memory. Nothing survives it."""
+    check_partitions(partitions)
     logs: dict[int, MemoryLog] = {}
 
     async def partition(number: int) -> Log:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from convive.bus._errors import Closed, Conflict, NewerRecord, UnknownConversation
+from convive.bus._errors import BadName, Closed, Conflict, NewerRecord, UnknownConversation
 from convive.bus._events import (
     AsideEvent,
     Chair,
@@ -20,7 +20,7 @@ from convive.bus._events import (
 )
 from convive.bus._floor import Floor, OpenGrant, fold_floor
 from convive.bus._folds import Fold, Folded, State, fold_records
-from convive.bus._ids import HOST, ConversationId, RunId, SeatName
+from convive.bus._ids import HOST, ConversationId, RunId, SeatName, seat_name
 from convive.bus._log import Draft, Guard, Log, Record, Tail
 from convive.bus._memory import Memory
 from convive.bus._runs import RunContext
@@ -55,8 +55,11 @@ class Conversation:
     ) -> int:
         """The first link. `memories` are the places that `remember` returned under `run`; None: all of them.
 
-        Raises Conflict when a conversation of that name exists.
+        Raises Conflict when a conversation of that name exists, and BadName for chairs at no seats, or at one together.
         """
+        seats = [seat_name(chair.seat) for chair in chairs]
+        if len(set(seats)) < len(seats):
+            raise BadName(f"two chairs are at one seat; the seats are: {', '.join(seats)}.")
         opened = Opened.model_validate(
             {
                 "run_id": run.run_id,

@@ -41,11 +41,14 @@ class Place:
     fast: bool
 
 
-def prepare(data: Path) -> Path:
+def prepare(data: str | Path) -> Path:
     """Create the directory if it is missing (mode 0700, hidden from git) and return its real path.
 
-    Raises BusUnavailable when it cannot be created or is not a directory.
+    Raises BusUnavailable when it cannot be created or is not a directory, TypeError for what is no path.
     """
+    if not isinstance(data, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"data= takes the path of a directory, not {type(data).__name__}.")
+    data = Path(data)
     try:
         data.expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
         real = data.expanduser().resolve()

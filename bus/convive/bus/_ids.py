@@ -35,6 +35,8 @@ def seat_name(text: str) -> SeatName:
 
 def run_id(text: str) -> RunId:
     """Check a run id: 32 lower-case hex digits. Raises BadName."""
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadName(f"a run id is a text, not {type(text).__name__}.")
     if not _RUN.fullmatch(text):
         raise BadName(f"{text[:80]!r} is not a run id: a run id is 32 hex digits.")
     return RunId(text)
@@ -73,6 +75,8 @@ def derive_run_id(parent: RunId, part: str) -> RunId:
 
 
 def _slug(what: str, text: str) -> str:
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadName(f"a {what} is a text, not {type(text).__name__}.")
     if is_slug(text):
         return text
     hint = slugify(text)

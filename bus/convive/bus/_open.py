@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 
-from convive.bus._bus import Bus, Sync
+from convive.bus._bus import Bus, Sync, check_partitions
 from convive.bus._connect import API_PATIENCE_S, RETRY_S, Connection, connect
 from convive.bus._errors import BadName, BusUnavailable
 from convive.bus._jetstream import StreamPlan, find_log, open_log, stream_names
@@ -28,7 +28,7 @@ TAKEOVER_S = 5.0
 async def open_bus(
     url: str | None = None,
     *,
-    data: Path | None = None,
+    data: str | Path | None = None,
     fast: bool = False,
     prefix: str = "cv",
     partitions: int = PARTITIONS,
@@ -46,6 +46,11 @@ async def open_bus(
 
     Raises BusUnavailable or WrongStream.
     """
+    if url is not None and not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        # Not shown: there may be a password in it.
+        kind = type(url).__name__
+        raise TypeError(f"url= takes a text such as nats://127.0.0.1:4222, not {kind}. A directory is given as data=.")
+    check_partitions(partitions)
     if not prefix.isalnum() or not prefix.islower():
         raise BadName(f"{prefix!r} is not a prefix for subjects: use lower-case letters and digits.")
     async with AsyncExitStack() as stack:

@@ -190,7 +190,9 @@ class EmbeddedServer:
 
 
 @asynccontextmanager
-async def embedded_server(data: Path, *, fast: bool = False, port: int | None = None) -> AsyncGenerator[EmbeddedServer]:
+async def embedded_server(
+    data: str | Path, *, fast: bool = False, port: int | None = None
+) -> AsyncGenerator[EmbeddedServer]:
     """Use the server of a data directory for as long as the context is open; start it if nobody runs it.
 
     The server listens on 127.0.0.1 only, on `port`, else on the port of the last time, else on a free one. It
@@ -204,8 +206,8 @@ async def embedded_server(data: Path, *, fast: bool = False, port: int | None = 
     when the server has died again and again. If a stranger has the port of the last time when a process opens
     the context, the server moves and `.url` changes in all processes; connected clients do not follow.
     """
-    if port is not None and not 0 < port < 65_536:
-        raise BusUnavailable(f"{port} is not a port. Nothing was changed; give one from 1 to 65535.")
+    if port is not None and (type(port) is not int or not 0 < port < 65_536):
+        raise BusUnavailable(f"{port!r} is not a port. Nothing was changed; give one from 1 to 65535.")
     server = EmbeddedServer(prepare(data), server_binary(), fast=fast, port=port)
     try:
         await server._join()
