@@ -166,7 +166,7 @@ class Trace:
         node.seqs = (node.seqs[0], record.seq)
         try:
             event = journal_event_of(record)
-            state = fold(self._states.get(run.run_id, RunState()), event)
+            state = fold(self._states.get(run.run_id, _NOTHING), event)
         except (BadRecord, ValueError) as bad:
             node.damage.append(f"record {record.seq}: {bad}")
             return
@@ -174,7 +174,7 @@ class Trace:
         self._told(node, event, record, state)
         if state.ended is not None:
             # An ended run needs no state any more; a record behind its end is damage.
-            self._states[run.run_id] = RunState(started=state.started, ended=state.ended)
+            self._states[run.run_id] = RunState(started=state.started, ended=state.ended, outline=True)
 
     def _new_run(self, conversation: str, run: RunContext, record: Record) -> Node:
         node = Node("run", "?", run, "", record.time_s, (record.seq, record.seq), conversation)
@@ -277,7 +277,7 @@ class Trace:
     def _end(self, node: Node, status: Status, record: Record) -> None:
         """End a node. What is still open in it will not go on."""
         node.status, node.ended_s, node.seqs = status, record.time_s, (node.seqs[0], record.seq)
-        for below in node.walk():
+        for below in node.walk() if node.children else ():
             if below is not node and not below.is_over and _ends_with(below, node):
                 below.status, below.ended_s = "interrupted", None
         if self._ended is not None:
@@ -290,6 +290,7 @@ class Trace:
                 part.status = status
 
 
+_NOTHING = RunState(outline=True)
 _TURN_STATUS: dict[str, Status] = {"said": "ok", "passed": "passed", "revoked": "revoked"}
 
 
