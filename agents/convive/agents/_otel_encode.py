@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import Resource
 MAX_TEXT = 1_024
 _MOST = 2**63 - 1
 _INTERNAL, _CLIENT = b"\x30\x01", b"\x30\x03"
-_TIMES = struct.Struct("<BQBQ")
+_TIME = struct.Struct("<BQ")
 _DOUBLE = struct.Struct("<d")
 _FLAGS = (struct.pack("<I", 0x100), struct.pack("<I", 0x300))
 """For what is local, and for what is remote."""
@@ -68,15 +68,17 @@ def encoded_span(
     parts = [b"\x0a\x10", ids.trace_id, b"\x12\x08", ids.span_id]
     if parent is not None:
         parts += (b"\x22\x08", parent.span_id)
-    parts += (_field(b"\x2a", name.encode()), _CLIENT if client else _INTERNAL, _times(times_ns))
-    for pair in _pairs(attributes):
-        parts += (b"\x4a", pair)
+    parts += (_field(b"\x2a", name.encode()), _CLIENT if client else _INTERNAL)
+    for tag, ns in ((0x39, times_ns[0]), (0x41, times_ns[1])):
+        if ns:
+            parts.append(_TIME.pack(tag, ns))
+    _add_known(parts, b"\x4a", attributes)
     for key, text in (content or {}).items():
         parts += (b"\x4a", _pair(key, _value(text)))
     for to, told in links:
-        pairs = b"".join(b"\x22" + pair for pair in _pairs(told))
-        both = b"\x0a\x10" + to.trace_id + b"\x12\x08" + to.span_id
-        parts.append(_field(b"\x6a", both + pairs + b"\x35" + _FLAGS[to.is_remote]))
+        link = [b"\x0a\x10", to.trace_id, b"\x12\x08", to.span_id]
+        _add_known(link, b"\x22", told)
+        parts.append(_field(b"\x6a", b"".join((*link, b"\x35", _FLAGS[to.is_remote]))))
     if error is None:
         parts.append(b"\x7a\x00")
     else:
@@ -91,25 +93,20 @@ def clean(text: str, most: int = MAX_TEXT) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def _times(times_ns: tuple[int, int]) -> bytes:
-    start_ns, end_ns = times_ns
-    if start_ns and end_ns:
-        return _TIMES.pack(0x39, start_ns, 0x41, end_ns)
-    return b"" if not end_ns else struct.pack("<BQ", 0x41, end_ns)  # a zero is left out
-
-
-def _pairs(attributes: Attributes) -> Iterable[bytes]:
-    """The attributes that are known, each of a size and kind that every decoder takes."""
+def _add_known(parts: list[bytes], tag: bytes, attributes: Attributes) -> None:
+    """Add the attributes that are known, each of a size and kind that every decoder takes."""
     for key, value in attributes.items():
         if isinstance(value, str):
-            yield _text_pair(key, value if len(value) <= MAX_TEXT else clean(value))
-        elif isinstance(value, float):
-            if math.isfinite(value):
-                yield _pair(key, _value(value))
+            pair = _text_pair(key, value if len(value) <= MAX_TEXT else clean(value))
         elif isinstance(value, int):
-            yield _pair(key, _value(value if -_MOST <= value <= _MOST else max(-_MOST, min(value, _MOST))))
-        elif value is not None:
-            yield _pair(key, _value([clean(one) for one in value]))
+            pair = _pair(key, _value(value if -_MOST <= value <= _MOST else max(-_MOST, min(value, _MOST))))
+        elif isinstance(value, list):
+            pair = _pair(key, _value([clean(one) for one in value]))
+        elif value is not None and math.isfinite(value):
+            pair = _pair(key, _value(value))
+        else:
+            continue
+        parts += (tag, pair)
 
 
 @lru_cache(maxsize=1_024)

@@ -9,8 +9,8 @@ from convive.agents._otel_send import Collector, MetricsCollector
 from convive.agents._otel_settings import Export, shown_url
 
 METRICS_S = 60.0
-BATCH = 256
-"""A request costs as much as twenty spans or more, and a batch of this size takes milliseconds to encode."""
+BATCH = 512
+"""A request costs as much as fifty spans, and a batch of this size takes milliseconds to encode."""
 MOST_NODES = 20_000
 _PAUSES_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 _NO_METRICS = (404, 405, 415, 501)
