@@ -119,9 +119,13 @@ def end_s(node: Node) -> float:
 
 def models_of(node: Node) -> tuple[str, str, str]:
     """Of an answer: the provider, the model that was asked, and the one that answered."""
-    asked = node.parent.model if node.parent is not None and node.parent.model else node.model
+    return _models(node.parent.model if node.parent is not None and node.parent.model else node.model, node.model)
+
+
+@lru_cache(maxsize=64)
+def _models(asked: str, model: str) -> tuple[str, str, str]:
     several = asked.split("|")
-    answered = node.model if node.model != asked else ""
+    answered = model if model != asked else ""
     chosen = next((one for one in several if answered and one.partition("/")[0] == answered.partition("/")[0]), asked)
     provider, slash, model = chosen.partition("/")
     if not slash:
@@ -140,16 +144,16 @@ def _name(node: Node) -> str:
 
 
 def _attributes(node: Node) -> Attributes:
-    """What is worth a place: an attribute costs about two microseconds, and most nodes are tools and answers."""
-    found: Attributes = {
-        **_where(node),
-        names.OPERATION: names.OPERATIONS.get(node.kind),
-        names.OI_KIND: names.OI_KINDS[node.kind],
-        names.STATUS: node.status if node.status != "ok" else None,
-        names.ERROR_TYPE: error_type(node) or None,
-        names.ATTEMPTS: len(node.attempts) if len(node.attempts) > 1 else None,
-        names.DAMAGE: node.damage[:10] or None,
-    }
+    """What is worth a place: most nodes are tools and answers."""
+    found = _where(node)
+    found[names.OPERATION] = names.OPERATIONS.get(node.kind)
+    found[names.OI_KIND] = names.OI_KINDS[node.kind]
+    if node.status != "ok":
+        found |= {names.STATUS: node.status, names.ERROR_TYPE: error_type(node) or None}
+    if len(node.attempts) > 1:
+        found[names.ATTEMPTS] = len(node.attempts)
+    if node.damage:
+        found[names.DAMAGE] = node.damage[:10]
     match node.kind:
         case "conversation":
             found[names.WORKFLOW] = node.name
