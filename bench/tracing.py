@@ -2,10 +2,13 @@
 
 Run `uv run python bench/tracing.py` (`--json`: one object, `--memory`: the log in memory). Two seats whose agents call
 an agent that calls a tool, nine nodes a turn, on an embedded server. The collector is another process. The sides take
-turns; a figure is the median over rounds of the difference to the side without, per node: on the clock until the party
-was over, and in CPU time of this process, all threads and the last batch included. A log in memory never waits: there
-the thread that exports and the party share one interpreter, and the clock shows all of its work. `ids_us` is what every
-node pays whether anybody exports or not: an id, and the headers of a record.
+turns, forwards and backwards, and a figure is the median over rounds of the difference to the side without.
+
+A difference of two parties is noise of tens of microseconds a node, so what is small is measured by itself, in CPU
+time: `thread` is that of all threads but the party's own, the last batch included; `read` is that of reading the
+party's records once more, which the exporter has the party's thread do; `ids` is what every node pays whether anybody
+exports or not, an id and the headers of a record. For turns on the clock the side with nothing to export to, which is
+idle, shows the noise: all ratios come with their quartiles.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +36,9 @@ SEATS = (SeatName("ada"), SeatName("bob"))
 NODES = 9
 """Of a turn: itself, a run and its two answers, a call, a run below it with two answers and a call."""
 DEAD = "http://127.0.0.1:9"
+
+Figure = float | list[float]
+"""A median, or the two quartiles with it in the middle."""
 
 
 def once(name: str) -> ScriptedModel:
@@ -61,11 +67,13 @@ async def ask() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """Microseconds a node: on the clock until the party was over, and of CPU until all was sent."""
+    """Microseconds: of a turn on the clock until the party was over; a node, of CPU until all was sent, of all threads
+    and of those beside the party's; and of reading all of it once."""
 
-    wall_us: float
-    cpu_us: float
     turn_us: float
+    cpu_us: float
+    thread_us: float
+    read_us: float
 
 
 @asynccontextmanager
@@ -81,18 +89,25 @@ async def party(turns: int, environ: Mapping[str, str] | None, server: str | Non
         run = RunContext.root()
         await conversation.open(run, "bench", [Chair(seat=seat) for seat in SEATS])
         gc.collect()
-        cpu_s, began_s = time.process_time(), time.perf_counter()
+        cpu_s, own_s, began_s = time.process_time(), time.thread_time(), time.perf_counter()
         async with nothing() if environ is None else exporting(conversation, environ=environ, warn=lambda words: None):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(host_seats, conversation, dict.fromkeys(SEATS, guest))
                 tasks.start_soon(supervise, conversation, Plan(turns, opens=False, toasts=False), run)
             took_s = time.perf_counter() - began_s
-        cpu_s = time.process_time() - cpu_s
+        cpu_s, own_s = time.process_time() - cpu_s, time.thread_time() - own_s
         floor = await conversation.floor()
         if floor.said_turns != turns:
             raise RuntimeError(f"{floor.said_turns} turns instead of {turns}")
-    nodes = turns * NODES
-    return Took(took_s / nodes * 1e6, cpu_s / nodes * 1e6, took_s / turns * 1e6)
+        read_s = time.thread_time()
+        async with conversation.log.read(
+            f"{conversation.subjects.base}.run.*.*", conversation.subjects.floor
+        ) as all_of_it:
+            async for _ in all_of_it:
+                pass
+        read_s = time.thread_time() - read_s
+    per_node = 1e6 / turns / NODES
+    return Took(took_s / turns * 1e6, cpu_s * per_node, (cpu_s - own_s) * per_node, read_s * per_node)
 
 
 def ids_us(times: int = 20_000) -> float:
@@ -104,7 +119,7 @@ def ids_us(times: int = 20_000) -> float:
     return (time.perf_counter() - began) / times * 1e6
 
 
-async def measure(turns: int, rounds: int, url: str, server: str | None) -> dict[str, float]:
+async def measure(turns: int, rounds: int, url: str, server: str | None) -> dict[str, Figure]:
     """The figures. The first round loads what is loaded once, and does not count."""
     sides: dict[str, Mapping[str, str] | None] = {
         "without": None,
@@ -120,30 +135,42 @@ async def measure(turns: int, rounds: int, url: str, server: str | None) -> dict
             if number:
                 figures[side].append(took)
 
-    def above(side: str, what: str) -> float:
+    def above(side: str, what: str) -> list[float]:
         pairs = zip(figures[side], figures["without"], strict=True)
-        return float(statistics.median(getattr(one, what) - getattr(base, what) for one, base in pairs))
+        return quartiles(getattr(one, what) - getattr(base, what) for one, base in pairs)
 
-    def ratio(side: str) -> float:
+    def turns_of(side: str) -> list[float]:
         pairs = zip(figures[side], figures["without"], strict=True)
-        return statistics.median(one.turn_us / base.turn_us for one, base in pairs)
+        return quartiles(one.turn_us / base.turn_us for one, base in pairs)
 
+    party_us = statistics.median(took.cpu_us for took in figures["without"])
+    thread_us = above("on", "thread_us")[1]
+    read_us = statistics.median(took.read_us for took in figures["on"])
     return {
-        "node_us": round(statistics.median(took.wall_us for took in figures["without"]), 1),
+        "node_us": round(statistics.median(took.turn_us for took in figures["without"]) / NODES, 1),
+        "node_cpu_us": round(party_us, 1),
         "ids_us": round(ids_us(), 2),
-        "off_us": round(above("off", "wall_us"), 2),
-        "on_cpu_us": round(above("on", "cpu_us"), 1),
-        "on_wall_us": round(above("on", "wall_us"), 1),
-        "dead_cpu_us": round(above("dead", "cpu_us"), 1),
-        "turn_ratio_off": round(ratio("off"), 3),
-        "turn_ratio_on": round(ratio("on"), 3),
-        "turn_ratio_dead": round(ratio("dead"), 3),
+        "on_thread_us": round(thread_us, 1),
+        "on_read_us": round(read_us, 1),
+        "on_cpu_us": round(thread_us + read_us, 1),
+        "on_cpu_ratio": round(1 + (thread_us + read_us) / party_us, 3),
+        "on_cpu_difference_us": [round(each, 1) for each in above("on", "cpu_us")],
+        "dead_thread_us": round(above("dead", "thread_us")[1], 1),
+        "turn_ratio_off": [round(each, 3) for each in turns_of("off")],
+        "turn_ratio_on": [round(each, 3) for each in turns_of("on")],
+        "turn_ratio_dead": [round(each, 3) for each in turns_of("dead")],
         "turns": turns,
+        "rounds": rounds,
         "memory": server is None,
     }
 
 
-async def measured(turns: int, rounds: int, url: str, memory: bool) -> dict[str, float]:
+def quartiles(values: Iterable[float]) -> list[float]:
+    """The lower quartile, the median and the upper one."""
+    return statistics.quantiles(values, n=4, method="inclusive")
+
+
+async def measured(turns: int, rounds: int, url: str, memory: bool) -> dict[str, Figure]:
     """The same, with the server that it takes."""
     if memory:
         return await measure(turns, rounds, url, None)
@@ -161,8 +188,8 @@ def collect() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--memory", action="store_true", help="the log in memory, so that nothing is ever waited for")
     parser.add_argument("--collect", action="store_true", help=argparse.SUPPRESS)
@@ -180,13 +207,22 @@ def main() -> None:
     if given.json:
         print(json.dumps(figures))
         return
-    print(f"a node of this party takes {figures['node_us']} us, of which {figures['ids_us']} us are its ids")
-    print(f"nothing exported: {figures['off_us']:+} us a node, a turn takes {figures['turn_ratio_off']} times as long")
+    off, on, dead = (_shown(figures[f"turn_ratio_{side}"]) for side in ("off", "on", "dead"))
     print(
-        f"to a collector:   {figures['on_cpu_us']:+} us of CPU a node, {figures['on_wall_us']:+} us on the clock, a "
-        f"turn takes {figures['turn_ratio_on']} times as long"
+        f"a node of this party takes {figures['node_us']} us, {figures['node_cpu_us']} us of CPU, of which "
+        f"{figures['ids_us']} us are its ids"
     )
-    print(f"a dead collector: {figures['dead_cpu_us']:+} us of CPU a node, a turn {figures['turn_ratio_dead']} times")
+    print(f"nothing exported: a turn takes {off} times as long, which is the noise")
+    print(
+        f"to a collector:   {figures['on_cpu_us']} us of CPU a node, {figures['on_thread_us']} us of them in a thread "
+        f"beside the party ({figures['on_cpu_ratio']} times the CPU in all); a turn takes {on} times as long"
+    )
+    print(f"a dead collector: {figures['dead_thread_us']} us of CPU a node in that thread; a turn takes {dead} times")
+
+
+def _shown(found: Figure) -> str:
+    assert isinstance(found, list)
+    return f"{found[1]} ({found[0]} to {found[2]})"
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def sent(*answers: tuple[int, dict[str, str], bytes]) -> Generator[Outcome]:
     with answering(*answers) as url:
         collector = Collector(url, 5.0)
         try:
-            yield collector.send(spans)
+            yield collector.send(maker.request(spans))
         finally:
             collector.close()
 

@@ -1,5 +1,7 @@
 """A trace sent to a collector after the fact: whole, checked, and in one clear sentence when it fails."""
 
+import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 
@@ -157,3 +159,27 @@ async def test_a_password_in_a_url_is_not_shown(place: Place, receiver: OtlpRece
         await export_trace(place, await ran(place), {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{url}/v1/traces?key=hush"})
     assert "hush" not in str(caught.value)
     assert receiver.url in str(caught.value)
+
+
+COMPRESSED = """
+import asyncio
+import sys
+from convive.agents import Agent, Place, export_trace
+from convive.agents.testing import ScriptedModel
+from convive.bus import MemoryLog
+
+async def main():
+    place = Place(MemoryLog(), "cv.00.desk", live=False)
+    ran = await Agent("guest", model=ScriptedModel(["done"])).prompt("go", place=place)
+    await export_trace(place, ran.run_id)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_is_sent_is_compressed_when_that_is_asked_for_also_when_tried_again(receiver: OtlpReceiver) -> None:
+    receiver.answers.append(503)
+    environ = {**os.environ, **receiver.environ, "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}
+    await anyio.run_process([sys.executable, "-c", COMPRESSED], env=environ)
+    assert receiver.asked == 2
+    assert [span.name for span in receiver.spans] == ["chat test", "invoke_agent guest"]

@@ -67,7 +67,7 @@ def _send(trace: Trace, export: Export, url: str) -> Exported:
     spans = [span for node in nodes for span in maker.spans(node)] + maker.missing(trace)
     try:
         for first in range(0, len(spans), CHUNK):
-            outcome = collector.send(spans[first : first + CHUNK])
+            outcome = collector.send(maker.request(spans[first : first + CHUNK]))
             if outcome.why:
                 raise NotExported(
                     f"{shown_url(url)}: {outcome.why}. {first} of {len(spans)} spans were sent before that. Nothing "

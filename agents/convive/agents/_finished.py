@@ -47,6 +47,8 @@ class Finishing:
     def apply(self, record: Record) -> list[Node]:
         """Take one more record, in the order of its log; the nodes that are over with it."""
         self._trace.apply(record)
+        if not self._noted:
+            return []
         noted, self._noted = self._noted, []
         return [over for node in noted for over in self._over(node) if self._counts(over)]
 
@@ -80,6 +82,9 @@ class Finishing:
     def _when_settled(self, nodes: Iterable[Node]) -> Iterator[Node]:
         """Those of which it is certain where they belong; the others wait for the run that will tell."""
         for node in nodes:
+            if self._own is None and node.kind != "run":
+                yield node
+                continue
             unsettled = next((one for one in self._runs_of(node) if not is_settled(self._trace, one)), None)
             if unsettled is None or unsettled.run.parent_run_id is None:
                 yield node
@@ -93,7 +98,7 @@ class Finishing:
             if above.kind == "run":
                 yield above
             above = above.parent
-        if self._own is None and node.kind == "run":
+        if self._own is None:
             yield node
 
     def _counts(self, node: Node) -> bool:

@@ -124,6 +124,8 @@ class RunState:
     resolutions: Mapping[str, Resolution] = field(default_factory=dict[str, Resolution])
     """All answers so far by the id of their interrupt, those to runs below included."""
     used_tokens: tuple[str, ...] = ()
+    outline: bool = False
+    """Whether messages and sums are left out, for those who look at trips and calls only."""
 
     @property
     def latest_text(self) -> str:
@@ -224,6 +226,8 @@ def _answered(state: RunState, event: ModelAnswered) -> RunState:
     uses = [part for part in event.parts if isinstance(part, ToolUse)] if event.stop_reason not in _CUT else []
     calls = tuple(Call(place, use.id, use.name, use.arguments) for place, use in enumerate(uses))
     state = _with_trip(state, _but(state.trips[-1], answer=event, calls=calls))
+    if state.outline:
+        return state
     said = _said(event)
     added = (said,) if said is not None and not calls else ()
     if event.rejected is not None:
@@ -243,7 +247,7 @@ def _returned(state: RunState, event: ToolReturned) -> RunState:
     state = _with_call(state, _but(call, returned=event))
     state = _with_children(state, event.children)
     trip = state.trips[-1]
-    if trip.open_calls or trip.answer is None:
+    if state.outline or trip.open_calls or trip.answer is None:
         return state
     said = _said(trip.answer)
     assert said is not None  # noqa: S101 - a trip with calls said at least those
@@ -318,7 +322,7 @@ def replayable(state: RunState) -> tuple[Message, ...]:
 
 
 def _with_children(state: RunState, children: tuple[ChildRun, ...]) -> RunState:
-    if not children:
+    if not children or state.outline:
         return state
     return _but(
         state,

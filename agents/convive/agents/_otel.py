@@ -1,42 +1,35 @@
 """A trace as OpenTelemetry spans: a pure function of finished nodes, so that live and late export give the same bytes.
 
-No span lives in a process. A node that is over becomes a `ReadableSpan` with the times and ids of the log:
+No span lives in a process. A node that is over becomes an encoded span with the times and ids of the log:
 
     trace id   root_run_id, or that of the trace which the root has joined
     span id    of a run: the last 8 bytes of run_id; of a part of one: blake2b-64 of `run_id/part`,
                where a part is `turn`, `llm/0`, `tool/0/1`, or one of these with `/attempt/2`
-
-A span built so bypasses the checks and limits of the SDK, so what goes into it is checked and cut here.
 """
 
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from convive.agents import _otel_names as names
 from convive.agents._node import Node
 from convive.agents._otel_content import content_of
+from convive.agents._otel_encode import Ids, Scope, Value, clean, encoded_request, encoded_span
 from convive.agents._trace import Trace
 
-FLAGS = TraceFlags(TraceFlags.SAMPLED)
-MAX_TEXT = 1_024
 MAX_NAME = 128
 _MOST = 2**63 - 1
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _BAD = {"failed", "interrupted", "revoked"}
 
-Value = str | bool | int | float | list[str]
 Attributes = dict[str, Value | None]
-"""What is None, is not known, and is left out."""
 
 
 def resource() -> Resource:
@@ -49,81 +42,69 @@ def resource() -> Resource:
 
 @dataclass(frozen=True, slots=True)
 class SpanMaker:
-    """Makes spans of nodes. `content`: whether they hold what was said, asked and answered."""
+    """Makes encoded spans of nodes. `content`: whether they hold what was said, asked and answered."""
 
     resource: Resource
     content: bool = False
-    scope: InstrumentationScope = field(
-        default_factory=lambda: InstrumentationScope(names.SCOPE, version("convive"), names.SCHEMA_URL)
-    )
+    scope: Scope = field(default_factory=lambda: Scope(names.SCOPE, version("convive"), names.SCHEMA_URL))
 
-    def spans(self, node: Node) -> list[ReadableSpan]:
+    def request(self, spans: Iterable[bytes]) -> bytes:
+        """The body of a request that hands over these spans."""
+        return encoded_request(self.resource, self.scope, spans)
+
+    def spans(self, node: Node) -> list[bytes]:
         """The spans of one node that is over: its own, behind those of its attempts if there were several."""
-        start_ns, end_ns = _ns(node.started_s), _ns(end_s(node))
-        attributes = _clean(_attributes(node))
-        if self.content:
-            attributes |= content_of(node)
-        span = ReadableSpan(
-            _text(_name(node), MAX_NAME),
-            _context(node, node.part),
+        start_ns = _ns(node.started_s)
+        end_ns = max(start_ns, _ns(end_s(node)))
+        span = encoded_span(
+            _ids(node, node.part),
             _parent(node),
-            self.resource,
-            attributes,
-            (),
-            tuple(_links(node)),
-            SpanKind.CLIENT if node.kind == "trip" else SpanKind.INTERNAL,
-            status=_status(node, content=self.content),
-            start_time=start_ns,
-            end_time=max(start_ns, end_ns),
-            instrumentation_scope=self.scope,
+            clean(_name(node), MAX_NAME),
+            (start_ns, end_ns),
+            _attributes(node),
+            content=content_of(node) if self.content else None,
+            links=_links(node),
+            error=_error(node, content=self.content),
+            client=node.kind == "trip",
         )
-        return [*self._attempts(node, max(start_ns, end_ns)), span]
+        return [span] if len(node.attempts_s) < 2 else [*_attempts(node, end_ns), span]
 
-    def _attempts(self, node: Node, end_ns: int) -> Iterator[ReadableSpan]:
-        began = node.attempts_s
-        if len(began) < 2:
-            return
-        for number, start_s in enumerate(began, 1):
-            last = number == len(began)
-            start_ns = _ns(start_s)
-            why = "" if not last else error_type(node)
-            yield ReadableSpan(
-                f"attempt {number}",
-                _context(node, f"{node.part}/attempt/{number}"),
-                _context(node, node.part),
-                self.resource,
-                _clean({**_where(node), names.ATTEMPT: number, names.OI_KIND: "CHAIN"})
-                | ({names.ERROR_TYPE: why or "interrupted"} if why or not last else {}),
-                status=Status(StatusCode.ERROR) if why or not last else Status(StatusCode.UNSET),
-                start_time=start_ns,
-                end_time=max(start_ns, end_ns if last else _ns(began[number])),
-                instrumentation_scope=self.scope,
-            )
-
-    def missing(self, trace: Trace) -> list[ReadableSpan]:
+    def missing(self, trace: Trace) -> list[bytes]:
         """A span for each run that stands above others and is not in the log, so that those hang in the tree."""
         lost: dict[str, list[Node]] = {}
         for node in trace.runs.values():
             if node.orphan and node.run.parent_run_id is not None:
                 lost.setdefault(node.run.parent_run_id, []).append(node)
-        root = trace.root
-        return [self._missing(run, below, root) for run, below in sorted(lost.items())]
+        return [_missing(run, below, trace.root) for run, below in sorted(lost.items())]
 
-    def _missing(self, run: str, below: Sequence[Node], root: Node | None) -> ReadableSpan:
-        trace_id = _trace_of(below[0])
-        is_root = run == below[0].run.root_run_id or root is None or root.orphan
-        start_ns = min(_ns(node.started_s) for node in below)
-        return ReadableSpan(
-            f"missing {run[:8]}",
-            SpanContext(trace_id, _span_id(run, ""), is_remote=False, trace_flags=FLAGS),
-            None if is_root or root is None else _context(root, root.part),
-            self.resource,
-            {names.RUN: run, names.STATUS: "missing", names.ERROR_TYPE: "missing", names.OI_KIND: "CHAIN"},
-            status=Status(StatusCode.ERROR, "this run is not in the log"),
-            start_time=start_ns,
-            end_time=max(start_ns, *(_ns(node.last_s) for node in below)),
-            instrumentation_scope=self.scope,
+
+def _attempts(node: Node, end_ns: int) -> Iterator[bytes]:
+    for number, start_s in enumerate(node.attempts_s, 1):
+        last = number == len(node.attempts_s)
+        start_ns = _ns(start_s)
+        failed = error_type(node) if last else "interrupted"
+        yield encoded_span(
+            _ids(node, f"{node.part}/attempt/{number}"),
+            _ids(node, node.part),
+            f"attempt {number}",
+            (start_ns, max(start_ns, end_ns if last else _ns(node.attempts_s[number]))),
+            {**_where(node), names.ATTEMPT: number, names.OI_KIND: "CHAIN", names.ERROR_TYPE: failed or None},
+            error="" if failed else None,
         )
+
+
+def _missing(run: str, below: Sequence[Node], root: Node | None) -> bytes:
+    trace = below[0].run.root_run_id
+    is_root = run == trace or root is None or root.orphan
+    start_ns = min(_ns(node.started_s) for node in below)
+    return encoded_span(
+        _ids_of(_trace_of(below[0]), run, ""),
+        None if is_root or root is None else _ids(root, root.part),
+        f"missing {run[:8]}",
+        (start_ns, max(start_ns, *(_ns(node.last_s) for node in below))),
+        {names.RUN: run, names.STATUS: "missing", names.ERROR_TYPE: "missing", names.OI_KIND: "CHAIN"},
+        error="this run is not in the log",
+    )
 
 
 def end_s(node: Node) -> float:
@@ -138,9 +119,13 @@ def end_s(node: Node) -> float:
 
 def models_of(node: Node) -> tuple[str, str, str]:
     """Of an answer: the provider, the model that was asked, and the one that answered."""
-    asked = node.parent.model if node.parent is not None and node.parent.model else node.model
+    return _models(node.parent.model if node.parent is not None and node.parent.model else node.model, node.model)
+
+
+@lru_cache(maxsize=64)
+def _models(asked: str, model: str) -> tuple[str, str, str]:
     several = asked.split("|")
-    answered = node.model if node.model != asked else ""
+    answered = model if model != asked else ""
     chosen = next((one for one in several if answered and one.partition("/")[0] == answered.partition("/")[0]), asked)
     provider, slash, model = chosen.partition("/")
     if not slash:
@@ -159,16 +144,16 @@ def _name(node: Node) -> str:
 
 
 def _attributes(node: Node) -> Attributes:
-    """What is worth a place: an attribute costs about two microseconds, and most nodes are tools and answers."""
-    found: Attributes = {
-        **_where(node),
-        names.OPERATION: names.OPERATIONS.get(node.kind),
-        names.OI_KIND: names.OI_KINDS[node.kind],
-        names.STATUS: node.status if node.status != "ok" else None,
-        names.ERROR_TYPE: error_type(node) or None,
-        names.ATTEMPTS: len(node.attempts) if len(node.attempts) > 1 else None,
-        names.DAMAGE: node.damage[:10] or None,
-    }
+    """What is worth a place: most nodes are tools and answers."""
+    found = _where(node)
+    found[names.OPERATION] = names.OPERATIONS.get(node.kind)
+    found[names.OI_KIND] = names.OI_KINDS[node.kind]
+    if node.status != "ok":
+        found |= {names.STATUS: node.status, names.ERROR_TYPE: error_type(node) or None}
+    if len(node.attempts) > 1:
+        found[names.ATTEMPTS] = len(node.attempts)
+    if node.damage:
+        found[names.DAMAGE] = node.damage[:10]
     match node.kind:
         case "conversation":
             found[names.WORKFLOW] = node.name
@@ -243,61 +228,57 @@ def error_type(node: Node) -> str:
     return node.status
 
 
-def _status(node: Node, *, content: bool) -> Status:
+def _error(node: Node, *, content: bool) -> str | None:
     """An error's text is told, but for that of a tool: it is what the model reads, and may quote anything."""
     if node.status not in _BAD:
-        return Status(StatusCode.UNSET)
-    told = node.error if node.kind != "tool" or content else ""
+        return None
     if node.kind == "turn":
-        told = node.detail
-    return Status(StatusCode.ERROR, _text(told, MAX_TEXT) or None)
+        return node.detail
+    return node.error if node.kind != "tool" or content else ""
 
 
-def _parent(node: Node) -> SpanContext | None:
+def _parent(node: Node) -> Ids | None:
     """What stands above, by ids alone: the same whether that was read or not."""
     if node.part and node.kind != "turn":
-        return _context(node, "")
+        return _ids(node, "")
     above = node.run.parent_run_id
     if node.kind == "run" and node.parent is not None and node.parent.kind == "turn":
-        return _context(node.parent, node.parent.part)
+        return _ids(node.parent, node.parent.part)
     if above is None:
         return _started_from(node) if node.run.joined else None
-    part = node.called_by or ""
-    return SpanContext(_trace_of(node), _span_id(above, part), is_remote=False, trace_flags=FLAGS)
+    return _ids_of(_trace_of(node), above, node.called_by or "")
 
 
-def _started_from(node: Node) -> SpanContext | None:
+def _started_from(node: Node) -> Ids | None:
     """The span of another system that a run was started in."""
     found = _TRACEPARENT.fullmatch(node.run.started_from)
-    if found is None:
+    if found is None or not int(found[1], 16) or not int(found[2], 16):
         return None
-    context = SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=FLAGS)
-    return context if context.is_valid else None
+    return Ids(bytes.fromhex(found[1]), bytes.fromhex(found[2]), is_remote=True)
 
 
-def _links(node: Node) -> Iterator[Link]:
+def _links(node: Node) -> Iterator[tuple[Ids, Attributes]]:
     started_from = _started_from(node) if node.kind in ("conversation", "run") and not node.run.joined else None
     if node.origin is not None:
         origin = node.origin
-        kind: Attributes = {
+        told: Attributes = {
             names.LINK_KIND: "forked_from",
             names.LINK_NAME: origin.conversation,
             names.LINK_SEQ: origin.seq,
         }
-        run = origin.run_id
-        there = SpanContext(_trace_id(run), _span_id(run, ""), is_remote=True, trace_flags=FLAGS)
+        there = _ids_of(origin.run_id, origin.run_id, "")._replace(is_remote=True)
         if started_from is not None and started_from.span_id == there.span_id:  # the origin had joined a trace
             there, started_from = started_from, None
-        yield Link(there, _clean(kind))
+        yield there, told
     if started_from is not None:
-        yield Link(started_from, {names.LINK_KIND: "started_from"})
+        yield started_from, {names.LINK_KIND: "started_from"}
 
 
-def _context(node: Node, part: str) -> SpanContext:
-    return SpanContext(_trace_of(node), _span_id(node.run_id, part), is_remote=False, trace_flags=FLAGS)
+def _ids(node: Node, part: str) -> Ids:
+    return _ids_of(_trace_of(node), node.run.run_id, part)
 
 
-def _trace_of(node: Node) -> int:
+def _trace_of(node: Node) -> str:
     """The id of the trace: its own records say whether the run joined one, or else those of a run above do.
 
     Who goes on with a run, or sits in a seat, may know no more of it than its id.
@@ -305,24 +286,28 @@ def _trace_of(node: Node) -> int:
     above: Node | None = node
     while above is not None and not above.run.joined:
         above = above.parent
-    return _trace_id(node.run.root_run_id if above is None else above.run.joined)
+    return node.run.root_run_id if above is None else above.run.joined
 
 
-def _trace_id(run: str) -> int:
-    return int(_hex(run), 16) or 1
+@lru_cache(maxsize=1_024)  # each is asked for by all that stands below it
+def _ids_of(root: str, run: str, part: str) -> Ids:
+    if part:
+        own = hashlib.blake2b(f"{run}/{part}".encode("utf-8", "replace"), digest_size=8).digest()
+    else:
+        own = _bytes(run)[8:]
+    return Ids(_or_one(_bytes(root)), _or_one(own))
 
 
-def _span_id(run: str, part: str) -> int:
-    if not part:
-        return int(_hex(run)[16:], 16) or 1
-    return int.from_bytes(hashlib.blake2b(f"{run}/{part}".encode(), digest_size=8).digest()) or 1
+def _or_one(id: bytes) -> bytes:
+    """An id of zeros is none."""
+    return id if any(id) else (1).to_bytes(len(id))
 
 
-def _hex(run: str) -> str:
+def _bytes(run: str) -> bytes:
     """Any writer may put any text where the id of a run belongs."""
-    return (
-        run if _RUN_ID.fullmatch(run) else hashlib.blake2b(run.encode("utf-8", "replace"), digest_size=16).hexdigest()
-    )
+    if _RUN_ID.fullmatch(run):
+        return bytes.fromhex(run)
+    return hashlib.blake2b(run.encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def _above(node: Node, kind: str) -> Node | None:
@@ -336,27 +321,3 @@ def _above(node: Node, kind: str) -> Node | None:
 def _ns(seconds: float) -> int:
     """Nanoseconds of a time on record, in whole microseconds, which is what a float can tell apart."""
     return min(max(round(seconds * 1e6), 0), _MOST // 1_000) * 1_000 if math.isfinite(seconds) else 0
-
-
-def _clean(attributes: Attributes) -> dict[str, Value]:
-    """The attributes that are known, each of a size and kind that every encoder takes."""
-    found: dict[str, Value] = {}
-    for name, value in attributes.items():
-        if value is None:
-            continue
-        if isinstance(value, str):
-            found[name] = value if len(value) <= MAX_TEXT and value.isascii() else _text(value, MAX_TEXT)
-        elif isinstance(value, int):
-            found[name] = value if -_MOST <= value <= _MOST else max(-_MOST, min(value, _MOST))
-        elif isinstance(value, float):
-            if math.isfinite(value):
-                found[name] = value
-        else:
-            found[name] = [_text(one, MAX_TEXT) for one in value]
-    return found
-
-
-def _text(text: str, most: int) -> str:
-    """A text that every encoder takes, of at most so many characters."""
-    text = text if len(text) <= most else f"{text[: most - 1]}…"
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()

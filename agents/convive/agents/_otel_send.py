@@ -1,8 +1,10 @@
 """Handing spans and metrics to a collector over OTLP/HTTP, and what came of it in words. Blocks: for threads."""
 
+import gzip
 import logging
 import threading
-from collections.abc import Generator, Sequence
+import zlib
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +15,13 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from convive.agents._otel_metrics import Meters
 
 _LOGGERS = ("trace_exporter", "metric_exporter")
 _MOST_WORDS = 200
+_PACKED: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,11 @@ class Collector:
         self._session = _Session()
         self._exporter = OTLPSpanExporter(endpoint=url, timeout=timeout_s, session=self._session)
 
-    def send(self, spans: Sequence[ReadableSpan]) -> Outcome:
+    def send(self, body: bytes) -> Outcome:
         """Send spans. Those that the collector has already are sent again without harm. Raises nothing but bugs."""
-        self._session.begin()
+        self._session.begin(body)
         with _quiet():
-            done = self._exporter.export(spans) is SpanExportResult.SUCCESS
+            done = self._exporter.export(()) is SpanExportResult.SUCCESS
         return self._session.outcome(done=done)
 
     def close(self) -> None:
@@ -76,10 +78,13 @@ class _Away(Exception):
 
 
 class _Session(requests.Session):
-    """Remembers what the exporter does not tell: why something failed."""
+    """Remembers what the exporter does not tell: why something failed.
 
-    def begin(self) -> None:
-        self._outcome, self._away = Outcome(), 0
+    A `body` goes out in place of what the exporter has, which knows where to, how often and for how long.
+    """
+
+    def begin(self, body: bytes | None = None) -> None:
+        self._outcome, self._away, self._body = Outcome(), 0, body
 
     def outcome(self, *, done: bool) -> Outcome:
         if done or self._outcome.why:
@@ -87,6 +92,9 @@ class _Session(requests.Session):
         return Outcome("they could not be put into a request", lasting=True)
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        if self._body is not None:
+            pack = _PACKED.get(kwargs["headers"].get("Content-Encoding", ""), bytes)
+            kwargs["data"] = pack(self._body)
         try:
             response = super().request(*args, **kwargs)
         except requests.Timeout:

@@ -176,7 +176,7 @@ class Trace:
         node.seqs = (node.seqs[0], record.seq)
         try:
             event = journal_event_of(record)
-            state = fold(self._states.get(own, RunState()), event)
+            state = fold(self._states.get(own, _NOTHING), event)
         except (BadRecord, ValueError) as bad:
             node.harm(_why(record, bad))
             return
@@ -266,8 +266,9 @@ class Trace:
                 part.goes_on(status)
 
 
+_NOTHING = RunState(outline=True)
 _TURN_STATUS: dict[str, Status] = {"said": "ok", "passed": "passed", "revoked": "revoked"}
-_OVER = fold_all((RunStarted(agent="", model="", root=RunId("")), RunFinished(text="")))
+_OVER = replace(fold_all((RunStarted(agent="", model="", root=RunId("")), RunFinished(text=""))), outline=True)
 """The state of any run that has ended: nothing follows. What it said may be long, and is not needed any more."""
 
 
