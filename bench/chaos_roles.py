@@ -158,7 +158,7 @@ async def submit(bus: Bus, notes: Notes, given: argparse.Namespace) -> None:
             async with stream.producer(given.name) as producer:
                 number = producer.resumed_at
                 for _ in range(chance.randrange(1, 60)):
-                    for _ in range(chance.randrange(1, 20)):
+                    for _ in range(chance.randrange(1, 8)):
                         await producer.submit(f"{given.name} {number}".encode())
                         number += 1
                     await anyio.sleep(chance.uniform(0, given.pause))

@@ -17,15 +17,9 @@ from convive.bus._jetstream import JetStreamLog, StreamPlan, open_log
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._jetstream_reader import BoundedReader
 from convive.bus._log import MESSAGE_ID
-from convive.bus.testing import drafts, read_all, server, take
+from convive.bus.testing import drafts, read_all, take
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-async def url() -> AsyncGenerator[str]:
-    async with server() as own:
-        yield own.url
 
 
 class Store(NamedTuple):
