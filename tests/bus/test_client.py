@@ -1,7 +1,7 @@
 """What our connection does in place of nats-py: it must go on being called, and give what nats-py would."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -67,6 +67,20 @@ async def test_messages_are_handed_on_at_once_and_not_by_a_task_of_each_subscrip
             await connection.client.publish(inbox, str(number).encode(), headers={"X": "1"})
         await connection.client.flush()
     assert len(tasks) == 1, "nats-py does not call what hands messages on any more"
+
+
+async def test_leaving_while_nats_py_gives_up_a_connection_is_no_cancellation(nats_url: str) -> None:
+    """Its reconnecting task waits for the same future as `close`, and takes that with it when it is cancelled."""
+    left = False
+    async with connect(nats_url) as connection:
+        transport: Any = connection.client._transport
+        writer = transport._io_writer
+        writer.transport.abort()
+        writer._protocol._get_close_waiter(writer).cancel()
+        with anyio.fail_after(5):
+            await cast("Any", connection.client).leave()
+        left = True
+    assert left
 
 
 async def test_who_fails_over_a_message_is_given_the_next_one_and_disturbs_nobody(nats_url: str) -> None:

@@ -109,7 +109,13 @@ class _Client(Client):
                 await self.flush(LEAVING_S)
         # nats-py tries to send what is left; without a server it fails over that, with its tasks still running.
         self._pending, self._pending_data_size = list[bytes](), 0
-        await self.close()
+        try:
+            await self.close()
+        except asyncio.CancelledError:
+            # Its reconnecting task, when it is ended, cancels the very future that `close` waits for then.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
 
 
 class Connection:

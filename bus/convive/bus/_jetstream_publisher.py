@@ -272,6 +272,9 @@ class Publisher:
                 break
         if found is not None:
             return found
+        if flight.unsure and flight.drafts[0].replaces:  # what has replaced our copy leaves nothing to know it by
+            waited_s = asyncio.get_running_loop().time() - flight.began_s
+            raise MaybeAppended(flight.drafts[0].subject, round(waited_s, 1))
         draft = next((draft for draft in flight.drafts if draft.guard), flight.drafts[0])
         match = _LAST_SEQUENCE.search(description)
         expected = draft.guard.last if draft.guard else (draft.at or 1) - 1
