@@ -66,8 +66,8 @@ class Draft:
     place. Without either, the log makes an id up, so that its own retries are safe. A log remembers ids for ten minutes
     at least; what may be appended again after that needs a guard. `ttl_s` lets the record expire: soon after that many
     seconds it is not read any more, and guards do not see it. One that `replaces` removes all earlier records on its
-    subject; its acknowledgement lost, it comes to MaybeAppended where another has replaced it meanwhile. `at` is the only
-    place at which it may be stored: whatever is appended there before it, on any subject of the log, makes it a
+    subject; its acknowledgement lost, it comes to MaybeAppended where another has replaced it meanwhile. `at` is the
+    only place at which it may be stored: whatever is appended there before it, on any subject of the log, makes it a
     Conflict. So a batch can name its own places. Such a draft has to have an id to be appended again.
     """
 
