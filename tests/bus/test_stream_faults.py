@@ -161,6 +161,7 @@ async def test_a_producer_that_was_away_while_another_took_over_stores_nothing_b
                 await older.submit("lost as well")
                 await older.flush()
 
+        expected: list[list[object]]
         with anyio.fail_after(30):
             try:
                 await produce()

@@ -213,7 +213,7 @@ async def a_cancelled_next_loses_nothing(log: Log, base: str) -> None:
     async with log.follow(f"{base}.a") as tail, anyio.create_task_group() as tasks:
         tasks.start_soon(write)
         found = await _in_spite_of_cancellation(tail.next, count, 0.0007)
-    assert bodies(found) == [str(number).encode() for number in range(count)]
+        assert bodies(found) == [str(number).encode() for number in range(count)]
 
 
 async def a_next_cancelled_while_it_catches_up_loses_nothing(log: Log, base: str) -> None:
