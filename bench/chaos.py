@@ -251,7 +251,10 @@ class Chaos:
             del theirs[mark.seq]
         check_records(made, theirs, proof)
         check_producers([one for one in records if one.subject.endswith(f".stream.{COUNTED}")], marks, proof)
-        followed = [record for record in records if any(matches(pattern, record.subject) for pattern in FOLLOWED)]
+        # What was on its way when its writer was dismissed may come behind the end.
+        end = max((record.seq for record in records if record.subject.endswith(f".stream.{END}")), default=0)
+        told = [record for record in records if record.seq <= end]
+        followed = [record for record in told if any(matches(pattern, record.subject) for pattern in FOLLOWED)]
         check_followers(all_lines(self.evidence, "follow"), followed, proof)
         reads = reads_of(all_lines(self.evidence, "look"))
         proof.counts["reads"] = len(reads)
