@@ -140,7 +140,7 @@ async def copied(change: Change) -> list[tuple[str, str]]:
         change(records)
         log = MemoryLog()
         for record in records:
-            headers = {name: value for name, value in record.headers.items() if name != "Nats-Msg-Id"}
+            headers = {name: value for name, value in record.headers.items() if not name.startswith("Nats-")}
             await log.append(Draft(record.subject, record.body, headers, record.headers.get("Nats-Msg-Id")))
         return await found(Conversation(log, conversation.id, conversation.subjects))
 
