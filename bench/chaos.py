@@ -2,12 +2,13 @@
 
     uv run python bench/chaos.py --seed 1 --minutes 10 [--nodes 3]
 
-Parties with doubled seats and two supervisors, producers, readers and followers run in processes of their own, each
-behind a TCP proxy. Meanwhile servers and processes are killed with SIGKILL or stopped for a while, and connections are
-cut or go deaf, by a schedule that the seed makes. Every append is noted before it is sent and when it is answered. At
-the end:
+Parties with doubled seats and two supervisors, writers, producers that replace one another, readers and followers run
+in processes of their own, each behind a TCP proxy. Meanwhile servers and processes are killed with SIGKILL or stopped
+for a while, and connections are cut or go deaf, by a schedule that the seed makes. Every append is noted before it is
+sent and when it is answered. At the end:
 
 - what was acknowledged is in the log, at the place that was told; nothing is doubled, and nothing is there unasked;
+- what a producer counted is there once and in order, whoever had its id when;
 - every follower saw all of it once, in the order of the log, also across its own deaths;
 - every party came to its end and verifies: one speaker a turn, memories and journals whole;
 - what everybody was told (appends, conflicts, reads) is linearizable: `convive verify --history .../history.jsonl`.
@@ -42,11 +43,12 @@ from chaos_proof import (
     check_followers,
     check_order,
     check_parties,
+    check_producers,
     check_records,
     operations,
     reads_of,
 )
-from chaos_roles import END, FOLLOWED, LOST, PLAIN, SEATS
+from chaos_roles import COUNTED, END, FOLLOWED, LOST, PLAIN, SEATS
 from convive.bus import Bus, Draft, address_of, matches, open_bus
 
 HERE = Path(__file__).parent
@@ -58,8 +60,15 @@ PARTY = (
     ("heckle",),
 )
 """The processes of a party; bob's seat is taken twice."""
-PLAINLY = (("produce",), ("produce",), ("look",), ("follow",), ("follow",))
-RECORDED = ("lead", "sit", "heckle", "produce")
+PLAINLY = (
+    ("produce",),
+    *(("submit", "--name", name) for name in ("one", "one", "two")),
+    ("look",),
+    ("follow",),
+    ("follow",),
+)
+"""The processes beside the parties; two of them have the same id as a producer."""
+RECORDED = ("lead", "sit", "heckle", "produce", "submit")
 ENDS_S = 120.0
 """How long a party may take to come to its end once nothing is killed any more."""
 
@@ -204,7 +213,7 @@ class Chaos:
             await self.rage()
             self.over = True
             await self._within(ENDS_S, [parties], "the last party did not end")
-            self.dismiss("produce", "look")
+            self.dismiss("produce", "submit", "look")
             async with self.bus() as bus:
                 plain_streams = await bus.conversation(PLAIN)
                 await plain_streams.log.append(Draft(f"{plain_streams.subjects.base}.stream.{END}", b"that is all"))
@@ -236,9 +245,16 @@ class Chaos:
             await check_parties(bus, self.parties, proof)
         attempts = attempts_of(path for role in RECORDED for path in all_lines(self.evidence, role))
         made = operations(attempts, records, proof)
+        marks = [record for record in records if ".producer." in record.subject]
         theirs = {record.seq: record for record in records if not record.subject.endswith(f".stream.{END}")}
+        for mark in marks:
+            del theirs[mark.seq]
         check_records(made, theirs, proof)
-        followed = [record for record in records if any(matches(pattern, record.subject) for pattern in FOLLOWED)]
+        check_producers([one for one in records if one.subject.endswith(f".stream.{COUNTED}")], marks, proof)
+        # What was on its way when its writer was dismissed may come behind the end.
+        end = max((record.seq for record in records if record.subject.endswith(f".stream.{END}")), default=0)
+        told = [record for record in records if record.seq <= end]
+        followed = [record for record in told if any(matches(pattern, record.subject) for pattern in FOLLOWED)]
         check_followers(all_lines(self.evidence, "follow"), followed, proof)
         reads = reads_of(all_lines(self.evidence, "look"))
         proof.counts["reads"] = len(reads)

@@ -1,5 +1,6 @@
 """What must hold when a chaos run is over, whatever happened in it."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -141,6 +142,21 @@ def check_records(made: Iterable[AppendOp], records: Mapping[int, Record], proof
                 f"{record.subject}: stored {stored[value]} times, asked for {asked[value]} times, at {record.seq}"
             )
     proof.counts["records"] = len(records)
+
+
+def check_producers(counted: Iterable[Record], marks: Iterable[Record], proof: Proof) -> None:
+    """Each producer's numbers stand there from 0 on, once and in order, as many as its mark says."""
+    stored: Counter[str] = Counter()
+    for record in counted:
+        name, _, number = record.body.decode().partition(" ")
+        if int(number) != stored[name]:
+            proof.fault(f"producer {name}: {number} at {record.seq}, where {stored[name]} was due")
+        stored[name] = int(number) + 1
+    noted = {mark.subject.rpartition(".")[2]: int(json.loads(mark.body)["stored"]) for mark in marks}
+    for name in sorted(stored.keys() | noted.keys()):
+        if stored[name] != noted.get(name, 0):
+            proof.fault(f"producer {name}: {stored[name]} records are there, its mark says {noted.get(name, 0)}")
+    proof.counts["counted"] = sum(stored.values())
 
 
 def check_followers(paths: Iterable[Path], followed: Iterable[Record], proof: Proof) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class Recorded(LogAround):
         self._count = 0
 
     async def append(self, draft: Draft) -> int:
+        if draft.replaces:  # a producer's mark, which is gone with the next one
+            return await self.inner.append(draft)
         number = self._call(draft)
         try:
             place = await self.inner.append(draft)
@@ -68,6 +71,23 @@ class Recorded(LogAround):
         for number, place in zip(numbers, places, strict=True):
             self._end(number, "appended", place)
         return places
+
+    async def append_batch(self, drafts: Sequence[Draft]) -> list[int]:
+        """A producer's: its mark, and records of which each says what it is, and so is known when it is tried again."""
+        numbers = [self._call(replace(draft, id=draft.body.decode(), guard=None)) for draft in drafts[1:]]
+        try:
+            first, *places = await self.inner.append_batch(drafts)
+        except NotAppended:
+            for number in numbers:
+                self._end(number, "refused")
+            raise
+        except (MaybeAppended, BusUnavailable):
+            for number in numbers:
+                self._end(number, "unknown")
+            raise
+        for number, place in zip(numbers, places, strict=True):
+            self._end(number, "appended", place)
+        return [first, *places]
 
     def _call(self, draft: Draft) -> int:
         self._count += 1

@@ -42,10 +42,12 @@ from convive.bus import (
     Guard,
     Interjected,
     MaybeAppended,
+    ProducerReplaced,
     Remembered,
     RunContext,
     RunId,
     SeatName,
+    Stream,
     next_digest,
     open_bus,
 )
@@ -57,7 +59,10 @@ END = "end"
 """The subject below `plain.stream` whose record tells followers that nothing comes behind it."""
 LOST = 3
 """The exit code of a process that lost the bus."""
-FOLLOWED = ("cv.00.*.bus.>", "cv.00.*.stream.>")
+COUNTED = "counted"
+"""The stream that producers count up in: `<id> <number>`."""
+FOLLOWED = ("cv.00.*.bus.>", "cv.00.*.stream.*")
+"""Without what goes with a stream, such as the marks of producers."""
 
 
 class Thinker:
@@ -144,6 +149,21 @@ async def produce(bus: Bus, notes: Notes, given: argparse.Namespace) -> None:
         await anyio.sleep(chance.uniform(0, given.pause))
 
 
+async def submit(bus: Bus, notes: Notes, given: argparse.Namespace) -> None:
+    """Count up in a stream as a producer that others replace at any moment, and that replaces them."""
+    plain, chance = await _party(bus, notes, PLAIN), Random(given.seed)
+    stream = Stream(plain.log, plain.subjects.stream(COUNTED), f"{PLAIN}/{COUNTED}")
+    while True:
+        with contextlib.suppress(ProducerReplaced, MaybeAppended):
+            async with stream.producer(given.name) as producer:
+                number = producer.resumed_at
+                for _ in range(chance.randrange(1, 60)):
+                    for _ in range(chance.randrange(1, 8)):
+                        await producer.submit(f"{given.name} {number}".encode())
+                        number += 1
+                    await anyio.sleep(chance.uniform(0, given.pause))
+
+
 async def look(bus: Bus, notes: Notes, given: argparse.Namespace) -> None:
     """Read whole logs, and note what was seen."""
     plain, chance = await _party(bus, notes, PLAIN), Random(given.seed)
@@ -183,6 +203,7 @@ ROLES: dict[str, Role] = {
     "sit": sit,
     "heckle": heckle,
     "produce": produce,
+    "submit": submit,
     "look": look,
     "follow": follow,
 }
@@ -210,6 +231,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--party", default="")
     parser.add_argument("--seat", default="")
+    parser.add_argument("--name", default="")
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--standby", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)

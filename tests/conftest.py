@@ -115,7 +115,9 @@ class Cluster:
 
     def pause(self, name: str) -> None:
         """Stop the time of a node: its connections stay, and it does nothing until `resume`."""
-        self._running[name].send_signal(signal.SIGSTOP)
+        process = self._running[name]
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)  # on a busy machine its threads go on for a moment
 
     def resume(self, name: str) -> None:
         self._running[name].send_signal(signal.SIGCONT)

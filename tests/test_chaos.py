@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from chaos_proof import Attempt, Proof, attempts_of, check_followers, check_order, check_records, operations
+from chaos_proof import (
+    Attempt,
+    Proof,
+    attempts_of,
+    check_followers,
+    check_order,
+    check_producers,
+    check_records,
+    operations,
+)
 from chaos_record import value_of
 from convive.bus import Record
 
@@ -24,6 +33,8 @@ def test_a_short_run_of_kills_loses_and_doubles_nothing() -> None:
     assert "proof     all of it holds" in done.stdout
     assert "servers killed" in done.stdout
     assert "processes killed" in done.stdout
+    assert " counted" in done.stdout
+    assert " 0 counted" not in done.stdout
 
 
 def record(seq: int, body: str, subject: str = SUBJECT) -> Record:
@@ -70,6 +81,22 @@ def test_what_is_missing_doubled_or_unasked_is_a_fault(name: str) -> None:
     faults = found(attempts, records)
     assert len(faults) == len(wanted), faults
     assert all(want in fault for want, fault in zip(wanted, faults, strict=True))
+
+
+def test_a_producer_whose_records_are_not_there_once_and_in_order_is_a_fault() -> None:
+    def faults(numbers: str, mark: int | None = 3) -> list[str]:
+        proof = Proof()
+        counted = [record(seq, f"one {number}") for seq, number in enumerate(numbers, 1)]
+        body = f'{{"instance": "x", "stored": {mark}}}'
+        check_producers(counted, [] if mark is None else [record(99, body, f"{SUBJECT}.producer.one")], proof)
+        return proof.faults
+
+    assert faults("012") == faults("", 0) == faults("", None) == []
+    assert faults("02") == ["producer one: 2 at 2, where 1 was due"]
+    assert faults("0112") == ["producer one: 1 at 3, where 2 was due"]
+    assert faults("021")[:2] == ["producer one: 2 at 2, where 1 was due", "producer one: 1 at 3, where 3 was due"]
+    assert faults("01") == ["producer one: 2 records are there, its mark says 3"]
+    assert faults("012", None) == ["producer one: 3 records are there, its mark says 0"]
 
 
 def test_a_follower_that_saw_another_order_or_not_all_is_a_fault(tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
 """Channels (G56, G57): queued runs that are followed by whoever does not know them."""
 
-import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -19,19 +18,6 @@ from convive.bus import BadName, BadRecord, Bus, BusUnavailable, Draft, RunConte
 from convive.bus.testing import server
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["memory", "server"])
-async def bus(request: pytest.FixtureRequest, nats_url: str) -> AsyncGenerator[Bus]:
-    opened: AbstractAsyncContextManager[Bus] = memory_bus() if request.param == "memory" else open_bus(nats_url)
-    async with opened as made:
-        yield made
-
-
-@pytest.fixture
-def name() -> str:
-    """A queue, and a user, of the test's own: the server is shared."""
-    return secrets.token_hex(6)
 
 
 @asynccontextmanager

@@ -1,8 +1,6 @@
 """Queued runs (G53-G58, agents.md rule 13): sent once, carried out by any worker, followed from any process."""
 
-import secrets
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -24,7 +22,7 @@ from convive.agents import (
 )
 from convive.agents._queue import place_of
 from convive.agents.testing import ScriptedModel
-from convive.bus import BadName, Bus, Draft, NotAppended, RunContext, memory_bus, open_bus
+from convive.bus import BadName, Bus, Draft, NotAppended, RunContext, memory_bus
 from tests.agents.queues import echo, updates_of, worker
 
 pytestmark = pytest.mark.anyio
@@ -37,19 +35,6 @@ async def note(result: AgentResult) -> None:
     CALLS.append(result)
     if result.text == "fail the callback" and len(CALLS) == 1:
         raise OSError("nobody answers")
-
-
-@pytest.fixture(params=["memory", "server"])
-async def bus(request: pytest.FixtureRequest, nats_url: str) -> AsyncGenerator[Bus]:
-    opened: AbstractAsyncContextManager[Bus] = memory_bus() if request.param == "memory" else open_bus(nats_url)
-    async with opened as made:
-        yield made
-
-
-@pytest.fixture
-def name() -> str:
-    """A queue of the test's own: the server is shared."""
-    return f"q-{secrets.token_hex(6)}"
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -1,8 +1,7 @@
 """Queued runs that need answers: parked, answered elsewhere, and gone on with by a worker (G58)."""
 
-import secrets
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -41,19 +40,6 @@ CALLED: list[str] = []
 async def note(result: AgentResult) -> None:
     """A callback that a worker finds by its name."""
     CALLED.append(f"{result.status} {result.text}".strip())
-
-
-@pytest.fixture(params=["memory", "server"])
-async def bus(request: pytest.FixtureRequest, nats_url: str) -> AsyncGenerator[Bus]:
-    opened: AbstractAsyncContextManager[Bus] = memory_bus() if request.param == "memory" else open_bus(nats_url)
-    async with opened as made:
-        yield made
-
-
-@pytest.fixture
-def name() -> str:
-    """A queue of the test's own: the server is shared."""
-    return f"q-{secrets.token_hex(6)}"
 
 
 class Clerk:

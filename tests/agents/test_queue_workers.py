@@ -1,9 +1,5 @@
 """Workers of a queue: they share runs, take over those of others, and survive their server."""
 
-import secrets
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager
-
 import anyio
 import pytest
 
@@ -12,24 +8,11 @@ from convive.agents._messages import ToolUse
 from convive.agents._model import Answer
 from convive.agents._queue import place_of
 from convive.agents.testing import ScriptedModel
-from convive.bus import Bus, DeadJob, Job, RunContext, memory_bus, open_bus
+from convive.bus import Bus, DeadJob, Job, RunContext, open_bus
 from convive.bus.testing import server
 from tests.agents.queues import echo, updates_of, worker
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["memory", "server"])
-async def bus(request: pytest.FixtureRequest, nats_url: str) -> AsyncGenerator[Bus]:
-    opened: AbstractAsyncContextManager[Bus] = memory_bus() if request.param == "memory" else open_bus(nats_url)
-    async with opened as made:
-        yield made
-
-
-@pytest.fixture
-def name() -> str:
-    """A queue of the test's own: the server is shared."""
-    return f"q-{secrets.token_hex(6)}"
 
 
 async def until_dead(bus: Bus, name: str) -> list[DeadJob]:

@@ -1,7 +1,5 @@
 """Seats: a turn is taken once, with what was known at its grant, and said and remembered together or not at all."""
 
-from collections.abc import AsyncGenerator
-
 import anyio
 import pytest
 
@@ -18,7 +16,7 @@ from convive.agents import (
     host_seats,
 )
 from convive.agents.testing import ScriptedModel
-from convive.bus import HOST, Bus, Chair, Conversation, Draft, Floor, Passed, Remembered, RunContext, memory_bus
+from convive.bus import HOST, Bus, Chair, Conversation, Draft, Floor, Passed, Remembered, RunContext
 from tests.agents.seats import (
     ADA,
     BOB,
@@ -39,17 +37,6 @@ from tests.agents.seats import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def bus() -> AsyncGenerator[Bus]:
-    async with memory_bus() as made:
-        yield made
-
-
-@pytest.fixture
-async def table(bus: Bus) -> Conversation:
-    return await opened(bus)
 
 
 async def end(conversation: Conversation) -> None:
@@ -222,8 +209,8 @@ async def test_a_turn_is_said_although_strange_records_came_between(table: Conve
     assert len((await table.floor()).damage) == 3
 
 
-async def test_ending_the_conversation_ends_hosting_also_while_others_have_the_floor(bus: Bus) -> None:
-    conversation = await opened(bus)
+async def test_ending_the_conversation_ends_hosting_also_while_others_have_the_floor(memory: Bus) -> None:
+    conversation = await opened(memory)
     ada = Acting(never)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
@@ -271,8 +258,8 @@ async def test_a_request_that_a_provider_can_never_take_passes_the_turn(table: C
         await table.close(floor, RUN)
 
 
-async def test_what_guests_know_from_the_beginning_counts_with_the_opening_and_only_then(bus: Bus) -> None:
-    conversation = await bus.conversation("evening")
+async def test_what_guests_know_from_the_beginning_counts_with_the_opening_and_only_then(memory: Bus) -> None:
+    conversation = await memory.conversation("evening")
     lost, won = RunContext.root(), RunContext.root()
     for run, text in ((lost, "of a party that came to nothing"), (won, "find the salt")):
         places = await conversation.remember(ADA, [Remembered(text=text, run_id=run.run_id)], run)
@@ -280,11 +267,11 @@ async def test_what_guests_know_from_the_beginning_counts_with_the_opening_and_o
     assert [memory.text for memory in (await conversation.world(ADA)).private[ADA].memory.held] == ["find the salt"]
 
 
-async def test_a_conversation_opens_behind_records_that_are_not_ours(bus: Bus) -> None:
-    conversation = await bus.conversation("haunted")
+async def test_a_conversation_opens_behind_records_that_are_not_ours(memory: Bus) -> None:
+    conversation = await memory.conversation("haunted")
     await conversation.log.append(Draft(conversation.subjects.link(HOST), b"boo"))
     await conversation.open(RUN, "ghosts")
     floor = await conversation.floor()
     assert floor.opened is not None
     assert len(floor.damage) == 1
-    assert list(await bus.conversations()) == ["haunted"]
+    assert list(await memory.conversations()) == ["haunted"]

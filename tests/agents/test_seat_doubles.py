@@ -1,13 +1,11 @@
 """Seats that are taken twice, restarted, cut off from their server: each turn is said once."""
 
-from collections.abc import AsyncGenerator
-
 import anyio
 import pytest
 
 from convive.agents import Agent, AgentSeat, Pass, Place, Say, Turn, host_seats
 from convive.agents.testing import ScriptedModel
-from convive.bus import Bus, Conversation, Left, Remembered, RunContext, memory_bus, open_bus
+from convive.bus import Conversation, Left, Remembered, RunContext, open_bus
 from convive.bus.testing import server
 from tests.agents.seats import (
     ADA,
@@ -29,17 +27,6 @@ from tests.agents.seats import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def bus() -> AsyncGenerator[Bus]:
-    async with memory_bus() as made:
-        yield made
-
-
-@pytest.fixture
-async def table(bus: Bus) -> Conversation:
-    return await opened(bus)
 
 
 async def test_a_restarted_seat_takes_the_turn_that_was_open_with_the_same_run(table: Conversation) -> None:

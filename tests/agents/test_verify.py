@@ -26,6 +26,8 @@ from convive.agents import (
     tool,
     verify,
 )
+from convive.agents._journal import JournalEvent, ModelAnswered, RunStarted, ToolReturned, TripStarted
+from convive.agents._verify import JournalVerification
 from convive.agents.testing import ScriptedModel
 from convive.bus import (
     Chair,
@@ -37,6 +39,7 @@ from convive.bus import (
     RunContext,
     RunId,
     SeatName,
+    Verification,
     derive_run_id,
     memory_bus,
     mint_run_id,
@@ -137,7 +140,7 @@ async def copied(change: Change) -> list[tuple[str, str]]:
         change(records)
         log = MemoryLog()
         for record in records:
-            headers = {name: value for name, value in record.headers.items() if name != "Nats-Msg-Id"}
+            headers = {name: value for name, value in record.headers.items() if not name.startswith("Nats-")}
             await log.append(Draft(record.subject, record.body, headers, record.headers.get("Nats-Msg-Id")))
         return await found(Conversation(log, conversation.id, conversation.subjects))
 
@@ -326,3 +329,24 @@ async def test_a_run_beside_the_conversation_is_nobodys_orphan() -> None:
         await Agent("beside", model=ScriptedModel(["x"])).prompt("go", place=place)
         verdict = await verify(conversation)
         assert (verdict.findings, verdict.runs) == ((), {"ended": 1})
+
+
+def test_of_a_long_journal_only_the_latest_trip_is_kept_so_that_time_is_linear() -> None:
+    checks = Verification("cv.00.long")
+    journals = JournalVerification(checks)
+    events: list[JournalEvent] = [RunStarted(agent="a", model="m", root=RUN.root_run_id)]
+    for trip in range(20):
+        asks = ToolUse(id="1", name="ask", arguments={})
+        answered = ModelAnswered(trip=trip, parts=(asks,), stop_reason="tool_use")
+        returned = ToolReturned(trip=trip, index=0, call_id="1", name="ask", content="so they say")
+        events += [TripStarted(trip=trip), answered, returned]
+    kept: list[int] = []
+    for seq, event in enumerate([*events, TripStarted(trip=22)], 1):
+        record = Record(f"cv.00.long.run.{RUN.run_id}.{RUN.run_id}", seq, 0.0, RUN.headers(), event.body())
+        context = checks.apply(record)
+        assert context is not None
+        journals.apply(record, context)
+        state = journals._runs[RUN.run_id].state
+        kept.append(0 if state is None else len(state.trips) + len(state.messages))
+    assert max(kept) == 1
+    assert [(finding.seq, finding.why) for finding in checks.findings.kept] == [(62, "trip 22 follows 20 trips")]

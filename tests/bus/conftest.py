@@ -1,4 +1,4 @@
-"""Buses on three nodes."""
+"""A bus of each kind, and buses on three nodes."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -7,12 +7,33 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from convive.bus import Bus, BusUnavailable, open_bus
+from convive.bus import Bus, BusUnavailable, Stream, memory_bus, mint_run_id, open_bus
+from convive.bus.testing import server
 
 if TYPE_CHECKING:
     from tests.conftest import Cluster
 
 Ready = Callable[[AsyncExitStack, str], Awaitable[Bus]]
+
+
+@pytest.fixture(scope="module")
+async def url() -> AsyncGenerator[str]:
+    """A server that the tests of a module share."""
+    async with server() as own:
+        yield own.url
+
+
+@pytest.fixture(params=["memory", "jetstream"])
+async def bus(request: pytest.FixtureRequest, url: str) -> AsyncGenerator[Bus]:
+    """Once in memory, once on that server."""
+    async with memory_bus() if request.param == "memory" else open_bus(url) as found:
+        yield found
+
+
+@pytest.fixture
+async def stream(bus: Bus) -> Stream:
+    """A stream of a test's own."""
+    return await bus.stream(f"s-{mint_run_id()}")
 
 
 @pytest.fixture(scope="session")

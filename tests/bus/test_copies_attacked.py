@@ -11,16 +11,21 @@ import pytest
 from convive.bus import (
     BadArchive,
     BeyondTail,
+    Bus,
     Fenced,
     Interjected,
     MaybeAppended,
+    MemoryLog,
     RunContext,
     fork,
     happened_s,
     import_archive,
     memory_bus,
     open_archive,
+    open_bus,
 )
+from convive.bus._log import TTL
+from convive.bus.testing import read_all
 from tests.bus.test_copies import ADA, BOB, Breaking, bus_on, exported, held
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +43,7 @@ def written(to: Path, *records: dict[str, Any], name: str = "archive") -> Path:
 
 async def test_a_fork_of_what_goes_on_is_completed_although_it_went_on() -> None:
     """Without a place the cut is where the origin stood at first, not where it stands when the fork is made again."""
-    log = Breaking()
+    log = Breaking(crowded=True)
     bus = bus_on(log)
     origin = await held(bus, "origin", close=False)
     log.takes = 1
@@ -79,7 +84,7 @@ async def test_what_was_kept_of_an_unfinished_copy_is_in_nobodys_way(tmp_path: P
         origin = await held(bus, "archive", turns=300)
         archive = open_archive(await exported(origin, tmp_path / "a"))
     log = Breaking()
-    log.takes = 300
+    log.takes = 0
     with pytest.raises(MaybeAppended):
         await import_archive(bus_on(log), archive)
     log.takes = 1_000_000
@@ -191,3 +196,41 @@ async def test_what_goes_with_a_stream_called_fold_is_copied(tmp_path: Path) -> 
         assert await copy.latest_snapshot() is not None
         with pytest.raises(Fenced):
             await copy.append("y", token="another")  # noqa: S106
+
+
+async def test_a_record_that_expires_does_so_in_each_copy_when_it_would_have(tmp_path: Path) -> None:
+    """Whoever gave a record a time to live meant it to be gone then, also where somebody has made a copy."""
+    now_s = [1_000_000.0]
+
+    def clock() -> float:
+        return now_s[0]
+
+    bus, elsewhere, late = (bus_on(MemoryLog(clock)) for _ in range(3))
+    origin, notes = await held(bus, "origin"), await bus.stream("origin/notes")
+    await notes.append("brief", ttl_s=100)
+    await notes.append("lasting")
+    archive = open_archive(await exported(origin, tmp_path / "a"))
+
+    async def there(place: Bus, name: str) -> list[object]:
+        async with (await place.stream(name)).read() as records:
+            return [record.json() async for record in records]
+
+    now_s[0] += 39.5
+    again = await fork(elsewhere, await import_archive(elsewhere, archive, clock=clock), "again", clock=clock)
+    (brief,) = [one for one in await read_all(again.log, again.subjects.stream("notes")) if TTL in one.headers]
+    assert brief.headers[TTL] == "61"
+    assert await there(elsewhere, "again/notes") == await there(elsewhere, "origin/notes") == ["brief", "lasting"]
+    now_s[0] += 61
+    assert await there(elsewhere, "again/notes") == await there(elsewhere, "origin/notes") == ["lasting"]
+    await import_archive(late, archive, clock=clock)
+    await import_archive(elsewhere, archive, clock=clock)
+    assert await there(late, "origin/notes") == await there(elsewhere, "origin/notes") == ["lasting"]
+
+
+async def test_a_copy_on_a_server_expires_too(nats_url: str) -> None:
+    async with open_bus(nats_url) as bus:
+        origin = await held(bus, "expiring", close=False)
+        await (await bus.stream("expiring/notes")).append("brief", ttl_s=600)
+        copy = await fork(bus, origin, "expiring-copy")
+        (brief,) = await read_all(copy.log, copy.subjects.stream("notes"))
+        assert 500 < int(brief.headers[TTL]) <= 600

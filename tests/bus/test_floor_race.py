@@ -29,19 +29,13 @@ from convive.bus import (
     mint_run_id,
     open_bus,
 )
-from convive.bus.testing import read_all, server
+from convive.bus.testing import read_all
 
 pytestmark = pytest.mark.anyio
 
 ADA, BOB, CLEO = SeatName("ada"), SeatName("bob"), SeatName("cleo")
 SEATS = (ADA, BOB, CLEO)
 RUN = RunContext.root()
-
-
-@pytest.fixture(scope="module")
-async def url() -> AsyncGenerator[str]:
-    async with server() as own:
-        yield own.url
 
 
 @pytest.fixture(scope="module")

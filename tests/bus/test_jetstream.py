@@ -9,27 +9,17 @@ from typing import Any, NamedTuple
 import anyio
 import nats
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from convive.bus import BusUnavailable, Draft, Guard, NotAppended, RunContext, mint_run_id, open_bus
 from convive.bus._connect import Connection, connect
 from convive.bus._jetstream import JetStreamLog, StreamPlan, open_log
-from convive.bus._jetstream_headers import Headers
 from convive.bus._jetstream_publisher import Publisher
 from convive.bus._jetstream_reader import BoundedReader
 from convive.bus._log import MESSAGE_ID
-from convive.bus.testing import drafts, read_all, server, take
+from convive.bus.testing import drafts, read_all, take
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-async def url() -> AsyncGenerator[str]:
-    async with server() as own:
-        yield own.url
 
 
 class Store(NamedTuple):
@@ -322,26 +312,6 @@ async def test_a_bus_opens_each_of_its_streams_once(url: str) -> None:
             for _ in range(5):
                 tasks.start_soon(look)
         assert all(log is found[0] for log in found)
-
-
-LINES = st.lists(st.binary(max_size=12) | st.sampled_from([b"X: 1", b"Nats-Msg-Id:a", b" ", b"X :1", b":", b"A:b:c"]))
-
-
-@given(LINES)
-def test_headers_are_parsed_as_nats_py_does(lines: list[bytes]) -> None:
-    raw = b"\r\n".join(lines) + b"\r\n\r\n"
-    theirs: Any = Client()
-    assert Headers(raw) == theirs._parse_header_lines(raw)
-    assert dict(Headers(raw)) == theirs._parse_header_lines(raw)
-
-
-async def test_headers_of_records_are_read_only_when_somebody_looks_at_them(url: str) -> None:
-    async with store(url) as own:
-        await own.log.append(Draft(f"{own.base}.a", b"", {"X-Own": "ä"}, id="i"))
-        (record,) = await read_all(own.log, f"{own.base}.a")
-        assert isinstance(record.headers, Headers), "nats-py does not call what makes them any more"
-        assert record.headers._found is None
-        assert record.headers == {"X-Own": "ä", "Nats-Msg-Id": "i"}
 
 
 async def test_a_stream_of_an_earlier_version_learns_to_take_batches(url: str) -> None:

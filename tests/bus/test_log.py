@@ -7,15 +7,9 @@ from typing import Literal
 import pytest
 
 from convive.bus import Draft, Guard, Log, MemoryLog, matches, mint_run_id, open_bus
-from convive.bus.testing import LOG_CHECKS, Check, read_all, server, take
+from convive.bus.testing import LOG_CHECKS, Check, read_all, take
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-async def url() -> AsyncGenerator[str]:
-    async with server() as own:
-        yield own.url
 
 
 @asynccontextmanager

@@ -169,6 +169,56 @@ def test_an_acknowledgement_lost_is_asked_for_again_also_where_anyio_did_not_sta
     assert bodies == [b"first", b"second"]
 
 
+async def test_a_record_that_was_replaced_before_its_acknowledgement_came_is_not_called_refused() -> None:
+    """Nothing is left of it to know it by: what stands behind its guard is the record that has replaced it."""
+    async with server() as own, proxied(own.url) as proxy, open_bus(proxy.url) as bus, open_bus(own.url) as others:
+        conversation = await bus.conversation("table")
+        base, log = conversation.subjects.base, conversation.log
+        elsewhere = (await others.conversation("table")).log
+        mark = Draft(f"{base}.mark", b"ours", guard=Guard(f"{base}.mark", 0), replaces=True)
+
+        async def append() -> None:
+            with pytest.raises(MaybeAppended):
+                await log.append_batch([mark, *drafts(f"{base}.a", 3)])
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                proxy.deaf = True
+                tasks.start_soon(append)
+                await proxy.thrown_away.wait()
+                (ours,) = await read_all(elsewhere, mark.subject)
+                guard = Guard(mark.subject, ours.seq)
+                await elsewhere.append(Draft(mark.subject, b"theirs", guard=guard, replaces=True))
+                proxy.deaf = False
+                proxy.cut()
+        assert len(await read_all(log, f"{base}.a")) == 3
+
+
+async def test_a_producer_that_was_replaced_before_its_acknowledgement_came_does_not_call_it_refused() -> None:
+    async with server() as own, proxied(own.url) as proxy, open_bus(proxy.url) as bus, open_bus(own.url) as others:
+        ours, theirs = await bus.stream("counted"), await others.stream("counted")
+
+        async def submit() -> None:
+            async with ours.producer("one") as producer:
+                proxy.deaf = True
+                await producer.submit(0)
+
+        async def submit_in_vain() -> None:
+            with pytest.raises(MaybeAppended):  # and not ProducerReplaced, which says that nothing of it is there
+                await submit()
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(submit_in_vain)
+                await proxy.thrown_away.wait()
+                async with theirs.producer("one") as producer:
+                    await producer.submit(producer.resumed_at)
+                proxy.deaf = False
+                proxy.cut()
+        async with theirs.read() as records:
+            assert [record.json() async for record in records] == [0, 1]
+
+
 async def test_a_refusal_of_what_may_be_stored_already_is_not_taken_for_one_of_all_copies() -> None:
     async with server() as own, proxied(own.url) as proxy, open_bus(proxy.url) as bus, connect(own.url, 5) as admin:
         conversation = await bus.conversation("table")

@@ -2,7 +2,7 @@
 # ruff: noqa: S106 - the token of a stream is no secret
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 
 import anyio
 import pytest
@@ -19,35 +19,11 @@ from convive.bus import (
     ProducerReplaced,
     Stream,
     Ticket,
-    memory_bus,
-    mint_run_id,
-    open_bus,
 )
-from convive.bus.testing import read_all, server
+from convive.bus.testing import read_all
+from tests.bus.streams import fight_for_one_id, values
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-async def url() -> AsyncGenerator[str]:
-    async with server() as own:
-        yield own.url
-
-
-@pytest.fixture(params=["memory", "jetstream"])
-async def bus(request: pytest.FixtureRequest, url: str) -> AsyncGenerator[Bus]:
-    async with memory_bus() if request.param == "memory" else open_bus(url) as found:
-        yield found
-
-
-@pytest.fixture
-async def stream(bus: Bus) -> Stream:
-    return await bus.stream(f"s-{mint_run_id()}")
-
-
-async def values(stream: Stream) -> list[object]:
-    async with stream.read() as records:
-        return [record.json() async for record in records]
 
 
 async def test_records_are_stored_in_the_order_of_submission_and_tickets_tell_where(stream: Stream) -> None:
@@ -149,23 +125,7 @@ async def test_the_older_of_two_producers_of_one_id_is_told_and_nothing_is_doubl
 
 async def test_two_producers_that_fight_for_one_id_store_every_record_once(bus: Bus, stream: Stream) -> None:
     lines = list(range(3_000))
-
-    async def produce() -> None:
-        mine = await bus.stream(stream.name)
-        while True:
-            try:
-                async with mine.producer("lines") as producer:
-                    if producer.resumed_at == len(lines):
-                        return
-                    for line in lines[producer.resumed_at : producer.resumed_at + 400]:
-                        await producer.submit(line)
-            except ProducerReplaced:
-                continue
-
-    with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(produce)
-            tasks.start_soon(produce)
+    await fight_for_one_id([await bus.stream(stream.name) for _ in range(2)], lines, 400, 60)
     assert await values(stream) == lines
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from convive.bus import Bus, BusUnavailable, Conflict, Fenced, ProducerReplaced, Stream, mint_run_id, open_bus
+from convive.bus import Bus, BusUnavailable, Conflict, Fenced, Stream, mint_run_id, open_bus
 from convive.bus._connect import connect
 from convive.bus.testing import read_all
 
 if TYPE_CHECKING:
     from tests.conftest import Cluster
+from tests.bus.streams import fight_for_one_id, values
 
 pytestmark = pytest.mark.anyio
 
@@ -44,11 +45,6 @@ async def streams(buses: list[Bus]) -> list[Stream]:
     """The same new stream through each node."""
     name = f"s-{mint_run_id()}"
     return [await bus.stream(name) for bus in buses]
-
-
-async def values(stream: Stream) -> list[object]:
-    async with stream.read() as records:
-        return [record.json() async for record in records]
 
 
 async def test_what_was_expected_is_what_stands_before_the_record_whoever_else_writes(buses: list[Bus]) -> None:
@@ -125,22 +121,7 @@ async def test_no_record_is_stored_under_a_token_that_does_not_count_any_more(bu
 async def test_producers_that_fight_for_an_id_on_three_servers_store_every_record_once(buses: list[Bus]) -> None:
     three = await streams(buses)
     lines = list(range(4_000))
-
-    async def produce(stream: Stream) -> None:
-        while True:
-            try:
-                async with stream.producer("lines") as producer:
-                    if producer.resumed_at == len(lines):
-                        return
-                    for line in lines[producer.resumed_at : producer.resumed_at + 700]:
-                        await producer.submit(line)
-            except ProducerReplaced:
-                continue
-
-    with anyio.fail_after(90):
-        async with anyio.create_task_group() as tasks:
-            for stream in three:
-                tasks.start_soon(produce, stream)
+    await fight_for_one_id(three, lines, 700, 90)
     assert await values(three[2]) == lines
 
 

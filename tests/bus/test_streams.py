@@ -20,31 +20,11 @@ from convive.bus import (
     Stream,
     StreamRecord,
     Trimmed,
-    memory_bus,
     mint_run_id,
-    open_bus,
     stream_name,
 )
-from convive.bus.testing import server
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-async def url() -> AsyncGenerator[str]:
-    async with server() as own:
-        yield own.url
-
-
-@pytest.fixture(params=["memory", "jetstream"])
-async def bus(request: pytest.FixtureRequest, url: str) -> AsyncGenerator[Bus]:
-    async with memory_bus() if request.param == "memory" else open_bus(url) as found:
-        yield found
-
-
-@pytest.fixture
-async def stream(bus: Bus) -> Stream:
-    return await bus.stream(f"s-{mint_run_id()}")
 
 
 async def every(stream: Stream, **arguments: object) -> list[StreamRecord]:

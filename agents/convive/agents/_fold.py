@@ -213,7 +213,8 @@ def _trip_started(state: RunState, event: TripStarted) -> RunState:
     if state.trips and state.trips[-1].answer is None:
         _expect(event.trip == state.trips[-1].index, f"trip {event.trip} starts before the one before it has an answer")
         return _with_trip(state, _but(state.trips[-1], attempt=event.attempt))
-    _expect(event.trip == len(state.trips), f"trip {event.trip} follows {len(state.trips)} trips")
+    before = state.trips[-1].index + 1 if state.trips else 0  # a check keeps the latest trip alone
+    _expect(event.trip == before, f"trip {event.trip} follows {before} trips")
     _expect(not (state.trips and state.trips[-1].open_calls), f"trip {event.trip} starts with tool calls open")
     return _but(state, trips=(*state.trips, Trip(event.trip, event.attempt)))
 

@@ -32,7 +32,7 @@ _KEY = re.compile(r"([0-9a-f]{32})-(\d{1,9})-[0-9a-f]{8}")
 
 @dataclass(slots=True)
 class _Run:
-    """What is known of a run. `state` is there as long as its journal is folded."""
+    """What is known of a run. `state` is there as long as its journal is folded: what its rules look at."""
 
     context: RunContext
     first: int
@@ -52,7 +52,8 @@ class _Run:
 class JournalVerification:
     """The check of a conversation's journals. Apply what `Verification` says is a journal's, then `finish`.
 
-    Keeps the folded journal of each run that has not ended, and a few hundred bytes of each that has.
+    Time is linear in the records. Keeps the latest trip of each run that has not ended, and a few hundred bytes of each
+    that has.
     """
 
     def __init__(self, checks: Verification) -> None:
@@ -121,7 +122,7 @@ class JournalVerification:
         if state.ended is not None:
             run.fate, run.state = "ended", None
         else:
-            run.state = replace(state, messages=())  # no rule looks at them
+            run.state = _latest(state)
 
     def _check_parent(self, run: _Run, record: Record, event: RunStarted) -> None:
         """The journal itself knows best which run is above it; headers may leave it out, but not name another."""
@@ -165,6 +166,11 @@ class JournalVerification:
             return "damaged"
         over = self._checks.floor.closed is not None or (turn is not None and turn.fate != "open")
         return "left" if over or (above is not None and above.fate in ("ended", "left")) else "open"
+
+
+def _latest(state: RunState) -> RunState:
+    """A state without what no rule of the fold looks at: each record would copy all of it."""
+    return replace(state, trips=state.trips[-1:], messages=(), resolutions={}, used_tokens=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ async def a_batch_that_is_no_batch_is_refused(log: Log, base: str) -> None:
         drafts(f"{base}.a", BATCH + 1),
         [Draft(f"{base}.a", b"x" * 1_000_000)] * 17,
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.a", b"2", id=f"{base}/2")],
+        [Draft(f"{base}.a", b"1"), Draft(f"{base}.a", b"2", at=await log.end() + 2)],
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.b", b"2", guard=Guard(f"{base}.a", 0))],
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.b", b"2", guard=Guard(f"{base}.*", 0))],
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.a b", b"2")],
@@ -60,6 +61,47 @@ async def a_batch_is_stored_only_if_each_of_its_guards_holds(log: Log, base: str
     places = await log.append_batch(batch)
     assert bodies(await read_all(log, f"{base}.b", f"{base}.g.a", after=two)) == [b"3", b"4", b"5"]
     assert places[0] > two
+
+
+async def a_record_with_a_place_is_stored_there_or_nowhere(log: Log, base: str) -> None:
+    def own(place: int, name: str) -> list[Draft]:
+        body = f"{place} to {place + 2}".encode()
+        return [Draft(f"{base}.a", body, id=f"{base}/{name}", at=place), *drafts(f"{base}.a", 2)]
+
+    end = await log.end()
+    batch = own(end + 1, "1")
+    assert await log.append_batch(batch) == [end + 1, end + 2, end + 3]
+    assert await log.append_batch(batch) == [end + 1, end + 2, end + 3]
+    for place in (1, end + 1, end + 3, end + 5, end + 1_000_000):
+        async with refused(Conflict, log, f"{base}.>"):
+            await log.append_batch(own(place, f"{place} again"))
+        async with refused(Conflict, log, f"{base}.>") as caught:
+            await log.append(Draft(f"{base}.b", b"", at=place))
+        assert isinstance(caught[0], Conflict)
+        assert (caught[0].expected, caught[0].actual) == (place - 1, end + 3)
+    assert await log.append(Draft(f"{base}.b", b"", at=end + 4)) == end + 4
+    assert await log.append_batch(batch) == [end + 1, end + 2, end + 3]
+
+
+async def of_rivals_for_a_place_exactly_one_gets_it(log: Log, base: str) -> None:
+    won: list[int] = []
+
+    async def rival(name: int) -> None:
+        for count in range(6):
+            place = await log.end() + 1
+            body = f"{place} {name}".encode()
+            try:
+                first = Draft(f"{base}.{name}", body, id=f"{base}/{name}/{count}", at=place)
+                won.append((await log.append_batch([first, *drafts(f"{base}.d", 3)]))[0])
+            except Conflict:
+                continue
+            assert won[-1] == place
+
+    async with anyio.create_task_group() as tasks:
+        for name in range(5):
+            tasks.start_soon(rival, name)
+    assert seqs(await read_all(log, f"{base}.*")) == sorted(place + n for place in won for n in range(4))
+    assert won
 
 
 async def the_same_batch_twice_is_stored_once(log: Log, base: str) -> None:

@@ -1,54 +1,31 @@
-"""Copies of a conversation: imported from an archive, or forked from one that goes on elsewhere.
+"""Copies of a conversation: imported from an archive, or forked from one that goes on elsewhere."""
 
-A copy holds the same records in the same order at other places of another log. What names a place or a run is rewritten
-on the way: the sequence numbers in links, and, where the copy is another conversation, every run id. Each copied record
-names its original (`Cv-Origin`), so that a copy which was interrupted is completed by making it again.
-"""
-
-import hashlib
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Self
+import time
+from collections.abc import Callable
 
 from convive.bus._archive import Archive, BadArchive, is_derived
 from convive.bus._bus import Bus
 from convive.bus._conversation import Conversation
-from convive.bus._errors import BadName, BadRecord, BeyondTail, Conflict, ConviveError, NotAppended, UnknownConversation
-from convive.bus._events import ORIGIN, BusEvent, Opened, Origin, Passed, Revoked, Said, event_of, happened_s
-from convive.bus._floor import Floor, fold_floor
-from convive.bus._ids import HOST, ConversationId, RunId, derive_run_id
-from convive.bus._log import BATCH, Draft, Guard, Record
-from convive.bus._runs import PARENT, ROOT, RunContext, run_of
-from convive.bus._stream_records import NEXT, POSITION
+from convive.bus._copying import Change, Copy, CopyOrigin, NameTaken
+from convive.bus._errors import BeyondTail, NotAppended, UnknownConversation
+from convive.bus._log import Record
 
-FORKED = "forked here"
-"""Why the last link of a fork takes the floor back."""
-
-_BATCH_BYTES = 1_048_576
-_DIGITS = 19
-_RUN_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-
-Change = Callable[[Opened], Opened]
+__all__ = ["Change", "NameTaken", "fork", "import_archive"]
 
 
-class NameTaken(ConviveError):
-    """A conversation of that name is there, and it is no part of the same copy. Nothing was changed."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"there is another conversation {name!r} on this bus. Nothing was changed; take another name.")
-
-
-async def import_archive(bus: Bus, archive: Archive, name: str | None = None) -> Conversation:
+async def import_archive(
+    bus: Bus, archive: Archive, name: str | None = None, clock: Callable[[], float] = time.time
+) -> Conversation:
     """Bring an archive onto a bus: under its own name with its own run ids, or under another name as a fork of it.
 
-    Interrupted, it is completed by calling it again. Raises BadName, NameTaken, BadArchive (the file changed meanwhile,
-    or has a record that this bus would never take) and errors of the bus.
+    A record that was to expire does so when it would have, and is left out after that. Interrupted, it is completed by
+    calling it again. Raises BadName, NameTaken, BadArchive (the file changed meanwhile, or has a record that this bus
+    would never take) and errors of the bus.
     """
     target = await bus.conversation(name or archive.conversation)
-    copy = await _Copy.begin(target)
+    copy = await Copy.begin(target, clock)
     if target.id != archive.conversation:
-        copy.origin = _Origin(archive.conversation, archive.last)
+        copy.origin = CopyOrigin(archive.conversation, archive.last)
     for number, record in enumerate(archive.records(), 2):
         try:
             target.log.check(copy.plain(record))
@@ -61,14 +38,19 @@ async def import_archive(bus: Bus, archive: Archive, name: str | None = None) ->
 
 
 async def fork(
-    bus: Bus, source: Conversation, name: str, until: int | None = None, change: Change | None = None
+    bus: Bus,
+    source: Conversation,
+    name: str,
+    until: int | None = None,
+    change: Change | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> Conversation:
     """A new conversation that begins as another one was at a sequence number: all of its records, but for live text.
 
     Without `until`, as it is now, or was when this fork was begun. Its end is left out, and a grant that was open is
     revoked, so that it can go on. Its runs have ids of their own, and `opened` names the origin. `change` may rewrite
-    `opened` (topic, chairs, setting). Interrupted, it is completed by calling it again. Raises BadName,
-    BeyondTail, UnknownConversation, NameTaken and errors of the bus.
+    `opened` (topic, chairs, setting). A record that expires does so in both at once. Interrupted, it is completed by
+    calling it again. Raises BadName, BeyondTail, UnknownConversation, NameTaken and errors of the bus.
     """
     base = source.subjects.base
     last = await source.log.last(f"{base}.>")
@@ -81,10 +63,10 @@ async def fork(
     target = await bus.conversation(name)
     if target.id == source.id:
         raise NameTaken(target.id)
-    copy = await _Copy.begin(target)
+    copy = await Copy.begin(target, clock)
     if until is None:
         cut = copy.begun_at(source.id) or cut
-    copy.origin = _Origin(source.id, cut, change)
+    copy.origin = CopyOrigin(source.id, cut, change)
     async with source.log.read(f"{base}.>", until=cut) as records:
         async for record in records:
             below = record.subject[len(base) + 1 :]
@@ -92,202 +74,3 @@ async def fork(
                 await copy.take(Record(below, record.seq, record.time_s, record.headers, record.body))
     await copy.finish()
     return target
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """What a copy under another name comes from, and what is changed in it."""
-
-    conversation: ConversationId
-    seq: int
-    change: Change | None = None
-
-    def opened(self, event: Opened, original: RunId) -> Opened:
-        origin = Origin(conversation=self.conversation, run_id=original, seq=self.seq)
-        event = event.model_copy(update={"origin": origin})
-        return event if self.change is None else self.change(event)
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A record that is about to be appended: its place in the original, and whether it is a link of the floor."""
-
-    seq: int
-    draft: Draft
-    is_link: bool
-
-
-class _Copy:
-    """Appends originals to a target, rewritten: in batches, and each of these behind the link before it."""
-
-    def __init__(self, target: Conversation, done: Mapping[int, Record]) -> None:
-        self.origin: _Origin | None = None
-        """Set for a copy under another name, before anything is taken."""
-        self._target = target
-        self._done = done
-        self._places = {0: 0} | {seq: record.seq for seq, record in done.items()}
-        self._runs: dict[bytes, RunId] = {}
-        self._floor = Floor()
-        self._link = 0
-        self._waiting: list[_Waiting] = []
-        self._size = 0
-
-    @classmethod
-    async def begin(cls, target: Conversation) -> Self:
-        """Find what is there of this copy already. Raises NameTaken for anything that is no part of a copy."""
-        done: dict[int, Record] = {}
-        base = target.subjects.base
-        async with target.log.read(f"{base}.>") as records:
-            async for record in records:
-                number = record.headers.get(ORIGIN, "").partition(" ")[0]
-                if number.isdecimal() and len(number) <= _DIGITS:
-                    done[int(number)] = record
-                elif not is_derived(record.subject[len(base) + 1 :]) and not _is_last_of_a_fork(record):
-                    raise NameTaken(target.id)
-        return cls(target, done)
-
-    def begun_at(self, source: ConversationId) -> int | None:
-        """Where that conversation was cut when this fork of it was begun; None if it was not, or was not opened yet."""
-        link = self._target.subjects.link(HOST)
-        opened = next((record for record in self._done.values() if record.subject == link), None)
-        event = event_of(opened) if opened else None
-        origin = event.origin if isinstance(event, Opened) else None
-        return origin.seq if origin and origin.conversation == source else None
-
-    def plain(self, original: Record) -> Draft:
-        """A record as it will be, as far as the size and form of it go."""
-        headers = {**self._headers(original), ORIGIN: f"{original.seq} {original.time_s!r}"}
-        return Draft(f"{self._target.subjects.base}.{original.subject}", original.body, headers)
-
-    async def take(self, original: Record) -> None:
-        """Copy one record; its subject is the part below the conversation. Raises NameTaken and errors of the bus."""
-        subject = f"{self._target.subjects.base}.{original.subject}"
-        whole = Record(subject, original.seq, original.time_s, original.headers, original.body)
-        floor = fold_floor(self._floor, whole)
-        if floor.closed is not None and self.origin is not None:
-            return  # the end of another conversation is not the end of this one, and nothing comes behind it
-        is_link, counts = floor.seq != self._floor.seq, floor.links > self._floor.links
-        self._floor = floor
-        event = event_of(whole) if counts else None
-        if (
-            len(self._waiting) >= BATCH
-            or self._size + len(whole.body) > _BATCH_BYTES
-            or self._names_waiting(whole, event)
-        ):
-            await self._flush()
-        draft = self._draft(whole, event)
-        done = self._done.get(original.seq)
-        if done is None:
-            self._waiting.append(_Waiting(original.seq, draft, is_link))
-            self._size += len(draft.body)
-        elif (done.subject, done.body) != (draft.subject, draft.body):
-            raise NameTaken(self._target.id)
-        elif is_link:
-            self._link = done.seq
-
-    def _names_waiting(self, record: Record, event: BusEvent | None) -> bool:
-        """Whether a record names places that are not known before what waits is appended."""
-        named = isinstance(event, Opened | Said | Passed) and bool(event.memories)
-        return bool(self._waiting) and (named or _position_header(record) is not None)
-
-    async def _flush(self) -> None:
-        """Append what waits, all or none: its order is that of the original whatever breaks."""
-        waiting, self._waiting, self._size = self._waiting, [], 0
-        if not waiting:
-            return
-        drafts = [each.draft for each in waiting]
-        links = [number for number, each in enumerate(waiting) if each.is_link]
-        if links:  # behind the first link the others follow it in the same batch
-            guard = Guard(self._target.subjects.floor, self._link)
-            drafts[links[0]] = replace(drafts[links[0]], guard=guard)
-        try:
-            log = self._target.log
-            places = [await log.append(drafts[0])] if len(drafts) == 1 else await log.append_batch(drafts)
-        except Conflict:
-            raise NameTaken(self._target.id) from None
-        self._places |= {each.seq: place for each, place in zip(waiting, places, strict=True)}
-        self._link = places[links[-1]] if links else self._link
-
-    async def finish(self) -> None:
-        """Append what waits, and take the floor back from whoever held it in another conversation."""
-        await self._flush()
-        held, opened = self._floor.open_grant, self._floor.opened
-        if self.origin is not None and held is not None and opened is not None:
-            floor = await self._target.floor()
-            if floor.open_grant is not None:
-                run = RunContext.root(self._run(opened.run_id))
-                await self._target.revoke(floor, floor.open_grant, run, FORKED)
-
-    def _draft(self, original: Record, event: BusEvent | None) -> Draft:
-        subject, headers = original.subject, dict(self._headers(original))
-        placed = self._placed(event)
-        body = original.body if placed is event or placed is None else placed.body()
-        if self.origin is not None:
-            body = self._renamed(body)
-            subject = self._renamed(subject.encode()).decode()
-            if isinstance(event, Opened):
-                body = self.origin.opened(Opened.model_validate_json(body), event.run_id).body()
-        header = _position_header(original)
-        if header is not None:
-            beyond = int(header == NEXT)
-            headers[header] = str(self._place_of(int(headers[header]) - beyond) + beyond)
-        headers[ORIGIN] = f"{original.seq} {happened_s(original)!r}"
-        name = "\0".join((subject, headers[ORIGIN])).encode() + body
-        id = None if self._waiting else hashlib.blake2b(name, digest_size=12).hexdigest()  # it stands for its batch
-        return Draft(subject, body, headers, id=id)
-
-    def _headers(self, original: Record) -> Mapping[str, str]:
-        headers = {name: value for name, value in original.headers.items() if not name.lower().startswith("nats-")}
-        try:
-            run = run_of(headers) if self.origin is not None else None
-        except BadName:
-            run = None  # no record of ours, and none of our business
-        if run is None:
-            return headers
-        parent = None if run.parent_run_id is None else self._run(run.parent_run_id)
-        kept = {name: value for name, value in headers.items() if name not in (ROOT, PARENT)}
-        # A copy joins nothing; where its original did, that is where to look for it.
-        was = f"00-{run.joined}-{run.run_id[16:]}-01" if run.joined and run.parent_run_id is None else ""
-        return kept | RunContext(self._run(run.run_id), self._run(run.root_run_id), parent, was).headers()
-
-    def _placed(self, event: BusEvent | None) -> BusEvent | None:
-        if not isinstance(event, Opened | Said | Passed) or event.memories is None:
-            return event
-        places = tuple(self._places[seq] for seq in event.memories if seq in self._places)
-        return event.model_copy(update={"memories": places})
-
-    def _place_of(self, original: int) -> int:
-        """Where a position of the original is in the copy: at the last record that is not behind it."""
-        return self._places[max((seq for seq in self._places if seq <= original), default=0)]
-
-    def _run(self, original: RunId) -> RunId:
-        """The id of a run in the copy: the same time, and the same digest whenever this copy is made."""
-        known = self._runs.get(original.encode())
-        if known is None:
-            known = self._runs[original.encode()] = derive_run_id(original, f"copied to {self._target.id}")
-        return known
-
-    def _renamed(self, text: bytes) -> bytes:
-        """The same text with the ids of the runs seen so far replaced. A run is seen before anything speaks of it."""
-        return _RUN_ID.sub(lambda found: self._runs.get(found[0], RunId("")).encode() or found[0], text)
-
-
-def _is_last_of_a_fork(record: Record) -> bool:
-    try:
-        event = event_of(record)
-    except BadRecord:
-        return False
-    return isinstance(event, Revoked) and event.reason == FORKED
-
-
-def _position_header(record: Record) -> str | None:
-    """The header in which a snapshot or the note on a trim names a position, which is another one in a copy."""
-    match record.subject.split("."):
-        case [_, _, _, "stream", _, "snapshot"]:
-            name = NEXT
-        case [_, _, _, "stream", _, "trimmed"]:
-            name = POSITION
-        case _:
-            return None
-    text = record.headers.get(name, "")
-    return name if text.isdecimal() and len(text) <= _DIGITS else None

@@ -1,4 +1,4 @@
-"""The headers of what is received: read when somebody looks at them, which few readers of the bus ever do."""
+"""Headers on the wire (NATS ADR-4): those of what is received are read when somebody looks at them, which few do."""
 
 from collections.abc import Iterator, Mapping
 
@@ -16,6 +16,8 @@ class Headers(Mapping[str, str]):
         self._found: dict[str, str] | None = None
 
     def __getitem__(self, name: str) -> str:
+        if self._found is None and name.encode(errors="replace") not in self._lines:  # most ask for one in vain
+            raise KeyError(name)
         return self._all()[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -39,7 +41,17 @@ def parsed(lines: bytes) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in lines.split(b"\r\n"):
         name, colon, value = line.partition(b":")
-        name = name.strip()
-        if colon and name.isascii() and len(name.split()) < 2:
-            headers[name.decode()] = value.strip().decode("utf-8", "replace")
+        if not colon or not name.isascii():
+            continue
+        key = name.strip().decode()
+        if not key or key.split() == [key]:
+            headers[key] = value.strip().decode("utf-8", "replace")
     return headers
+
+
+def written(headers: Mapping[str, str]) -> bytes:
+    """Headers as they are sent. Raises ValueError for a line break within one; `check_draft` refuses the rest."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if not text.count("\r") == text.count("\n") == len(headers):
+        raise ValueError("a header with a line break")
+    return b"".join((PLAIN, text.encode(), b"\r\n"))

@@ -19,7 +19,7 @@ from pydantic_core import from_json
 from convive.bus._connect import CLOSED, Connection
 from convive.bus._errors import BusUnavailable, Conflict, MaybeAppended, NotAppended
 from convive.bus._jetstream_own import holds, own_place
-from convive.bus._log import MESSAGE_ID, Draft, check_batch, check_draft, guards_itself
+from convive.bus._log import MESSAGE_ID, TTL, Draft, check_batch, check_draft, guards_itself
 
 ATTEMPT_S = 2.0
 """An acknowledgement that is this late was probably lost: the same bytes are sent again."""
@@ -152,7 +152,7 @@ class Publisher:
             raise self._connection.closed()
         headers = tuple(self._checked(draft) for draft in drafts)
         first, *others = drafts
-        behind = first.guard.last if first.guard else 0
+        behind = max(first.guard.last if first.guard else 0, (first.at or 1) - 1)
         new = first.id is None and not guards_itself(first)
         if new:
             first = replace(first, id=secrets.token_hex(8))
@@ -272,9 +272,13 @@ class Publisher:
                 break
         if found is not None:
             return found
+        if flight.unsure and flight.drafts[0].replaces:  # what has replaced our copy leaves nothing to know it by
+            waited_s = asyncio.get_running_loop().time() - flight.began_s
+            raise MaybeAppended(flight.drafts[0].subject, round(waited_s, 1))
         draft = next((draft for draft in flight.drafts if draft.guard), flight.drafts[0])
         match = _LAST_SEQUENCE.search(description)
-        raise Conflict(draft.subject, draft.guard.last if draft.guard else 0, int(match[1]) if match else -1)
+        expected = draft.guard.last if draft.guard else (draft.at or 1) - 1
+        raise Conflict(draft.subject, expected, int(match[1]) if match else -1)
 
     async def _own(self, stream: str, flight: _InFlight) -> int | None:
         if flight.new and not flight.unsure:
@@ -340,7 +344,9 @@ def _headers(draft: Draft) -> dict[str, str]:
         if draft.guard.subjects != draft.subject:
             headers["Nats-Expected-Last-Subject-Sequence-Subject"] = draft.guard.subjects
     if draft.ttl_s is not None:
-        headers["Nats-TTL"] = str(draft.ttl_s)
+        headers[TTL] = str(draft.ttl_s)
     if draft.replaces:
         headers["Nats-Rollup"] = "sub"
+    if draft.at is not None:
+        headers["Nats-Expected-Last-Sequence"] = str(draft.at - 1)
     return headers

@@ -15,6 +15,9 @@ from convive.bus._errors import NotAppended
 MESSAGE_ID = "Nats-Msg-Id"
 """The header that carries a record's idempotency key."""
 
+TTL = "Nats-TTL"
+"""The header that carries how many seconds a record was to live from when it was appended."""
+
 BATCH = 1_000
 """The most records of one batch: what a NATS server takes."""
 
@@ -63,7 +66,9 @@ class Draft:
     place. Without either, the log makes an id up, so that its own retries are safe. A log remembers ids for ten minutes
     at least; what may be appended again after that needs a guard. `ttl_s` lets the record expire: soon after that many
     seconds it is not read any more, and guards do not see it. One that `replaces` removes all earlier records on its
-    subject.
+    subject; its acknowledgement lost, it comes to MaybeAppended where another has replaced it meanwhile. `at` is the
+    only place at which it may be stored: whatever is appended there before it, on any subject of the log, makes it a
+    Conflict. So a batch can name its own places. Such a draft has to have an id to be appended again.
     """
 
     subject: str
@@ -73,6 +78,7 @@ class Draft:
     guard: Guard | None = None
     ttl_s: int | None = None
     replaces: bool = False
+    at: int | None = None
 
 
 class Tail(Protocol):
@@ -130,8 +136,8 @@ class Log(Protocol):
         places of the first time. Without either, the log makes an id up for its own retries. Costs about as much as
         twenty appends, whatever its length.
 
-        Raises Conflict, MaybeAppended, or NotAppended: also for a batch that is too long, that has an id on another
-        draft than the first, or a guard on a subject that an earlier draft of it writes to.
+        Raises Conflict, MaybeAppended, or NotAppended: also for a batch that is too long, that has an id or `at` on
+        another draft than the first, or a guard on a subject that an earlier draft of it writes to.
         """
         ...
 
@@ -223,6 +229,8 @@ def check_batch(drafts: Sequence[Draft]) -> None:
     for place, draft in enumerate(drafts):
         if place and draft.id is not None:
             raise NotAppended(f"{draft.subject}: only the first record of a batch has an id. Nothing was appended.")
+        if place and draft.at is not None:
+            raise NotAppended(f"{draft.subject}: only the first record of a batch has a place. Nothing was appended.")
         watched = draft.guard.subjects if draft.guard else None
         if watched is not None and any(matches(watched, subject) for subject in written):
             raise NotAppended(f"{watched}: guarded behind a record of the same batch. Nothing was appended.")

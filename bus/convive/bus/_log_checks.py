@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from convive.bus._errors import Conflict, NotAppended
-from convive.bus._log import Draft, Guard, Log, Record, Tail
+from convive.bus._log import TTL, Draft, Guard, Log, Record, Tail
 
 Check = Callable[[Log, str], Awaitable[None]]
 
@@ -303,6 +303,12 @@ async def a_record_that_has_expired_is_not_there(log: Log, base: str) -> None:
     second = await log.append(Draft(f"{base}.f.c", b"2", guard=Guard(guarded, first)))
     async with log.follow(guarded) as tail:
         assert seqs(await drain(tail)) == [first, second]
+
+
+async def a_record_says_how_long_it_was_to_live(log: Log, base: str) -> None:
+    await log.append(Draft(f"{base}.a", b"", ttl_s=600))
+    await log.append_batch([Draft(f"{base}.a", b"1"), Draft(f"{base}.a", b"2", ttl_s=500)])
+    assert [record.headers.get(TTL) for record in await read_all(log, f"{base}.a")] == ["600", None, "500"]
 
 
 # read

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from convive.bus._errors import Conflict, NotAppended
-from convive.bus._log import MESSAGE_ID, Draft, Record, check_batch, check_draft, guards_itself, matches
+from convive.bus._log import MESSAGE_ID, TTL, Draft, Record, check_batch, check_draft, guards_itself, matches
 
 MAX_BODY_BYTES = 1_048_576
 """The largest body that is taken, the same as the default of a NATS server."""
@@ -102,6 +102,8 @@ class MemoryLog:
         first = drafts[0]
         if first.id is not None and first.id in self._ids:
             return list(range(self._ids[first.id], self._ids[first.id] + len(drafts)))
+        if first.at is not None and first.at != len(self._records) + 1:
+            raise Conflict(first.subject, first.at - 1, len(self._records))
         for draft in drafts:
             actual = self._last_seq(draft.guard.subjects) if draft.guard else 0
             if draft.guard is not None and actual != draft.guard.last:
@@ -115,6 +117,8 @@ class MemoryLog:
         seq = len(self._records) + 1
         headers = dict(draft.headers) if draft.id is None else {**draft.headers, MESSAGE_ID: draft.id}
         now_s = self._clock()
+        if draft.ttl_s is not None:
+            headers[TTL] = str(draft.ttl_s)
         if draft.replaces:
             self._remove(list(self._places.get(draft.subject, ())))
         self._records.append(Record(draft.subject, seq, now_s, headers, draft.body))

@@ -131,7 +131,8 @@ class Stream:
         """Append many records, in batches while others are on their way. The block ends when all of them are stored.
 
         With an `id` (a slug), records are stored once over restarts as well: submit again from the record number
-        `resumed_at` on. Whoever begins with the same id replaces the one before, which gets ProducerReplaced.
+        `resumed_at` on. Whoever begins with the same id replaces the one before, which gets ProducerReplaced; or
+        MaybeAppended, if it had lost touch with the server and cannot know what was stored before.
         `token`: as in `append`. `max_records` and `max_bytes`: what may be under way before `submit` waits.
         Raises BadName, BadRecord, MaybeAppended or BusUnavailable.
         """

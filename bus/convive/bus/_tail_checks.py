@@ -1,6 +1,7 @@
 """What every `Tail` promises, as checks that run on any `Log`. `convive.bus.testing` hands them out."""
 # ruff: noqa: S101 - a check asserts
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import anyio
@@ -118,18 +119,26 @@ async def a_tail_catches_up_although_writers_go_on(log: Log, base: str) -> None:
         tasks.cancel_scope.cancel()
 
 
+async def _in_spite_of_cancellation(
+    take_one: Callable[[], Awaitable[Record | None]], count: int, most_s: float
+) -> list[Record]:
+    """So many records, of which each is asked for again and again with a little more time, up to `most_s`."""
+    found: list[Record] = []
+    with anyio.fail_after(PATIENCE_S):
+        turn = 0
+        while len(found) < count:
+            turn += 1
+            with anyio.move_on_after(most_s * (turn % 11) / 11):
+                record = await take_one()
+                assert record is not None
+                found.append(record)
+    return found
+
+
 async def a_cancelled_catch_up_loses_nothing(log: Log, base: str) -> None:
     places = await log.append_all(drafts(f"{base}.a", 300))
     async with log.follow(f"{base}.a", after=places[-1]), log.follow(f"{base}.a") as tail:
-        found: list[Record] = []
-        with anyio.fail_after(PATIENCE_S):
-            turn = 0
-            while len(found) < len(places):
-                turn += 1
-                with anyio.move_on_after(0.0005 * (turn % 11)):
-                    record = await tail.catch_up()
-                    assert record is not None
-                    found.append(record)
+        found = await _in_spite_of_cancellation(tail.catch_up, len(places), 0.0055)
     assert seqs(found) == places
 
 
@@ -195,7 +204,6 @@ async def next_gives_up_in_time_although_others_are_written_to(log: Log, base: s
 
 async def a_cancelled_next_loses_nothing(log: Log, base: str) -> None:
     count = 200
-    found: list[Record] = []
 
     async def write() -> None:
         for draft in drafts(f"{base}.a", count):
@@ -204,29 +212,14 @@ async def a_cancelled_next_loses_nothing(log: Log, base: str) -> None:
 
     async with log.follow(f"{base}.a") as tail, anyio.create_task_group() as tasks:
         tasks.start_soon(write)
-        with anyio.fail_after(PATIENCE_S):
-            turn = 0
-            while len(found) < count:
-                turn += 1
-                with anyio.move_on_after(0.0001 * (turn % 7)):
-                    record = await tail.next()
-                    assert record is not None
-                    found.append(record)
-    assert bodies(found) == [str(number).encode() for number in range(count)]
+        found = await _in_spite_of_cancellation(tail.next, count, 0.0007)
+        assert bodies(found) == [str(number).encode() for number in range(count)]
 
 
 async def a_next_cancelled_while_it_catches_up_loses_nothing(log: Log, base: str) -> None:
     places = await log.append_all(drafts(f"{base}.a", 300))
     async with log.follow(f"{base}.a", after=places[-1]), log.follow(f"{base}.a") as tail:
-        found: list[Record] = []
-        with anyio.fail_after(PATIENCE_S):
-            turn = 0
-            while len(found) < len(places):
-                turn += 1
-                with anyio.move_on_after(0.0005 * (turn % 11)):
-                    record = await tail.next()
-                    assert record is not None
-                    found.append(record)
+        found = await _in_spite_of_cancellation(tail.next, len(places), 0.0055)
     assert seqs(found) == places
 
 
