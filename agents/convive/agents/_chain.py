@@ -43,7 +43,7 @@ LEAVE_RUN = (RunTaken, MaybeAppended, BusUnavailable)
 """Errors that say nothing of a run, only of this process's hold on it: they end the execution, not the run."""
 
 
-def _check_depth(run: RunContext, body: bytes) -> None:
+def check_depth(run: RunContext, body: bytes) -> None:
     """Refuse what could be written down and not be read back: a reader's JSON parser goes 200 levels deep."""
     if body.count(b"{") + body.count(b"[") < _DEEP:
         return
@@ -112,7 +112,7 @@ class Chain:
             guard = Guard(self._subject, self._last)
             key = f"{self._run.run_id}-{self._count}-{self._process}"
             body = event.body()
-            _check_depth(self._run, body)
+            check_depth(self._run, body)
             self._unsettled = event, Draft(self._subject, body, self._headers, key, guard)
             await self._settle()
 

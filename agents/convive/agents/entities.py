@@ -10,6 +10,7 @@ A process that runs `host(bus, entities)` wakes them; `spawn`, `send` and `look`
 """
 
 from convive.agents._entities import Entities, EntityType, Handler
+from convive.agents._entity_carrier import HostsLost
 from convive.agents._entity_client import (
     EntityOver,
     UnknownEntity,
@@ -23,7 +24,7 @@ from convive.agents._entity_client import (
     spawn,
 )
 from convive.agents._entity_context import BadRow, Collection, Context, Rows, Wake
-from convive.agents._entity_host import HostsLost, host
+from convive.agents._entity_host import host
 from convive.agents._entity_records import BadEntity, EntityName, Letter, Signal, Woken
 from convive.agents._entity_state import EntityState, Failure, Timer, Waiting
 
