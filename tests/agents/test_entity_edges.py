@@ -16,7 +16,6 @@ from convive.agents.entities import (
     Entities,
     Wake,
     look,
-    put,
     send,
     signal,
     spawn,
@@ -128,7 +127,7 @@ async def test_who_resumed_an_entity_comes_again_when_the_job_that_has_it_ends_w
         await until(outside.bus, "a/1", lambda state: state.wakes == 1)
     await signal(outside.bus, "a/1", "pause")
     async with hosting(outside.bus, entities):  # so that its job is gone
-        while store.queues["entities-a"]._entries:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        while store.queues["entities-a"]._entries:  # pyright: ignore[reportPrivateUsage]
             await anyio.lowlevel.checkpoint()
     await send(outside.bus, "a/1", "later")
     first = Held(store, None)

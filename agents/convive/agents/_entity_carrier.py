@@ -74,18 +74,19 @@ class Carrier:
     async def carry(self) -> None:
         """Handle what waits, and settle the job. Raises RunTaken when another host was first, and errors of the bus."""
         desk, name = self._desk, str(self._name)
-        if name not in desk.busy:
-            desk.busy.add(name)
+        other = desk.busy.get(name)
+        if other is None:
+            desk.busy[name] = self._lease.job.id
             try:
                 settled = await self._carry()
             finally:
-                desk.busy.discard(name)
+                del desk.busy[name]
                 desk.more.discard(name)
-        elif self._job.signal == "stop":  # calls off what the other job is at
-            settled = await self._carry()
-        else:
+        elif self._job.signal is None and await self._jobs.waiting(other) is not None and desk.busy.get(name) == other:
             desk.more.add(name)  # that job reads again before it ends
             settled = False
+        else:  # a signal does not wait for what the other job is at
+            settled = await self._carry()
         if not settled:
             await self._lease.done()
 
@@ -122,13 +123,12 @@ class Carrier:
         return await self._handle(state, waiting, chain)
 
     async def _pause(self, waiting: Waiting, chain: Chain) -> bool:
-        """A job that is parked stays so: who answers looks for it."""
+        """A wake that was begun keeps its job: who answers it, or resumes the entity, wakes that."""
         await chain.read()
-        started = chain.state.started
-        parked = chain.state.suspended is not None and started is not None and self._is_own(started.source)
-        if parked:
-            await self._park(waiting)
-        return parked
+        begun = chain.state.started is not None and self._is_own(chain.state.started.source)
+        if begun:
+            await self._lease.park()
+        return begun
 
     def _is_own(self, source: JsonValue) -> bool:
         return carrier_of(source) == self._lease.job.id
@@ -158,8 +158,10 @@ class Carrier:
 
     async def _give_way(self, state: EntityState, chain: Chain) -> bool:
         """Leave the entity to the job that has it. That one may have read last while the entity was paused, and be
-        about to end: then who resumed it comes again later."""
+        about to park or to end: then who resumed it comes again later."""
         if self._job.signal == "resume" and state.committed_at < self._job.letter and chain.state.suspended is None:
+            if chain.state.started is not None:
+                await self._jobs.wake(carrier_of(chain.state.started.source))
             tries = self._job.tries + 1
             again = self._job.model_copy(update={"tries": tries})
             id = f"{self._lease.job.id.partition('-')[0]}-{tries}"
@@ -178,7 +180,7 @@ class Carrier:
             return None
         attempt = self._attempt(chain)
         frame = Frame(waiting.run, self._place, "wake", self._fresh, "leave", None, answers=chain.state.resolutions)
-        context = Context(state, waiting.run, self._kind.collections, waiting.letter.hops)
+        context = Context(state, waiting.run, self._kind.collections, waiting.letter)
         try:
             await self._call(state, waiting, context, frame, attempt)
             if frame.waiting:

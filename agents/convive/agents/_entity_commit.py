@@ -33,6 +33,7 @@ def woken(state: EntityState, waiting: Waiting, context: Context) -> Woken:
         cancelled=tuple(id for id in dict.fromkeys(context.cancelled) if id in state.timers or _is_due(state, id)),
         finished=context.finished,
         result=context.result,
+        ended="finished" if context.finished else None,
     )
 
 
@@ -63,7 +64,13 @@ def by_host(state: EntityState, waiting: Waiting, collections: Mapping[str, Coll
             return failed(state, waiting, error).model_copy(update={"word": None})
         word = _changed(state, waiting, changes)
     return Woken(
-        wake=state.wakes + 1, letter=waiting.seq, run_id=waiting.run_id, changes=changes, letters=letters, word=word
+        wake=state.wakes + 1,
+        letter=waiting.seq,
+        run_id=waiting.run_id,
+        changes=changes,
+        letters=letters,
+        word=word,
+        ended="stopped" if state.is_stopped else "finished" if state.is_finished else None,
     )
 
 

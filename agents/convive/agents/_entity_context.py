@@ -10,7 +10,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from convive.agents._entity_records import Change, EntityKind, EntityName, Letter, Outgoing
-from convive.agents._entity_state import EntityState, change_row
+from convive.agents._entity_state import EntityState, change_row, hear_of
 from convive.bus import BadName, ConviveError, RunContext, is_slug
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -152,7 +152,7 @@ class Context:
     """
 
     def __init__(
-        self, state: EntityState, run: RunContext, collections: Mapping[str, Collection[Any]], hops: int
+        self, state: EntityState, run: RunContext, collections: Mapping[str, Collection[Any]], letter: Letter
     ) -> None:
         self.name = state.name
         self.args = deepcopy(state.args)
@@ -168,7 +168,9 @@ class Context:
         self.result: JsonValue = None
         self._state = state
         self._collections = collections
-        self._hops = hops
+        self._hops = letter.hops
+        self._children = dict(state.children)
+        hear_of(self._children, letter)
         self._copied: set[str] = set()
         self._times = 0
 
@@ -180,8 +182,9 @@ class Context:
 
     @property
     def children(self) -> Mapping[str, str]:
-        """What this entity spawned in earlier wakes, and how that stands: running, finished, failed or stopped."""
-        return dict(self._state.children)
+        """What this entity spawned in earlier wakes, and how that stands, by what has come so far: running, finished,
+        failed or stopped."""
+        return dict(self._children)
 
     def change(self, change: Change) -> None:
         """Put or delete a row, for this wake."""

@@ -28,8 +28,8 @@ class Desk:
     def __init__(self, bus: Bus, retry_s: float) -> None:
         self.bus = bus
         self.retry_s = retry_s
-        self.busy: set[str] = set()
-        """Entities that a job of this host is at work on."""
+        self.busy: dict[str, str] = {}
+        """Entities that a job of this host is at work on, and which job."""
         self.more: set[str] = set()
         """Those of them to which another job gave way since they were read."""
         self._states: OrderedDict[str, EntityState] = OrderedDict()

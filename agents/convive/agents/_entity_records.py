@@ -152,6 +152,8 @@ class Woken(Event):
     error: str | None = None
     finished: bool = False
     result: JsonValue = None
+    ended: Literal["finished", "stopped"] | None = None
+    """How the entity stands behind this commit, when it is over."""
 
 
 class EntityJob(Event):

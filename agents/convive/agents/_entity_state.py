@@ -222,9 +222,14 @@ def _heard(state: EntityState, letter: Letter) -> None:
         state.observers[letter.sender] = letter.changes_too
     elif letter.kind == "unobserve":
         state.observers.pop(letter.sender, None)
-    elif letter.kind in ("finished", "failed") and letter.sender in state.children:
+    hear_of(state.children, letter)
+
+
+def hear_of(children: dict[str, str], letter: Letter) -> None:
+    """Note how a child stands by what it sent, in place."""
+    if letter.kind in ("finished", "failed") and letter.sender in children:
         status = letter.value.get("status") if isinstance(letter.value, dict) else None
-        state.children[letter.sender] = str(status or letter.kind)
+        children[letter.sender] = str(status or letter.kind)
 
 
 def change_row(rows: dict[str, dict[str, dict[str, JsonValue]]], change: Change) -> None:

@@ -31,11 +31,15 @@ class TreeLine:
     status: str
 
 
-def tree_lines(trace: Trace, width: int, now_s: float, root: Node | None = None) -> list[TreeLine]:
+def tree_lines(
+    trace: Trace, width: int, now_s: float, root: Node | None = None, *, latest: int | None = None
+) -> list[TreeLine]:
     """The whole tree, or what is below one node, in lines of at most `width` columns (80 at least).
 
-    `now_s` is where the bars of what is under way end."""
+    `now_s` is where the bars of what is under way end. With `latest`, only so many of the roots, those begun last."""
     roots = trace.roots if root is None else [root]
+    if latest is not None:
+        roots = sorted(roots, key=lambda node: node.started_s)[-latest:]
     if not roots:
         return []
     first = min(node.started_s for node in roots)
