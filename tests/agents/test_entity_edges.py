@@ -246,7 +246,7 @@ async def test_a_handler_that_changes_what_it_was_given_changes_nothing() -> Non
         else:
             for given in (context.args, wake.body, context.rows(TALLY)["all"].more):
                 assert given == [1]
-                given.append(2)  # type: ignore[union-attr]
+                given.append(2)
 
     async with memory_bus() as bus:
         entities, wakes = one(scribble, max_attempts=1)

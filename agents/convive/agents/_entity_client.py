@@ -81,6 +81,8 @@ async def runs(bus: Bus, name: str, *, keep_events: bool = False) -> Trace:
     async with place.log.read(f"{place.base}.run.*.*") as records:
         async for record in records:
             trace.apply(record)
+    for root in trace.roots:
+        root.orphan = False  # the run that sent the letter stands with its own entity
     return trace
 
 
@@ -162,9 +164,14 @@ async def _alive(bus: Bus, name: str) -> EntityName:
 
 
 async def _known(bus: Bus, name: str) -> EntityName:
-    """Whether it was spawned, by its first letters: the state itself grows with all that waits."""
+    """Whether it was spawned. The state would tell, and grows with all that waits; so do the letters."""
     to = EntityName.of(name)
     place = await place_of_entity(bus, to)
+    last = await place.log.last(mailbox_of(place.base))
+    with suppress(BadRecord):
+        # Who sends from outside has looked before.
+        if last is not None and ((letter := letter_of(last)).kind == "created" or not letter.sender):
+            return to
     async with place.log.read(mailbox_of(place.base)) as records:
         async for record in records:
             with suppress(BadRecord):
