@@ -12,6 +12,7 @@ from convive.agents._entity_post import place_of_entity, post
 from convive.agents._entity_records import EntityName, Letter, Signal, letter_of, woken_of
 from convive.agents._entity_state import EntityState, apply, commits_of, mailbox_of, read_entity
 from convive.agents._frame import current_run
+from convive.agents._journal import Place
 from convive.agents._trace import Trace
 from convive.bus import BadRecord, Bus, ConviveError, Tail, address_of
 
@@ -154,30 +155,40 @@ async def find(bus: Bus, type: str = "") -> list[EntityState]:
 
 
 async def _alive(bus: Bus, name: str) -> EntityName:
+    """What takes letters, by the last commit and the last letter: a state tells more, and grows with all that waits."""
     to = EntityName.of(name)
     place = await place_of_entity(bus, to)
-    last = await place.log.last(commits_of(place.base))
+    commit, letter = await place.log.last(commits_of(place.base)), await _last_letter(place)
+    ended = None
     with suppress(BadRecord):
-        if last is not None and (ended := woken_of(last).ended) is not None:
-            raise EntityOver(f"{to} is {ended} and takes nothing any more. Nothing was sent.")
-    return to if last is not None else await _known(bus, name)
+        ended = None if commit is None else woken_of(commit).ended
+    if ended is None and letter is not None and (letter.kind, letter.value) == ("signal", "stop"):
+        ended = "stopped"
+    if ended is not None:
+        raise EntityOver(f"{to} is {ended} and takes nothing any more. Nothing was sent.")
+    return to if commit is not None else await _known(bus, name)
 
 
 async def _known(bus: Bus, name: str) -> EntityName:
-    """Whether it was spawned. The state would tell, and grows with all that waits; so do the letters."""
+    """What was spawned."""
     to = EntityName.of(name)
     place = await place_of_entity(bus, to)
-    last = await place.log.last(mailbox_of(place.base))
-    with suppress(BadRecord):
-        # Who sends from outside has looked before.
-        if last is not None and ((letter := letter_of(last)).kind == "created" or not letter.sender):
-            return to
+    last = await _last_letter(place)
+    if last is not None and (last.kind == "created" or not last.sender):  # who sends from outside has looked before
+        return to
     async with place.log.read(mailbox_of(place.base)) as records:
         async for record in records:
             with suppress(BadRecord):
                 if letter_of(record).kind == "created":
                     return to
     raise UnknownEntity(await _unknown(bus, to))
+
+
+async def _last_letter(place: Place) -> Letter | None:
+    record = await place.log.last(mailbox_of(place.base))
+    with suppress(BadRecord):
+        return None if record is None else letter_of(record)
+    return None
 
 
 async def _unknown(bus: Bus, name: EntityName) -> str:
