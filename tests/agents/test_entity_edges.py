@@ -21,7 +21,7 @@ from convive.agents.entities import (
     spawn,
 )
 from convive.agents.testing import ScriptedModel
-from convive.bus import Draft, memory_bus
+from convive.bus import Draft, memory_bus, mint_run_id, open_bus
 from tests.agents.entity_kit import Process, Store, hosting, until
 
 pytestmark = pytest.mark.anyio
@@ -314,6 +314,43 @@ async def test_a_long_result_reaches_as_many_observers_as_there_are() -> None:
             for number in range(8):
                 await until(bus, f"watcher/{number}", lambda state: state.wakes == 2)
     assert [wake.body for wake in wakes if wake.kind == "finished"] == [{"status": "finished", "result": long}] * 8
+
+
+async def test_who_observes_an_end_that_is_too_long_to_be_told_again_hears_so() -> None:
+    async def finish(context: Context, wake: Wake) -> None:
+        context.finish("x" * 1_046_300)
+
+    async with memory_bus() as bus:
+        entities, _ = one(finish)
+        wakes = watching(entities)
+        await spawn(bus, "a/1")
+        async with hosting(bus, entities):
+            await until(bus, "a/1", lambda state: state.is_over)
+            for number in range(2):
+                await spawn(bus, f"watcher/{number}")
+                await until(bus, f"watcher/{number}", lambda state: state.wakes == 2)
+    assert [wake.kind for wake in wakes] == ["created", "failed"] * 2
+    assert "the body has" in str(wakes[1].body)
+
+
+async def test_a_commit_is_taken_only_if_what_it_sends_can_be_sent(nats_url: str) -> None:
+    """Letters and jobs have more around them than a commit has, and a server counts that."""
+    ends = list[str]()
+
+    async def pass_on(context: Context, wake: Wake) -> None:
+        if wake.kind == "created":
+            context.wake_after(0, "x" * int(str(context.args)))
+        elif wake.kind == "due":
+            context.send(context.name, wake.body)
+
+    entities, _ = one(pass_on, max_attempts=1)
+    async with open_bus(nats_url, prefix=f"t{mint_run_id()[-8:]}") as bus, hosting(bus, entities):
+        for size in (1_048_000, 1_047_935, 1_047_900, 1_046_500, 1_046_000, 1_045_500):
+            await spawn(bus, f"a/{size}", size)
+            state = await until(bus, f"a/{size}", lambda state: bool(state.errors) or state.wakes == 3)
+            ends.append("refused" if state.errors else "sent")
+    assert ends == sorted(ends)
+    assert (ends[0], ends[-1]) == ("refused", "sent")
 
 
 async def test_a_run_that_a_handler_left_behind_is_ended_with_the_wake() -> None:

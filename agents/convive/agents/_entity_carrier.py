@@ -3,6 +3,7 @@
 import logging
 import secrets
 from copy import deepcopy
+from dataclasses import replace
 from typing import cast
 
 import anyio
@@ -10,7 +11,7 @@ from pydantic import JsonValue
 
 from convive.agents._chain import LEAVE_RUN, Chain, check_depth
 from convive.agents._entities import EntityType
-from convive.agents._entity_commit import OF_THE_HOST, by_host, failed, told, woken
+from convive.agents._entity_commit import OF_THE_HOST, by_host, failed, told, too_large, woken
 from convive.agents._entity_context import BadRow, Context, Wake
 from convive.agents._entity_desk import Desk
 from convive.agents._entity_records import EntityJob, EntityKind, EntityName, Woken, carrier_of
@@ -32,6 +33,9 @@ from convive.bus import (
     NotAppended,
     WorkQueue,
 )
+
+ROOM = 2_048
+"""Bytes that a letter or a job may need around what the commit holds of it."""
 
 _log = logging.getLogger("convive.agents")
 
@@ -176,7 +180,12 @@ class Carrier:
         if waiting.letter.kind in OF_THE_HOST:
             if state.cut_off is not None:
                 await self._call_off(state.cut_off)
-            await self._commit(state, waiting, by_host(state, waiting, self._kind.collections))
+            came_of_it = by_host(state, waiting, self._kind.collections)
+            try:
+                self._check(state, waiting, came_of_it)
+            except NotAppended as error:
+                came_of_it = too_large(state, waiting, error)
+            await self._commit(state, waiting, came_of_it)
             return None
         attempt = self._attempt(chain)
         frame = Frame(waiting.run, self._place, "wake", self._fresh, "leave", None, answers=chain.state.resolutions)
@@ -188,7 +197,7 @@ class Carrier:
                 await self._park(waiting)
                 return True
             came_of_it = woken(state, waiting, context)
-            self._place.log.check(self._draft(state, waiting, came_of_it))
+            self._check(state, waiting, came_of_it)
         except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
             if (lost := _lost(error)) is not None:
                 raise lost from None
@@ -251,6 +260,11 @@ class Carrier:
                     await self._call_off(waiting)
                 return False
         return True
+
+    def _check(self, state: EntityState, waiting: Waiting, came_of_it: Woken) -> None:
+        """Refuse a commit that no log takes, or whose letters and jobs none would. Raises NotAppended."""
+        draft = self._draft(state, waiting, came_of_it)
+        self._place.log.check(replace(draft, body=draft.body + b" " * ROOM))
 
     def _draft(self, state: EntityState, waiting: Waiting, came_of_it: Woken) -> Draft:
         subject = commits_of(self._place.base)

@@ -74,6 +74,14 @@ def by_host(state: EntityState, waiting: Waiting, collections: Mapping[str, Coll
     )
 
 
+def too_large(state: EntityState, waiting: Waiting, error: BaseException) -> Woken:
+    """The commit instead of one `by_host` that no log takes: a result is as long as a commit may be."""
+    to, body = waiting.letter.sender, {"error": told(error)}
+    hearers = [to] if waiting.letter.kind == "observe" else []
+    letters = tuple(Outgoing(to=each, letter=_word(state, waiting, "failed", {**body})) for each in hearers)
+    return failed(state, waiting, error).model_copy(update={"word": None, "letters": letters})
+
+
 def outgoing_of(state: EntityState, woken: Woken) -> tuple[Outgoing, ...]:
     """All that the last commit of a state sends, in the order that numbers it."""
     word = woken.word
