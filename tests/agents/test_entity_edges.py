@@ -244,6 +244,7 @@ async def test_a_handler_that_changes_what_it_was_given_changes_nothing() -> Non
         if wake.kind == "created":
             context.rows(TALLY).put("all", Tally(more=[1]))
         else:
+            given: Any
             for given in (context.args, wake.body, context.rows(TALLY)["all"].more):
                 assert given == [1]
                 given.append(2)

@@ -5,6 +5,7 @@ the same run is refused by the log at its first append.
 """
 
 import secrets
+from typing import cast
 
 import anyio
 from pydantic_core import from_json
@@ -41,6 +42,14 @@ class RunTaken(ConviveError):
 
 LEAVE_RUN = (RunTaken, MaybeAppended, BusUnavailable)
 """Errors that say nothing of a run, only of this process's hold on it: they end the execution, not the run."""
+
+
+def lost_hold(error: BaseException) -> Exception | None:
+    """What in an error says only that this process lost its hold on a run, if anything."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return next((found for each in group.exceptions if (found := lost_hold(each)) is not None), None)
+    return error if isinstance(error, LEAVE_RUN) else None
 
 
 def check_depth(run: RunContext, body: bytes) -> None:

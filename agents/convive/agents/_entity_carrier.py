@@ -2,14 +2,16 @@
 
 import logging
 import secrets
+from collections.abc import Awaitable, Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import anyio
 from pydantic import JsonValue
 
-from convive.agents._chain import LEAVE_RUN, Chain, check_depth
+from convive.agents._chain import Chain, check_depth, lost_hold
 from convive.agents._entities import EntityType
 from convive.agents._entity_commit import OF_THE_HOST, by_host, failed, told, too_large, woken
 from convive.agents._entity_context import BadRow, Context, Wake
@@ -57,6 +59,7 @@ class Carrier:
         kind: EntityType,
         jobs: WorkQueue,
         lease: Lease,
+        is_held: Callable[[], bool],
         job: EntityJob,
         name: EntityName,
         place: Place,
@@ -65,6 +68,7 @@ class Carrier:
         self._kind = kind
         self._jobs = jobs
         self._lease = lease
+        self._is_held = is_held
         self._job = job
         self._name = name
         self._place = place
@@ -92,7 +96,14 @@ class Carrier:
         else:  # a signal does not wait for what the other job is at
             settled = await self._carry()
         if not settled:
-            await self._lease.done()
+            await self._settle(self._lease.done)
+
+    async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
+        """Say what becomes of the job, unless it may be in other hands by now: an end would take it from those."""
+        if self._is_held():
+            await settle()
+        else:
+            _log.warning("the lease of job %s ran out: it is settled by whoever has it now", self._lease.job.id)
 
     async def _carry(self) -> bool:
         """Says whether the job is settled already, because it waits or is to be tried again."""
@@ -131,7 +142,7 @@ class Carrier:
         await chain.read()
         begun = chain.state.started is not None and self._is_own(chain.state.started.source)
         if begun:
-            await self._lease.park()
+            await self._settle(self._lease.park)
         return begun
 
     def _is_own(self, source: JsonValue) -> bool:
@@ -199,11 +210,11 @@ class Carrier:
             came_of_it = woken(state, waiting, context)
             self._check(state, waiting, came_of_it)
         except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
-            if (lost := _lost(error)) is not None:
+            if (lost := lost_hold(error)) is not None:
                 raise lost from None
             if attempt < self._kind.max_attempts and not isinstance(error, NotAppended):
                 _log.warning("%s, wake %d, attempt %d: %s", self._name, state.wakes + 1, attempt, told(error))
-                await self._lease.retry(self._desk.delay_s(attempt))
+                await self._settle(partial(self._lease.retry, self._desk.delay_s(attempt)))
                 return True
             _log.error("%s, wake %d failed: %s", self._name, state.wakes + 1, told(error))
             came_of_it = failed(state, waiting, error)
@@ -237,7 +248,7 @@ class Carrier:
                 raise
 
     async def _park(self, waiting: Waiting) -> None:
-        await self._lease.park()
+        await self._settle(self._lease.park)
         chain = Chain(self._place, waiting.run)
         await chain.read()
         if chain.state.suspended is None:  # who answered before the job was parked could not wake it
@@ -284,11 +295,3 @@ class Carrier:
                 await self._jobs.wake(carrier_of(chain.state.started.source))
         except (UnknownRun, BadRecord) as error:
             _log.info("%s: %s", self._name, error)
-
-
-def _lost(error: BaseException) -> Exception | None:
-    """What in an error says only that this process lost its hold on a run, if anything."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return next((found for each in group.exceptions if (found := _lost(each)) is not None), None)
-    return error if isinstance(error, LEAVE_RUN) else None
