@@ -1,6 +1,6 @@
 """A bus of one's own on which a process can end at any moment, and hosts, for tests of entities."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ import anyio
 
 from convive.agents.entities import Entities, EntityState, follow, host
 from convive.agents.testing import Crashed
-from convive.bus import Bus, Draft, Job, Lease, Log, LogAround, MemoryLog, MemoryWorkQueue, WorkQueue
+from convive.bus import Bus, Draft, Job, Lease, Log, LogAround, MemoryLog, MemoryWorkQueue, Record, WorkQueue
 
 LEASE_S = 1.0
 """Short, and yet longer than what else runs in the loop takes: a lease that runs out gives work to two."""
@@ -35,6 +35,8 @@ class Process:
         self.lives = lives
         self.before = before
         self.written = 0
+        self.read = 0
+        """Records that it read."""
         self.is_dead = False
         mortal = _MortalLog(self)
 
@@ -83,9 +85,25 @@ class _MortalLog(LogAround):
     async def append_batch(self, drafts: Sequence[Draft]) -> list[int]:
         return list(await self._process.write(lambda: self.inner.append_batch(drafts)))
 
-    def read(self, *subjects: str, **where: Any) -> Any:
+    @asynccontextmanager
+    async def read(self, *subjects: str, **where: Any) -> AsyncGenerator[Any]:
         self._process.look()
-        return self.inner.read(*subjects, **where)
+        async with self.inner.read(*subjects, **where) as records:
+            yield _Counted(self._process, records)
+
+
+class _Counted:
+    def __init__(self, process: Process, records: AsyncIterator[Record]) -> None:
+        self._process = process
+        self._records = records
+
+    def __aiter__(self) -> "_Counted":
+        return self
+
+    async def __anext__(self) -> Record:
+        record = await anext(self._records)
+        self._process.read += 1
+        return record
 
 
 class _MortalQueue:

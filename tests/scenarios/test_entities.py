@@ -91,6 +91,13 @@ async def test_entities_from_a_shell(person: "Person") -> None:
             {"orders": {"bread": {"item": "bread", "state": "open"}}},
             {"baker/main-bread": "running"},
         )
+        did = (await person.does("entity", "show", "shop/main", "--runs")).out
+        assert [line.split()[:2] for line in did.splitlines() if "scribe" in line or "answer 1" in line] == [
+            ["└", "✓"],
+            ["└", "✓"],
+        ]
+        ran = (await person.does("entity", "show", "shop/main", "--runs", "--json")).rows[0]["runs"]
+        assert {run["name"]: run["status"] for run in ran if run["status"] != "ok"} == {"shop/main": "failed"}
         listed = (await person.does("entity", "list", "--json")).rows
         assert {row["name"]: row["status"] for row in listed} == {"baker/main-bread": "finished", "shop/main": "idle"}
         assert (await person.does("entity", "signal", "shop/main", "stop")).code == 0

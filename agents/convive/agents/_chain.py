@@ -5,6 +5,7 @@ the same run is refused by the log at its first append.
 """
 
 import secrets
+from typing import cast
 
 import anyio
 from pydantic import BaseModel
@@ -57,7 +58,15 @@ class _Anything(BaseModel):
     """Any JSON object: parsed to its end like a record that is read, and nothing is made of it."""
 
 
-def _check_depth(run: RunContext, body: bytes) -> None:
+def lost_hold(error: BaseException) -> Exception | None:
+    """What in an error says only that this process lost its hold on a run, if anything."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return next((found for each in group.exceptions if (found := lost_hold(each)) is not None), None)
+    return error if isinstance(error, LEAVE_RUN) else None
+
+
+def check_depth(run: RunContext, body: bytes) -> None:
     """Refuse what could be written down and not be read back: a reader's JSON parser goes 200 levels deep."""
     if body.count(b"{") + body.count(b"[") < _DEEP:
         return
@@ -126,7 +135,7 @@ class Chain:
             guard = Guard(self._subject, self._last)
             key = f"{self._run.run_id}-{self._count}-{self._process}"
             event, body = _written(event)
-            _check_depth(self._run, body)
+            check_depth(self._run, body)
             self._unsettled = event, Draft(self._subject, body, self._headers, key, guard)
             await self._settle()
 

@@ -1,7 +1,7 @@
 """Entities from outside: spawn one, send it something, look at it, follow it. No host has to run for that."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from difflib import get_close_matches
 
 import anyio
@@ -9,10 +9,12 @@ from pydantic import JsonValue
 
 from convive.agents._entity_context import Collection, Row, plain
 from convive.agents._entity_post import place_of_entity, post
-from convive.agents._entity_records import EntityName, Letter, Signal
+from convive.agents._entity_records import EntityName, Letter, Signal, letter_of, woken_of
 from convive.agents._entity_state import EntityState, apply, commits_of, mailbox_of, read_entity
 from convive.agents._frame import current_run
-from convive.bus import Bus, ConviveError, Tail, address_of
+from convive.agents._journal import Place
+from convive.agents._trace import Trace
+from convive.bus import BadRecord, Bus, ConviveError, Tail, address_of
 
 AT_ONCE = 32
 """Entities that are read side by side."""
@@ -38,7 +40,8 @@ async def spawn(bus: Bus, name: str, args: JsonValue = None, *, id: str | None =
 
 
 async def send(bus: Bus, name: str, body: JsonValue, *, id: str | None = None) -> int:
-    """A message for an entity; returns its place in the log. Raises as `spawn`, and UnknownEntity or EntityOver."""
+    """A message for an entity; returns its place in the log. Raises as `spawn`, and UnknownEntity or EntityOver; one
+    that is over without a host having said so ignores what comes."""
     to = await _alive(bus, name)
     return await post(bus, to, Letter(kind="message", value=plain(body)), current_run(), id)
 
@@ -66,6 +69,22 @@ async def look(bus: Bus, name: str, *, until: int | None = None) -> EntityState:
     if not state.is_created:
         raise UnknownEntity(await _unknown(bus, to))
     return state
+
+
+async def runs(bus: Bus, name: str, *, keep_events: bool = False) -> Trace:
+    """What an entity did: its wakes, and in them the agents, answers and tool calls, with what they used and cost.
+
+    A wake stands below another one of the same entity that sent its letter; `read_trace` shows it among those of
+    others. Reads the journals whole: two requests. Raises BadEntity, UnknownEntity.
+    """
+    to = await _known(bus, name)
+    place, trace = await place_of_entity(bus, to), Trace(keep_events=keep_events)
+    async with place.log.read(f"{place.base}.run.*.*") as records:
+        async for record in records:
+            trace.apply(record)
+    for root in trace.roots:
+        root.orphan = False  # the run that sent the letter stands with its own entity
+    return trace
 
 
 @asynccontextmanager
@@ -136,10 +155,40 @@ async def find(bus: Bus, type: str = "") -> list[EntityState]:
 
 
 async def _alive(bus: Bus, name: str) -> EntityName:
-    state = await look(bus, name)
-    if state.is_over:
-        raise EntityOver(f"{state.name} is {state.status} and takes nothing any more. Nothing was sent.")
-    return EntityName.of(name)
+    """What takes letters, by the last commit and the last letter: a state tells more, and grows with all that waits."""
+    to = EntityName.of(name)
+    place = await place_of_entity(bus, to)
+    commit, letter = await place.log.last(commits_of(place.base)), await _last_letter(place)
+    ended = None
+    with suppress(BadRecord):
+        ended = None if commit is None else woken_of(commit).ended
+    if ended is None and letter is not None and (letter.kind, letter.value) == ("signal", "stop"):
+        ended = "stopped"
+    if ended is not None:
+        raise EntityOver(f"{to} is {ended} and takes nothing any more. Nothing was sent.")
+    return to if commit is not None else await _known(bus, name)
+
+
+async def _known(bus: Bus, name: str) -> EntityName:
+    """What was spawned."""
+    to = EntityName.of(name)
+    place = await place_of_entity(bus, to)
+    last = await _last_letter(place)
+    if last is not None and (last.kind == "created" or not last.sender):  # who sends from outside has looked before
+        return to
+    async with place.log.read(mailbox_of(place.base)) as records:
+        async for record in records:
+            with suppress(BadRecord):
+                if letter_of(record).kind == "created":
+                    return to
+    raise UnknownEntity(await _unknown(bus, to))
+
+
+async def _last_letter(place: Place) -> Letter | None:
+    record = await place.log.last(mailbox_of(place.base))
+    with suppress(BadRecord):
+        return None if record is None else letter_of(record)
+    return None
 
 
 async def _unknown(bus: Bus, name: EntityName) -> str:

@@ -2,17 +2,21 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from convive.agents._entity_records import Change, EntityKind, EntityName, Letter, Outgoing
-from convive.agents._entity_state import EntityState, change_row
+from convive.agents._entity_state import EntityState, change_row, hear_of
 from convive.bus import BadName, ConviveError, RunContext, is_slug
 
 Row = TypeVar("Row", bound=BaseModel)
+
+_WITHIN = 16
+"""More levels than a record or a state puts around a value: a reader's JSON parser goes 200 levels deep."""
 
 
 class BadRow(ConviveError):
@@ -34,7 +38,7 @@ class Collection(Generic[Row]):
     def read(self, key: str, row: Mapping[str, Any]) -> Row:
         """A row as its type. Raises BadRow."""
         try:
-            return self.row.model_validate(row)
+            return self.row.model_validate_json(to_json(row))
         except ValidationError as error:
             raise BadRow(f"{self.name}[{key!r}] is no {self.row.__name__}: {_first(error)}") from None
 
@@ -44,9 +48,19 @@ class Collection(Generic[Row]):
         if row is None:
             return Change(collection=self.name, key=key)
         try:
-            return Change(collection=self.name, key=key, row=row.model_dump(mode="json"))
-        except PydanticSerializationError as error:
+            written = plain(row.model_dump(mode="json", by_alias=True, round_trip=True))
+        except (PydanticSerializationError, ValueError) as error:
             raise BadRow(f"{self.name}[{key!r}] cannot be written down: {error}") from None
+        return Change(collection=self.name, key=key, row=cast("dict[str, JsonValue]", written))
+
+    def updated(self, row: Row, fields: Mapping[str, Any]) -> Row:
+        """A row with some of its fields changed. Raises BadRow."""
+        if self.row.model_config.get("extra") != "allow" and (unknown := fields.keys() - self.row.model_fields.keys()):
+            raise BadRow(f"{self.row.__name__} has no field {', '.join(sorted(unknown))}")
+        try:
+            return self.row.model_validate({**dict(row), **fields}, by_alias=False, by_name=True)
+        except ValidationError as error:
+            raise BadRow(f"{self.name}: {_first(error)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +124,7 @@ class Rows(Generic[Row]):
 
     def update(self, key: str, **fields: Any) -> Row:
         """Change some fields of a row, and return it. Raises BadRow when there is none, or it does not fit then."""
-        row = self._collection.read(key, {**self[key].model_dump(), **fields})
+        row = self._collection.updated(self[key], fields)
         self.put(key, row)
         return row
 
@@ -138,10 +152,10 @@ class Context:
     """
 
     def __init__(
-        self, state: EntityState, run: RunContext, collections: Mapping[str, Collection[Any]], hops: int
+        self, state: EntityState, run: RunContext, collections: Mapping[str, Collection[Any]], letter: Letter
     ) -> None:
         self.name = state.name
-        self.args = state.args
+        self.args = deepcopy(state.args)
         """What it was spawned with."""
         self.run = run
         """The run of this wake."""
@@ -154,7 +168,11 @@ class Context:
         self.result: JsonValue = None
         self._state = state
         self._collections = collections
-        self._hops = hops
+        self._hops = letter.hops
+        self._children = dict(state.children)
+        hear_of(self._children, letter)
+        self._copied: set[str] = set()
+        self._times = 0
 
     def rows(self, collection: Collection[Row]) -> Rows[Row]:
         """The rows of one of this entity's collections. Raises BadRow for another one's."""
@@ -164,12 +182,14 @@ class Context:
 
     @property
     def children(self) -> Mapping[str, str]:
-        """What this entity spawned in earlier wakes, and how that stands: running, finished, failed or stopped."""
-        return dict(self._state.children)
+        """What this entity spawned in earlier wakes, and how that stands, by what has come so far: running, finished,
+        failed or stopped."""
+        return dict(self._children)
 
     def change(self, change: Change) -> None:
         """Put or delete a row, for this wake."""
-        if not any(one.collection == change.collection for one in self.changes):
+        if change.collection not in self._copied:
+            self._copied.add(change.collection)
             self.seen[change.collection] = dict(self.seen.get(change.collection, {}))  # the state's own stays as it is
         change_row(self.seen, change)
         self.changes.append(change)
@@ -204,7 +224,8 @@ class Context:
         """
         if not 0 <= seconds < 10 * 366 * 86_400:
             raise ValueError(f"{seconds} s is not between 0 and ten years")
-        own = id or f"{self._state.wakes + 1}-{len(self.letters)}"
+        self._times += 1
+        own = id or f"{self._state.wakes + 1}-{self._times}"
         self.cancel(own)
         letter = Letter(kind="due", value=plain(body), id=own, hops=self._hops + 1)
         self.letters.append(Outgoing(to=self.name, letter=letter, at_s=round(time.time() + seconds, 3)))
@@ -227,17 +248,19 @@ class Context:
 
 
 def plain(value: object) -> JsonValue:
-    """A value as JSON data. Raises ValueError for what JSON cannot hold."""
+    """A value as JSON data. Raises ValueError for what JSON cannot hold, and for what is too deep to be read back."""
     try:
-        found: JsonValue = from_json(to_json(value), allow_inf_nan=False)
-    except PydanticSerializationError as error:
-        raise ValueError(f"not JSON data: {error}") from None
-    return found
+        found: Any = from_json(b"[" * _WITHIN + to_json(value) + b"]" * _WITHIN, allow_inf_nan=False)
+    except (PydanticSerializationError, ValueError) as error:
+        raise ValueError(f"not JSON data, or nested too deeply: {error}") from None
+    for _ in range(_WITHIN):
+        found = found[0]
+    return cast("JsonValue", found)
 
 
 def check_key(collection: str, key: object) -> None:
     """Refuse a key that is no text of 1 to 512 letters. Raises BadRow."""
-    if not isinstance(key, str) or not 1 <= len(key) <= 512:
+    if not isinstance(key, str) or not 1 <= len(key) <= 512 or any("\ud800" <= each <= "\udfff" for each in key):
         raise BadRow(f"{collection}: {str(key)[:80]!r} is not a key: use 1 to 512 letters")
 
 

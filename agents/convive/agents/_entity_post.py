@@ -1,12 +1,13 @@
 """Letters on their way: into the mailbox, and a job for whoever hosts the entity."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import anyio
 from pydantic import ValidationError
 
-from convive.agents._entity_records import EntityJob, EntityName, Letter, Outgoing, Woken, wake_run
+from convive.agents._entity_records import EntityJob, EntityName, Letter, Outgoing, Signal, Woken, wake_run
 from convive.agents._entity_state import mailbox_of
 from convive.agents._journal import Place
 from convive.bus import (
@@ -40,7 +41,9 @@ async def post(bus: Bus, to: EntityName, letter: Letter, sender: RunContext | No
     seq = await store(await place_of_entity(bus, to), to, letter, sender, id)
     run = wake_run(to, seq, letter, sender)
     jobs = await bus.work_queue(to.queue)
-    await jobs.send(Job(run.run_id, EntityJob(entity=str(to), letter=seq).body(), run.headers()))
+    signal = cast("Signal", letter.value) if letter.kind == "signal" else None
+    job = EntityJob(entity=str(to), letter=seq, signal=signal)
+    await jobs.send(Job(run.run_id, job.body(), run.headers()))
     return seq
 
 
@@ -56,21 +59,23 @@ async def store(place: Place, to: EntityName, letter: Letter, sender: RunContext
         return await place.log.append(draft)  # stored at most once
 
 
-async def deliver(bus: Bus, name: EntityName, woken: Woken, run: RunContext | None) -> None:
+async def deliver(
+    bus: Bus, name: EntityName, woken: Woken, outgoing: Sequence[Outgoing], run: RunContext | None
+) -> None:
     """Send what a commit sends, as `run`: to each entity in order, and to all at once. Doing it again changes nothing.
 
     Raises errors of the bus; some letters are delivered then.
     """
     by_receiver: dict[str, list[tuple[int, Outgoing]]] = {}
-    for place, outgoing in enumerate(woken.letters):
-        by_receiver.setdefault("" if outgoing.at_s is not None else outgoing.to, []).append((place, outgoing))
+    for place, each in enumerate(outgoing):
+        by_receiver.setdefault("" if each.at_s is not None else each.to, []).append((place, each))
     failures: list[Exception] = []
     async with anyio.create_task_group() as tasks:
 
         async def send(letters: Iterable[tuple[int, Outgoing]]) -> None:
             try:
-                for place, outgoing in letters:
-                    await _send(bus, name, outgoing, woken, place, run)
+                for place, each in letters:
+                    await _send(bus, name, each, woken, place, run)
             except ConviveError as error:
                 failures.append(error)
 

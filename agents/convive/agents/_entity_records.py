@@ -6,12 +6,13 @@ of the stream `entity`, both in one order. Whoever can reach the bus can read th
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from convive.bus import (
     BadName,
+    BadRecord,
     ConversationId,
     Event,
     Record,
@@ -144,11 +145,15 @@ class Woken(Event):
     run_id: RunId
     changes: tuple[Change, ...] = ()
     letters: tuple[Outgoing, ...] = ()
+    word: Letter | None = None
+    """What each observer is told (of "changed": each that wants to hear of changes), once for all of them."""
     cancelled: tuple[str, ...] = ()
     """Timers that will not come."""
     error: str | None = None
     finished: bool = False
     result: JsonValue = None
+    ended: Literal["finished", "stopped"] | None = None
+    """How the entity stands behind this commit, when it is over."""
 
 
 class EntityJob(Event):
@@ -158,22 +163,38 @@ class EntityJob(Event):
     entity: str
     letter: int = 0
     due: Letter | None = None
+    signal: Signal | None = None
+    """What the letter signals, if it does."""
+    tries: int = 0
+    """Of "resume": how often it was sent again, since somebody else seemed to go on with the entity."""
 
 
 def letter_of(record: Record) -> Letter:
     """Raises BadRecord, or NewerRecord for a newer version's."""
     try:
-        return Letter.model_validate_json(record.body)
+        letter = Letter.model_validate_json(record.body)
+        if letter.sender or letter.kind in ("observe", "unobserve"):
+            EntityName.of(letter.sender)
     except ValidationError as error:
         raise unreadable(record.subject, record.seq, record.body, error, "a letter to an entity") from None
+    except BadEntity as error:
+        raise BadRecord(record.subject, record.seq, f"not a letter to an entity: {error}") from None
+    if letter.kind == "signal" and letter.value not in get_args(Signal):
+        raise BadRecord(record.subject, record.seq, f"not a signal: {str(letter.value)[:80]}")
+    return letter
 
 
 def woken_of(record: Record) -> Woken:
     """Raises BadRecord, or NewerRecord for a newer version's."""
     try:
-        return Woken.model_validate_json(record.body)
+        woken = Woken.model_validate_json(record.body)
+        for each in woken.letters:
+            EntityName.of(each.to)
     except ValidationError as error:
         raise unreadable(record.subject, record.seq, record.body, error, "the commit of a wake") from None
+    except BadEntity as error:
+        raise BadRecord(record.subject, record.seq, f"not the commit of a wake: {error}") from None
+    return woken
 
 
 def wake_run(entity: EntityName, seq: int, letter: Letter, sender: RunContext | None) -> RunContext:

@@ -12,7 +12,7 @@ from convive.agents._entity_records import (
     wake_run,
     woken_of,
 )
-from convive.bus import BadRecord, ConviveError, Fold, Log, Record, RunContext, RunId, fold_records, run_of
+from convive.bus import BadRecord, ConviveError, Fold, Log, NewerRecord, Record, RunContext, RunId, fold_records, run_of
 
 KEPT_ERRORS = 20
 """How many of the latest failures a state holds; the log has all."""
@@ -81,6 +81,8 @@ class EntityState(BaseModel):
     result: JsonValue = None
     damage: int = 0
     """Records that could not be read, and count for nothing."""
+    newer: str = ""
+    """What a newer version wrote here, if anything: the rest is not to be believed, and a host leaves it alone."""
     seen: dict[str, tuple[int, int]] = Field(default_factory=dict)
     """The number of the last letter of each sender."""
     last: Woken | None = None
@@ -90,7 +92,7 @@ class EntityState(BaseModel):
     cut_off: Waiting | None = None
     """What was to be handled, or under way, when it was stopped."""
     committed_at: int = 0
-    """The place of the last commit."""
+    """The place of the last record among the commits, whether it counts or not: the next one has to follow it."""
     seq: int = 0
 
     @property
@@ -125,6 +127,14 @@ async def read_entity(log: Log, base: str, name: EntityName, until: int | None =
     return (await fold_records(log, subjects, folding, commits_of(base), until=until)).state
 
 
+async def read_on(state: EntityState, log: Log, base: str) -> EntityState:
+    """Take what came behind a state, in place; one request."""
+    async with log.read(mailbox_of(base), commits_of(base), after=state.seq) as records:
+        async for record in records:
+            apply(state, record)
+    return state
+
+
 def apply(state: EntityState, record: Record) -> EntityState:
     """Take one more record, in place."""
     state.seq = record.seq
@@ -132,7 +142,10 @@ def apply(state: EntityState, record: Record) -> EntityState:
         if record.subject.endswith(".mailbox"):
             _arrived(state, record, letter_of(record))
         else:
+            state.committed_at = record.seq
             _committed(state, record, woken_of(record))
+    except NewerRecord as error:
+        state.newer = state.newer or str(error)
     except BadRecord:
         state.damage += 1
     return state
@@ -149,10 +162,10 @@ def _arrived(state: EntityState, record: Record, letter: Letter) -> None:
         del state.timers[letter.id]
     if letter.kind == "created" and (state.is_created or any(one.letter.kind == "created" for one in state.waiting)):
         return
+    if state.is_over and letter.kind != "observe":
+        return
     if letter.kind == "signal" and letter.value != "stop":
         state.is_paused = letter.value == "pause"
-        return
-    if state.is_over and letter.kind != "observe":
         return
     run = wake_run(EntityName.of(state.name), record.seq, letter, _sender(record))
     waiting = Waiting(
@@ -168,7 +181,7 @@ def _arrived(state: EntityState, record: Record, letter: Letter) -> None:
         state.is_created, state.args, state.parent = True, letter.value, letter.sender
         state.waiting.insert(0, waiting)  # what came before it existed is told afterwards
     elif letter.kind == "signal":
-        state.is_stopped, state.cut_off = True, next(iter(state.waiting), None)
+        state.is_stopped, state.is_paused, state.cut_off = True, False, next(iter(state.waiting), None)
         state.waiting = [waiting]
         state.timers.clear()
     else:
@@ -182,7 +195,7 @@ def _committed(state: EntityState, record: Record, woken: Woken) -> None:
     if handled is None or woken.wake != state.wakes + 1:
         raise BadRecord(record.subject, record.seq, f"wake {woken.wake} for the letter at {woken.letter}")
     state.waiting.remove(handled)
-    state.wakes, state.committed_at = woken.wake, record.seq
+    state.wakes = woken.wake
     state.last, state.last_handled = woken, handled
     for change in woken.changes:
         change_row(state.rows, change)
@@ -209,9 +222,14 @@ def _heard(state: EntityState, letter: Letter) -> None:
         state.observers[letter.sender] = letter.changes_too
     elif letter.kind == "unobserve":
         state.observers.pop(letter.sender, None)
-    elif letter.kind in ("finished", "failed") and letter.sender in state.children:
+    hear_of(state.children, letter)
+
+
+def hear_of(children: dict[str, str], letter: Letter) -> None:
+    """Note how a child stands by what it sent, in place."""
+    if letter.kind in ("finished", "failed") and letter.sender in children:
         status = letter.value.get("status") if isinstance(letter.value, dict) else None
-        state.children[letter.sender] = str(status or letter.kind)
+        children[letter.sender] = str(status or letter.kind)
 
 
 def change_row(rows: dict[str, dict[str, dict[str, JsonValue]]], change: Change) -> None:

@@ -127,3 +127,10 @@ def inside(frame: Frame) -> Generator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+async def end_below(frame: Frame, reason: str) -> None:
+    """End the runs below a call that wait or were left to be continued, since nobody will."""
+    with inside(frame):
+        for end in frame.left:
+            await end(reason)

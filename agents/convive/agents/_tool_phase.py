@@ -11,7 +11,7 @@ from convive.agents import _events as shown
 from convive.agents._calls import Outcome, Ready, carry_out, content_of, outcome_of, prepare, too_large
 from convive.agents._execution import Aborted, Execution
 from convive.agents._fold import Call
-from convive.agents._frame import Frame, call_key, frame_above, goes_on_later, inside
+from convive.agents._frame import Frame, call_key, end_below, frame_above, goes_on_later, inside
 from convive.agents._gates import gate, waits_for
 from convive.agents._interrupts import Approve, Edit, Interrupt, args_hash
 from convive.agents._journal import ChildRun, ToolCalled
@@ -71,7 +71,7 @@ class ToolPhase:
         spent: list[ChildRun] = []
         for frame in frames:
             if frame is not None:
-                await _end_below(frame, reason)
+                await end_below(frame, reason)
                 spent += frame.spent.values()
         return tuple(spent)
 
@@ -202,7 +202,7 @@ class ToolPhase:
             if outcome.needs is not None:
                 waiting.append(waits_for(call, outcome.needs, context, self._settings.name))
             elif not frame.waiting:
-                await _end_below(frame, "the tool call that it belongs to went on without it")
+                await end_below(frame, "the tool call that it belongs to went on without it")
                 return replace(outcome, children=tuple(frame.spent.values()))
         waiting.extend(frame.waiting)
         return None
@@ -245,9 +245,3 @@ async def _together(jobs: Sequence[Job]) -> None:
             group.start_soon(guarded, job)
     if failures:
         raise failures[0]
-
-
-async def _end_below(frame: Frame, reason: str) -> None:
-    with inside(frame):
-        for end in frame.left:
-            await end(reason)

@@ -10,6 +10,7 @@ A process that runs `host(bus, entities)` wakes them; `spawn`, `send` and `look`
 """
 
 from convive.agents._entities import Entities, EntityType, Handler
+from convive.agents._entity_carrier import HostsLost
 from convive.agents._entity_client import (
     EntityOver,
     UnknownEntity,
@@ -18,12 +19,13 @@ from convive.agents._entity_client import (
     look,
     names_of,
     put,
+    runs,
     send,
     signal,
     spawn,
 )
 from convive.agents._entity_context import BadRow, Collection, Context, Rows, Wake
-from convive.agents._entity_host import HostsLost, host
+from convive.agents._entity_host import host
 from convive.agents._entity_records import BadEntity, EntityName, Letter, Signal, Woken
 from convive.agents._entity_state import EntityState, Failure, Timer, Waiting
 
@@ -54,6 +56,7 @@ __all__ = [
     "look",
     "names_of",
     "put",
+    "runs",
     "send",
     "signal",
     "spawn",

@@ -48,6 +48,9 @@ def send(name: Name, message: Value, url: Url = None, data: Data = None) -> None
 def show(
     name: Name,
     until: Annotated[int | None, typer.Option("--at", min=1, metavar="SEQ", help="As it was at this place.")] = None,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Also what it did: its latest wakes, with agents, answers and tool calls.")
+    ] = False,
     as_json: AsJson = False,
     url: Url = None,
     data: Data = None,
@@ -56,7 +59,8 @@ def show(
 
     async def work() -> None:
         async with Where(url, data).open_existing(dict(os.environ)) as bus:
-            showing.show(await entities.look(bus, name, until=until), as_json=as_json)
+            state = await entities.look(bus, name, until=until)
+            showing.show(state, await entities.runs(bus, name) if runs else None, as_json=as_json)
 
     go(work)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -9,14 +10,16 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.text import Text
 
-from convive.agents import entities
+from convive.agents import Trace, entities
 from convive.agents.entities import EntityState
 from convive.bus import Bus, ConviveError
 from convive.scenarios._commands import tell
+from convive.scenarios._tracing import COLOURS, node_row
 from convive.scenarios._transcript import shown
+from convive.scenarios._tree import tree_lines
 
 ROWS = 20
-"""Rows of a collection that are shown to a person; `--json` has all."""
+"""Rows of a collection, letters and runs that are shown to a person; `--json` has all."""
 INPUT_BYTES = 1_048_576
 
 STYLES = {"busy": "cyan", "paused": "yellow", "stopped": "dim", "finished": "green"}
@@ -35,10 +38,11 @@ def value_of(text: str) -> JsonValue:
     return found
 
 
-def show(state: EntityState, *, as_json: bool) -> None:
-    """One entity, whole."""
+def show(state: EntityState, runs: Trace | None = None, *, as_json: bool) -> None:
+    """One entity, whole, and what it did."""
     if as_json:
-        print(json.dumps(row_of(state), ensure_ascii=False))  # noqa: T201 - the command's result
+        row = row_of(state) if runs is None else {**row_of(state), "runs": [node_row(each) for each in runs.roots]}
+        print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - the command's result
         return
     out = Console(highlight=False, soft_wrap=True)
     out.print(Text.assemble((state.name, "bold"), "  ", (state.status, STYLES.get(state.status, ""))))
@@ -65,6 +69,10 @@ def show(state: EntityState, *, as_json: bool) -> None:
         out.print(Text(f"failed     {failure.seq} {failure.kind}: {shown(failure.error)}", style="bold red"))
     if state.damage:
         out.print(Text(f"damage     {state.damage} records could not be read", style="bold red"))
+    if state.newer:
+        out.print(Text(f"newer      {shown(state.newer)}", style="bold red"))
+    for line in () if runs is None else tree_lines(runs, out.width, time.time(), latest=ROWS):
+        out.print(Text(line.text, style=COLOURS.get(line.status, "")))
 
 
 def show_all(states: Sequence[EntityState], *, as_json: bool) -> None:
@@ -108,7 +116,20 @@ async def follow(bus: Bus, name: str, *, as_json: bool) -> None:
 
 def row_of(state: EntityState) -> dict[str, JsonValue]:
     """An entity as JSON."""
-    kept = {"name", "args", "parent", "rows", "wakes", "timers", "children", "errors", "result", "damage", "seq"}
+    kept = {
+        "name",
+        "args",
+        "parent",
+        "rows",
+        "wakes",
+        "timers",
+        "children",
+        "errors",
+        "result",
+        "damage",
+        "newer",
+        "seq",
+    }
     row: dict[str, JsonValue] = state.model_dump(mode="json", include=kept)
     waiting: list[JsonValue] = [
         {"seq": one.seq, "kind": one.letter.kind, "sender": one.letter.sender, "value": one.letter.value}

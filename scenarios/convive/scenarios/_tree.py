@@ -46,14 +46,24 @@ class TreeLine:
 
 
 def tree_lines(
-    trace: Trace, width: int, now_s: float, root: Node | None = None, depth: int | None = None, long: int = LONG
+    trace: Trace,
+    width: int,
+    now_s: float,
+    root: Node | None = None,
+    depth: int | None = None,
+    long: int = LONG,
+    *,
+    latest: int | None = None,
 ) -> list[TreeLine]:
     """The whole tree, or what is below one node, in lines of at most `width` columns (80 at least).
 
     `now_s` is where the bars of what is under way end. `depth` levels below the top are unfolded; without it as many
-    as make `long` lines, and one in any case. What failed, waits or goes on is unfolded wherever it is.
+    as make `long` lines, and one in any case. What failed, waits or goes on is unfolded wherever it is. With `latest`,
+    only so many of the roots, those begun last.
     """
     roots = trace.roots if root is None else [root]
+    if latest is not None:
+        roots = sorted(roots, key=lambda node: node.started_s)[-latest:]
     if not roots:
         return []
     tree = _Tree(roots, now_s, max(width, _NARROW))

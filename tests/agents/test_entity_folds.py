@@ -1,0 +1,143 @@
+"""States however they are read, many entities at once, leases that run out, and the runs of an entity."""
+
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import pytest
+from pydantic import BaseModel
+
+from convive.agents._entity_state import apply
+from convive.agents._worker import kept
+from convive.agents.entities import (
+    Collection,
+    Context,
+    Entities,
+    EntityState,
+    Wake,
+    follow,
+    look,
+    runs,
+    send,
+    signal,
+    spawn,
+)
+from convive.bus import Job, MemoryWorkQueue, memory_bus
+from tests.agents.entity_kit import Store, hosting, until
+
+pytestmark = pytest.mark.anyio
+
+
+class Tally(BaseModel):
+    count: int = 0
+
+
+TALLY = Collection("tally", Tally)
+
+
+def lively() -> Entities:
+    """A boss that uses all that there is, and children that end."""
+    entities = Entities()
+
+    @entities.define("boss", collections=[TALLY], max_attempts=1)
+    async def boss(context: Context, wake: Wake) -> None:
+        context.rows(TALLY).put(f"k{wake.number % 7}", Tally(count=wake.number))
+        if wake.kind == "created":
+            for number in range(3):
+                context.spawn(f"child/{number}")
+            context.wake_after(0, "soon", id="tick")
+            context.wake_after(1000, "never", id="never")
+        elif wake.kind == "message" and wake.body == "bad":
+            raise RuntimeError("bad")
+        elif wake.kind == "message":
+            context.send(context.name, "bad")
+            context.cancel("never")
+
+    @entities.define("child")
+    async def child(context: Context, wake: Wake) -> None:
+        context.finish("done")
+
+    return entities
+
+
+async def test_a_state_is_the_same_however_it_is_read() -> None:
+    """At every place: `look(until=)`, the fold of all before it, and `follow(after=)`, also beside what was kept."""
+    async with memory_bus() as bus:
+        await spawn(bus, "boss/1")
+        for number in range(120):
+            await send(bus, "boss/1", number)
+        async with hosting(bus, lively()):
+            await until(bus, "boss/1", lambda state: state.wakes >= 240 and not state.waiting)
+            await signal(bus, "boss/1", "pause")
+            await signal(bus, "boss/1", "resume")
+            await signal(bus, "boss/1", "stop")
+            await until(bus, "boss/1", lambda state: state.is_stopped and not state.waiting)
+        space = await bus.conversation("boss--1")
+        subjects = [f"{space.subjects.base}.stream.{name}" for name in ("mailbox", "entity")]
+        async with space.log.read(*subjects) as reading:
+            records = [record async for record in reading]
+        folded = EntityState(name="boss/1")
+        with anyio.fail_after(60):
+            for place, record in enumerate(records):
+                folded = apply(folded, record)
+                if place % 10 and place < len(records) - 20:
+                    continue
+                assert await look(bus, "boss/1", until=record.seq) == folded
+                async with follow(bus, "boss/1", after=record.seq) as states:
+                    assert await anext(states) == folded
+        assert await look(bus, "boss/1") == folded
+        assert (folded.status, folded.damage, len(folded.errors)) == ("stopped", 0, 20)
+
+
+async def test_many_that_end_at_once_are_not_held_up_by_one_another() -> None:
+    """Hosts that deliver the same letters and end the same runs at the same time do not wait for a lease to run out."""
+    entities, heard = Entities(), list[int]()
+
+    @entities.define("parent")
+    async def parent(context: Context, wake: Wake) -> None:
+        if wake.kind == "created":
+            for number in range(60):
+                context.spawn(f"child/{number}")
+        heard.append(sum(status == "finished" for status in context.children.values()))
+        if wake.kind == "finished" and heard[-1] == 60:
+            context.finish()
+
+    @entities.define("child")
+    async def child(context: Context, wake: Wake) -> None:
+        context.finish()
+
+    store = Store()
+    outside = store.process()
+    await spawn(outside.bus, "parent/1")
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(hosting(store.process().bus, entities, lease_s=60))
+        await until(outside.bus, "parent/1", lambda state: state.is_over)
+    assert heard == list(range(61))
+
+
+async def test_a_job_whose_lease_ran_out_is_not_ended_by_who_had_it() -> None:
+    """Others may have it, and count on it."""
+    queue = MemoryWorkQueue("q", 0.1)
+    await queue.send(Job("job", b""))
+    async with kept(await queue.take()) as is_held:
+        assert is_held()
+        time.sleep(0.11)  # noqa: ASYNC251 - what blocks the event loop is what lets a lease run out
+        assert not is_held()
+
+
+async def test_the_runs_of_an_entity_tell_what_it_did() -> None:
+    async with memory_bus() as bus:
+        await spawn(bus, "boss/1")
+        await send(bus, "boss/1", "on")
+        async with hosting(bus, lively()):
+            await until(bus, "boss/1", lambda state: len(state.errors) == 1)
+            trace: Any = await runs(bus, "boss/1")
+            while not trace.is_over:
+                trace = await runs(bus, "boss/1")
+    statuses = sorted(node.status for node in trace.runs.values())
+    assert set(statuses) == {"ok", "failed"}
+    assert statuses.count("failed") == 1
+    assert {node.name for node in trace.runs.values()} == {"boss/1"}
+    assert not any(node.orphan for node in trace.roots)
