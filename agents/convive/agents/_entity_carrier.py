@@ -161,6 +161,7 @@ class Carrier:
             source: JsonValue = {
                 "entity": str(self._name),
                 "letter": waiting.seq,
+                "queue": self._name.queue,
                 "carrier": own,
                 "delivery": self._lease.attempt,
             }

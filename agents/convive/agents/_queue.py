@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from convive.agents._channel import channel_space
-from convive.agents._entity_records import EntityName, carrier_of
 from convive.agents._fold import RunState, fold, joined
 from convive.agents._frame import current_frame
 from convive.agents._journal import Place, journal_event_of
@@ -27,6 +26,7 @@ from convive.bus import (
     RunContext,
     RunId,
     Tail,
+    is_slug,
     queue_name,
     run_of,
     unreadable,
@@ -202,26 +202,25 @@ def _json_of(record: Record) -> dict[str, JsonValue]:
 
 async def wake_worker(bus: Bus, place: Place, run: RunId) -> bool:
     """Have a worker go on with a queued run that was paused; says whether one has it, or will. Raises as `send`."""
-    space, job = place.base.rpartition(".")[2], str(run)
-    entity = EntityName.of_space(space)
-    if entity is not None:
-        queue, job = entity.queue, await _carrier(place, run)
-    elif space.startswith("queue-"):
-        queue = space.removeprefix("queue-")
-    else:
-        return False
-    if not job:
+    space = place.base.rpartition(".")[2]
+    queue, job = (space[6:], str(run)) if space.startswith("queue-") else await _carrier(place, run)
+    if not queue or not job:
         return False
     jobs = await bus.work_queue(queue)
     return await jobs.wake(job) or await jobs.waiting(job) is not None
 
 
-async def _carrier(place: Place, run: RunId) -> str:
+async def _carrier(place: Place, run: RunId) -> tuple[str, str]:
+    """The queue and the job that carry out a run, where it is not its own: its first record says so, as an entity's
+    wakes do."""
     async with place.log.read(f"{place.base}.run.*.{run}") as records:
         async for record in records:
             event = journal_event_of(record)
-            return carrier_of(event.source) if event.type == "run_started" else ""
-    return ""
+            source = event.source if event.type == "run_started" else None
+            found = (source.get("queue"), source.get("carrier")) if isinstance(source, dict) else ("", "")
+            queue, job = (each if isinstance(each, str) else "" for each in found)
+            return (queue, job) if is_slug(queue) else ("", "")
+    return "", ""
 
 
 async def find_queued(bus: Bus, run_id: RunId, *, queue: str = "default", root: RunId | None = None) -> QueuedRun:
