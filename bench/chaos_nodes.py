@@ -12,10 +12,10 @@ from pathlib import Path
 
 import anyio
 
-from convive.bus import _server_child
-from convive.bus._data_dir import CONFIG, write
-from convive.bus._server_config import server_config
-from convive.bus._server_process import HOST, answers, is_free, server_binary
+from convive.bus.server import _server_child
+from convive.bus.server._data_dir import CONFIG, write
+from convive.bus.server._server_config import server_config
+from convive.bus.server._server_process import HOST, answers, is_free, server_binary
 
 ROOT = Path(__file__).parents[1]
 _READY_S = 60.0

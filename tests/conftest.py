@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from convive.bus import _server_child
-from convive.bus._server import embedded_server
-from convive.bus._server_process import HOST, is_free, server_binary
+from convive.bus.server import _server_child
+from convive.bus.server._server import embedded_server
+from convive.bus.server._server_process import HOST, is_free, server_binary
 
 ROOT = Path(__file__).parents[1]
 NODES: tuple[str, ...] = ("nats-1", "nats-2", "nats-3")

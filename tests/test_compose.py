@@ -8,8 +8,8 @@ import nats
 import pytest
 import yaml
 
-from convive.bus._server_config import server_config
-from convive.bus._server_process import server_binary, server_version
+from convive.bus.server._server_config import server_config
+from convive.bus.server._server_process import server_binary, server_version
 
 if TYPE_CHECKING:
     from tests.conftest import Cluster

@@ -8,11 +8,11 @@ import pytest
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from convive.agents._calls import Outcome, Ready, carry_out, prepare
-from convive.agents._fold import Call
-from convive.agents._messages import ToolUse
-from convive.agents._model import Answer
-from convive.agents._tools import Tool, ToolContext, ToolError, by_name, tool
+from convive.agents.journal._fold import Call
+from convive.agents.models._messages import ToolUse
+from convive.agents.models._model import Answer
+from convive.agents.tools._calls import Outcome, Ready, carry_out, prepare
+from convive.agents.tools._tools import Tool, ToolContext, ToolError, by_name, tool
 from convive.bus import RunContext
 
 Mode = Literal["legacy", "auto"]

@@ -10,10 +10,10 @@ from functools import partial
 import anyio
 import anyio.to_thread
 
-from convive.agents._anthropic import AnthropicModel
-from convive.agents._messages import user
-from convive.agents._messages_server import MessagesServer, Reply, Streamed
-from convive.agents._model import Answer, Request, TextDelta, ThinkingDelta
+from convive.agents.models._anthropic import AnthropicModel
+from convive.agents.models._messages import user
+from convive.agents.models._messages_server import MessagesServer, Reply, Streamed
+from convive.agents.models._model import Answer, Request, TextDelta, ThinkingDelta
 
 KEY = "sk-ant-a-key-that-nobody-may-see"
 

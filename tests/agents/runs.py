@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from convive.agents import Agent, Answer, Place, Request, Text, ToolContext, ToolResult, ToolUse, tool
-from convive.agents._journal import journal_event_of
+from convive.agents.journal._journal import journal_event_of
 from convive.agents.testing import ScriptedModel
 from convive.bus import MemoryLog
 

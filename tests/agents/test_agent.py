@@ -2,18 +2,18 @@
 
 import pytest
 
-from convive.agents import _agent
-from convive.agents._agent import Agent, agent
-from convive.agents._errors import UnknownModel
-from convive.agents._limits import Limits
-from convive.agents._messages import Text, ToolUse, user
-from convive.agents._model import Answer, Model, Request, Sampling
-from convive.agents._models import Models
-from convive.agents._schema import BadTool
-from convive.agents._scripted import ScriptedModel
-from convive.agents._settings import AskContext
-from convive.agents._stops import StopCondition, step_count_is
-from convive.agents._tools import Tool, tool
+from convive.agents.models._errors import UnknownModel
+from convive.agents.models._messages import Text, ToolUse, user
+from convive.agents.models._model import Answer, Model, Request, Sampling
+from convive.agents.models._models import Models
+from convive.agents.models._schema import BadTool
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs import _agent
+from convive.agents.runs._agent import Agent, agent
+from convive.agents.runs._limits import Limits
+from convive.agents.runs._settings import AskContext
+from convive.agents.runs._stops import StopCondition, step_count_is
+from convive.agents.tools._tools import Tool, tool
 
 pytestmark = pytest.mark.anyio
 

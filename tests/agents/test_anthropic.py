@@ -4,11 +4,20 @@ from typing import Any
 
 import pytest
 
-from convive.agents._anthropic import AnthropicModel
-from convive.agents._anthropic_wire import request_body
-from convive.agents._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
-from convive.agents._messages_server import Interrupted, MessagesServer, Streamed, sse
-from convive.agents._model import Answer, Request, Sampling, StopReason, TextDelta, ThinkingDelta, ToolSpec, Usage
+from convive.agents.models._anthropic import AnthropicModel
+from convive.agents.models._anthropic_wire import request_body
+from convive.agents.models._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
+from convive.agents.models._messages_server import Interrupted, MessagesServer, Streamed, sse
+from convive.agents.models._model import (
+    Answer,
+    Request,
+    Sampling,
+    StopReason,
+    TextDelta,
+    ThinkingDelta,
+    ToolSpec,
+    Usage,
+)
 from tests.agents.provider import HELLO, KEY, LINE, ask, at_the_table, run_python
 
 pytestmark = pytest.mark.anyio
@@ -181,7 +190,9 @@ async def test_kinds_of_events_blocks_and_deltas_of_the_future_are_passed_over()
 
 
 async def test_importing_the_provider_does_not_import_the_sdk() -> None:
-    assert await run_python("import sys, convive.agents._anthropic\nprint('anthropic' in sys.modules)") == "False"
+    assert (
+        await run_python("import sys, convive.agents.models._anthropic\nprint('anthropic' in sys.modules)") == "False"
+    )
 
 
 def _marked(request: Request) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import pytest
 
-from convive.agents._anthropic import AnthropicModel
-from convive.agents._errors import (
+from convive.agents.models._anthropic import AnthropicModel
+from convive.agents.models._errors import (
     BadModelRequest,
     ModelAccessDenied,
     ModelAnswerBroken,
@@ -20,7 +20,7 @@ from convive.agents._errors import (
     ModelUnreachable,
     UnknownModel,
 )
-from convive.agents._messages_server import Interrupted, MessagesServer, Refused, Reply, Streamed, sse
+from convive.agents.models._messages_server import Interrupted, MessagesServer, Refused, Reply, Streamed, sse
 from tests.agents.provider import HELLO, KEY, LINE, ask, at_the_table, run_python
 
 pytestmark = pytest.mark.anyio
@@ -272,10 +272,10 @@ async def test_a_closed_model_does_not_open_again() -> None:
 
 _ASK = """
 import anyio
-from convive.agents._anthropic import AnthropicModel
-from convive.agents._errors import ModelError
-from convive.agents._messages import user
-from convive.agents._model import Answer, Request
+from convive.agents.models._anthropic import AnthropicModel
+from convive.agents.models._errors import ModelError
+from convive.agents.models._messages import user
+from convive.agents.models._model import Answer, Request
 
 async def main():
     model = AnthropicModel("anthropic/claude-test")

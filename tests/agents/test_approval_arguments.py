@@ -22,7 +22,7 @@ from convive.agents import (
     scoped_tool,
     tool,
 )
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._scripted import ScriptedModel
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio

@@ -20,13 +20,13 @@ from convive.agents import (
     resume,
     tool,
 )
-from convive.agents._errors import BadModelRequest
-from convive.agents._events import AnyRunEvent, RunSuspended, ToolUpdated, TripFinished
-from convive.agents._journal import ToolReturned, journal_event_of
-from convive.agents._messages import ToolResult
-from convive.agents._result import AgentResult
-from convive.agents._schema import BadTool
-from convive.agents._scripted import Scripted, ScriptedModel
+from convive.agents.journal._journal import ToolReturned, journal_event_of
+from convive.agents.models._errors import BadModelRequest
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._schema import BadTool
+from convive.agents.models._scripted import Scripted, ScriptedModel
+from convive.agents.runs._events import AnyRunEvent, RunSuspended, ToolUpdated, TripFinished
+from convive.agents.runs._result import AgentResult
 from convive.bus import MemoryLog, RunContext
 
 pytestmark = pytest.mark.anyio

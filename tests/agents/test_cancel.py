@@ -4,10 +4,10 @@ import anyio
 import pytest
 
 from convive.agents import Agent, Answer, Place, Text, ToolUse, tool
-from convive.agents._journal import RunCancelled, journal_event_of
-from convive.agents._model import Request
-from convive.agents._scripted import ScriptedModel
-from convive.agents._stopping import CancelMode
+from convive.agents.journal._journal import RunCancelled, journal_event_of
+from convive.agents.models._model import Request
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.tools._stopping import CancelMode
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio

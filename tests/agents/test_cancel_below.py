@@ -4,9 +4,9 @@ import anyio
 import pytest
 
 from convive.agents import Agent, Answer, Place, ToolUse, Usage, tool
-from convive.agents._journal import JournalEvent, RunCancelled, journal_event_of
-from convive.agents._scripted import ScriptedModel
-from convive.agents._stopping import CancelMode
+from convive.agents.journal._journal import JournalEvent, RunCancelled, journal_event_of
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.tools._stopping import CancelMode
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio

@@ -11,8 +11,8 @@ import nats
 import pytest
 
 from convive.agents import Agent, Answer, QueuedRun, RunUpdate, ToolUse, client_tool, follow_channel, queued, tool, work
-from convive.agents._channel import RunBegun, announce, announcements, channel_space
-from convive.agents._queue import place_of
+from convive.agents.queues._channel import RunBegun, announce, announcements, channel_space
+from convive.agents.queues._queue import place_of
 from convive.agents.testing import ScriptedModel
 from convive.bus import BadName, BadRecord, Bus, BusUnavailable, Draft, RunContext, RunId, memory_bus, open_bus
 from convive.bus.testing import server

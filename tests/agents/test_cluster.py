@@ -10,7 +10,7 @@ import pytest
 
 from convive.agents import Plan, Say, Turn, host_seats, supervise
 from convive.bus import BusUnavailable, Chair, Conversation, RunContext, SeatName, event_of, mint_run_id, open_bus
-from convive.bus._connect import connect
+from convive.bus.jetstream._connect import connect
 from convive.bus.testing import read_all
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from convive.agents._finished import finished
-from convive.agents._otel import SpanMaker, resource
-from convive.agents._otel_send import Collector, Outcome
+from convive.agents.otel._otel import SpanMaker, resource
+from convive.agents.otel._otel_send import Collector, Outcome
+from convive.agents.traces._finished import finished
 from convive.bus import RunContext
 from tests.agents.traces import Writer, answered, began, ended, folded
 

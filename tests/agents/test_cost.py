@@ -20,9 +20,9 @@ from convive.agents import (
     Usage,
     tool,
 )
-from convive.agents._anthropic import AnthropicModel
-from convive.agents._result import AgentResult
-from convive.agents._scripted import Scripted
+from convive.agents.models._anthropic import AnthropicModel
+from convive.agents.models._scripted import Scripted
+from convive.agents.runs._result import AgentResult
 from convive.agents.testing import MessagesServer, ScriptedModel, Streamed, fake_models
 from convive.bus import MemoryLog, RunContext
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from convive.agents._anthropic_wire import request_body
-from convive.agents._messages import Message, Part, Text, Thinking, ToolUse, user
-from convive.agents._model import Request
+from convive.agents.models._anthropic_wire import request_body
+from convive.agents.models._messages import Message, Part, Text, Thinking, ToolUse, user
+from convive.agents.models._model import Request
 
 THOUGHT = Thinking(thinking="hm", signature="s")
 REDACTED = Thinking(thinking="", signature="redacted_thinking:x")

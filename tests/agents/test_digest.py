@@ -24,13 +24,13 @@ from convive.agents import (
     ToolResult,
     ToolSpec,
     ToolUse,
-    _digest,
     tool,
     user,
 )
-from convive.agents._digest import Digests, digest_of
-from convive.agents._journal import ModelAnswered, journal_event_of
-from convive.agents._schema import json_of
+from convive.agents.journal import _digest
+from convive.agents.journal._digest import Digests, digest_of
+from convive.agents.journal._journal import ModelAnswered, journal_event_of
+from convive.agents.models._schema import json_of
 from convive.agents.testing import ScriptedModel
 from convive.bus import MemoryLog
 

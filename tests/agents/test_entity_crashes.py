@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from convive.agents import Agent, Request
-from convive.agents._faults import only_crashed
 from convive.agents.entities import Collection, Context, Entities, Wake, find, host, look, send, spawn
+from convive.agents.journal._faults import only_crashed
 from convive.agents.testing import Crashed, ScriptedModel
 from tests.agents.entity_kit import LEASE_S, Process, Store, until
 

@@ -8,8 +8,6 @@ import anyio
 import pytest
 from pydantic import BaseModel
 
-from convive.agents._entity_state import apply
-from convive.agents._worker import kept
 from convive.agents.entities import (
     Collection,
     Context,
@@ -23,6 +21,8 @@ from convive.agents.entities import (
     signal,
     spawn,
 )
+from convive.agents.entities._entity_state import apply
+from convive.agents.queues._worker import kept
 from convive.bus import Job, MemoryWorkQueue, memory_bus
 from tests.agents.entity_kit import Store, hosting, until
 

@@ -14,9 +14,9 @@ import pytest
 from pydantic import BaseModel
 
 from convive.agents import Agent, Answer, Approve, Request, ToolUse, answer, pending, tool
-from convive.agents._faults import only_crashed
-from convive.agents._refusals import ResumeRefused
 from convive.agents.entities import Collection, Context, Entities, EntityState, Wake, host, look, send, signal, spawn
+from convive.agents.journal._faults import only_crashed
+from convive.agents.journal._refusals import ResumeRefused
 from convive.agents.testing import ScriptedModel
 from tests.agents.entity_kit import LEASE_S, Process, Store, until
 

@@ -8,12 +8,12 @@ import pytest
 from pydantic import BaseModel
 
 from convive.agents import Agent, Answer, Observers, Place, RunFailed, Tool, ToolUse, handoff, resume, tool
-from convive.agents._audience import EventHandler
-from convive.agents._errors import BadModelRequest
-from convive.agents._events import AnyRunEvent, RunStarted
-from convive.agents._interrupts import Approve
-from convive.agents._options import AgentOptions
-from convive.agents._scripted import Scripted, ScriptedModel
+from convive.agents.journal._interrupts import Approve
+from convive.agents.models._errors import BadModelRequest
+from convive.agents.models._scripted import Scripted, ScriptedModel
+from convive.agents.runs._audience import EventHandler
+from convive.agents.runs._events import AnyRunEvent, RunStarted
+from convive.agents.runs._options import AgentOptions
 from convive.bus import MemoryLog, RunContext
 
 pytestmark = pytest.mark.anyio

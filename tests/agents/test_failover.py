@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from convive.agents._agent import Agent
-from convive.agents._errors import (
+from convive.agents.models._errors import (
     BadModelRequest,
     ModelAccessDenied,
     ModelAnswerBroken,
@@ -16,11 +15,12 @@ from convive.agents._errors import (
     ModelUnreachable,
     UnknownModel,
 )
-from convive.agents._failover import FailoverModel, NoModelAnswered
-from convive.agents._messages import Text, ToolUse, user
-from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta
-from convive.agents._models import Models
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._failover import FailoverModel, NoModelAnswered
+from convive.agents.models._messages import Text, ToolUse, user
+from convive.agents.models._model import Answer, Model, Request, TextDelta, ThinkingDelta
+from convive.agents.models._models import Models
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._agent import Agent
 
 pytestmark = pytest.mark.anyio
 

@@ -7,16 +7,16 @@ from contextlib import suppress
 import anyio
 import pytest
 
-from convive.agents import _fake
-from convive.agents._agent import Agent, agent, prompt
-from convive.agents._errors import ModelOverloaded, UnknownModel
-from convive.agents._events import TextDelta
-from convive.agents._fake import FakeModels, fake_models
-from convive.agents._messages import Text, ToolUse
-from convive.agents._model import Answer, Request
-from convive.agents._models import Models, default_models
-from convive.agents._scripted import ScriptedModel, UnexpectedRequest
-from convive.agents._tools import tool
+from convive.agents.models import _fake
+from convive.agents.models._errors import ModelOverloaded, UnknownModel
+from convive.agents.models._fake import FakeModels, fake_models
+from convive.agents.models._messages import Text, ToolUse
+from convive.agents.models._model import Answer, Request
+from convive.agents.models._models import Models, default_models
+from convive.agents.models._scripted import ScriptedModel, UnexpectedRequest
+from convive.agents.runs._agent import Agent, agent, prompt
+from convive.agents.runs._events import TextDelta
+from convive.agents.tools._tools import tool
 
 pytestmark = pytest.mark.anyio
 

@@ -22,8 +22,8 @@ from convive.agents import (
     resume,
     tool,
 )
-from convive.agents._journal import ModelAnswered, ToolReturned, journal_event_of
-from convive.agents._messages import Text
+from convive.agents.journal._journal import ModelAnswered, ToolReturned, journal_event_of
+from convive.agents.models._messages import Text
 from convive.agents.testing import Crashed, CrashPoint, NotCrashed, ScriptedModel, crash_after, crash_before
 from convive.bus import Draft, Log, MemoryLog, RunContext, open_bus
 from convive.bus.testing import LOG_CHECKS, Check

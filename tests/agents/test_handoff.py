@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from convive.agents import Agent, Answer, Approve, Place, Request, ToolUse, handoff, resume, tool
-from convive.agents._errors import BadModelRequest
-from convive.agents._messages import ToolResult, user
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._errors import BadModelRequest
+from convive.agents.models._messages import ToolResult, user
+from convive.agents.models._scripted import ScriptedModel
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio

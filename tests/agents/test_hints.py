@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from convive.agents import Agent, Hints, Text, Thinking, ToolUse, client_tool, tool
-from convive.agents._anthropic import AnthropicModel
-from convive.agents._schema import BadTool
+from convive.agents.models._anthropic import AnthropicModel
+from convive.agents.models._schema import BadTool
 from convive.agents.testing import MessagesServer, ScriptedModel, Streamed
 
 pytestmark = pytest.mark.anyio

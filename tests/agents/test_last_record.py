@@ -3,9 +3,9 @@
 import pytest
 
 from convive.agents import Agent, Place, ToolUse
-from convive.agents._fold import fold_all
-from convive.agents._interrupts import Interrupt
-from convive.agents._journal import (
+from convive.agents.journal._fold import fold_all
+from convive.agents.journal._interrupts import Interrupt
+from convive.agents.journal._journal import (
     JournalEvent,
     ModelAnswered,
     RunCancelled,
@@ -18,7 +18,7 @@ from convive.agents._journal import (
     TripStarted,
     journal_event_of,
 )
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._scripted import ScriptedModel
 from convive.bus import MemoryLog, RunContext, RunId
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import anyio.to_thread
 import pytest
 
 from convive.agents import Agent, Answer, AnyRunEvent, ToolContext, ToolUse, tool
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._scripted import ScriptedModel
 
 pytestmark = pytest.mark.anyio
 

@@ -4,12 +4,12 @@ import anyio
 import pytest
 
 from convive.agents import Agent, Answer, Approve, Limits, Place, RunFailed, Text, ToolUse, Usage, resume, tool
-from convive.agents._fold import RunState
-from convive.agents._journal import RunStarted
-from convive.agents._meter import Meter
-from convive.agents._model import Request
-from convive.agents._scripted import Scripted, ScriptedModel
-from convive.agents._steps import Ask, next_step
+from convive.agents.journal._fold import RunState
+from convive.agents.journal._journal import RunStarted
+from convive.agents.models._model import Request
+from convive.agents.models._scripted import Scripted, ScriptedModel
+from convive.agents.runs._meter import Meter
+from convive.agents.runs._steps import Ask, next_step
 from convive.bus import MemoryLog, RunContext, RunId
 
 pytestmark = pytest.mark.anyio

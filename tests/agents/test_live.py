@@ -8,14 +8,14 @@ import anyio
 import pytest
 from pydantic_core import from_json
 
-from convive.agents._agent import Agent
-from convive.agents._errors import BadModelRequest, ModelAnswerBroken
-from convive.agents._journal import Place
-from convive.agents._live import Live
-from convive.agents._messages import Text, ToolUse
-from convive.agents._model import Answer, Request, TextDelta, ThinkingDelta
-from convive.agents._scripted import ScriptedModel
-from convive.agents._tools import ToolContext, tool
+from convive.agents.journal._journal import Place
+from convive.agents.journal._live import Live
+from convive.agents.models._errors import BadModelRequest, ModelAnswerBroken
+from convive.agents.models._messages import Text, ToolUse
+from convive.agents.models._model import Answer, Request, TextDelta, ThinkingDelta
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._agent import Agent
+from convive.agents.tools._tools import ToolContext, tool
 from convive.bus import BusUnavailable, Draft, MemoryLog, RunContext, run_of
 
 pytestmark = pytest.mark.anyio

@@ -4,7 +4,7 @@ import pytest
 from pydantic_core import from_json
 
 from convive.agents import Agent, Answer, Place, ToolContext, ToolUse, tool
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._scripted import ScriptedModel
 from convive.bus import MemoryLog, RunContext
 
 pytestmark = pytest.mark.anyio

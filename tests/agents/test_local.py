@@ -8,11 +8,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from convive.agents._errors import BadModelRequest, UnknownModel
-from convive.agents._local import DEFAULT_NAME, LocalModel, default_gguf, local_available
-from convive.agents._messages import assistant, user
-from convive.agents._model import Answer, Request, Sampling, TextDelta
-from convive.agents._models import default_models
+from convive.agents.models._errors import BadModelRequest, UnknownModel
+from convive.agents.models._local import DEFAULT_NAME, LocalModel, default_gguf, local_available
+from convive.agents.models._messages import assistant, user
+from convive.agents.models._model import Answer, Request, Sampling, TextDelta
+from convive.agents.models._models import default_models
 
 pytestmark = pytest.mark.anyio
 

@@ -16,14 +16,14 @@ from mcp.server.mcpserver.exceptions import ToolError as ServerToolError
 from pydantic import BaseModel, JsonValue
 from pydantic_core import from_json
 
-from convive.agents import _events as shown
-from convive.agents._agent import Agent
-from convive.agents._messages import ToolResult
-from convive.agents._schema import BadTool
-from convive.agents._schema_tool import provider_names, schema_tool
-from convive.agents._scripted import ScriptedModel
-from convive.agents._tools import ToolContext
 from convive.agents.mcp import McpLimits, McpUnavailable, mcp_tools
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._schema import BadTool
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs import _events as shown
+from convive.agents.runs._agent import Agent
+from convive.agents.tools._schema_tool import provider_names, schema_tool
+from convive.agents.tools._tools import ToolContext
 from tests.agents.mcp_ends import Mode, both_eras, calls, error_of, use
 
 pytestmark = pytest.mark.anyio

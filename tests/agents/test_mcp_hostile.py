@@ -7,10 +7,10 @@ from mcp import Client, MCPError, types
 from mcp.server import Server, ServerRequestContext
 
 from convive.agents import Agent, Answer, BadTool, ToolUse
-from convive.agents._messages import ToolResult
-from convive.agents._result import AgentResult
-from convive.agents._scripted import ScriptedModel
 from convive.agents.mcp import McpLimits, mcp_tools
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._result import AgentResult
 
 pytestmark = pytest.mark.anyio
 

@@ -11,16 +11,16 @@ from mcp import Client, MCPError, StdioServerParameters, types
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from convive.agents._agent import Agent
-from convive.agents._errors import BadModelRequest
-from convive.agents._frame import current_run
-from convive.agents._journal import JournalEvent, Place, RunCancelled, RunFinished, RunStarted, journal_event_of
-from convive.agents._mcp_bounds import Reports
-from convive.agents._schema import BadTool
-from convive.agents._scripted import ScriptedModel
-from convive.agents._settings import AskContext
-from convive.agents._tools import ToolContext, tool
+from convive.agents.journal._journal import JournalEvent, Place, RunCancelled, RunFinished, RunStarted, journal_event_of
 from convive.agents.mcp import mcp_server, mcp_tools
+from convive.agents.mcp._mcp_bounds import Reports
+from convive.agents.models._errors import BadModelRequest
+from convive.agents.models._schema import BadTool
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._agent import Agent
+from convive.agents.runs._frame import current_run
+from convive.agents.runs._settings import AskContext
+from convive.agents.tools._tools import ToolContext, tool
 from convive.bus import MemoryLog, RunContext
 from tests.agents.mcp_ends import Mode, both_eras, calls, refund
 

@@ -16,9 +16,9 @@ from mcp.server import Server
 from pydantic import JsonValue
 from starlette.types import Receive, Scope, Send
 
-from convive.agents._agent import Agent
-from convive.agents._scripted import ScriptedModel
 from convive.agents.mcp import McpLimits, McpUnavailable, mcp_server, mcp_tools
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._agent import Agent
 from tests.agents.mcp_ends import error_of, refund, use
 
 pytestmark = pytest.mark.anyio

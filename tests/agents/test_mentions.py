@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convive.agents import _mentions
-from convive.agents._mentions import Mentions, mention_rule, parse_mentions
+from convive.agents.runs import _mentions
+from convive.agents.runs._mentions import Mentions, mention_rule, parse_mentions
 
 KNOWN = ("seo", "blog", "data-2")
 

@@ -28,7 +28,7 @@ from convive.agents import (
     supervise,
     tool,
 )
-from convive.agents._journal import ModelAnswered, journal_event_of
+from convive.agents.journal._journal import ModelAnswered, journal_event_of
 from convive.agents.testing import OtlpReceiver, ReceivedPoint, ScriptedModel, otlp_receiver
 from convive.bus import (
     Bus,

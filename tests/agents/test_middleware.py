@@ -25,12 +25,12 @@ from convive.agents import (
     resume,
     tool,
 )
-from convive.agents._errors import BadModelRequest
-from convive.agents._events import TextDelta
-from convive.agents._messages import ToolResult
-from convive.agents._middleware import Chunk
-from convive.agents._result import AgentResult, Failure
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._errors import BadModelRequest
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._events import TextDelta
+from convive.agents.runs._middleware import Chunk
+from convive.agents.runs._result import AgentResult, Failure
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio

@@ -26,8 +26,8 @@ from convive.agents import (
     user,
     work,
 )
-from convive.agents._agent import agent as make
-from convive.agents._interrupts import Result
+from convive.agents.journal._interrupts import Result
+from convive.agents.runs._agent import agent as make
 from convive.agents.testing import ScriptedModel
 from convive.bus import BadName, MemoryLog, SeatName, memory_bus
 

@@ -21,10 +21,10 @@ from convive.agents import (
     default_models,
     prompt,
 )
-from convive.agents._anthropic import AnthropicModel
-from convive.agents._events import ModelFailed
-from convive.agents._result import AgentResult
-from convive.agents._worker import _Patient  # pyright: ignore[reportPrivateUsage]
+from convive.agents.models._anthropic import AnthropicModel
+from convive.agents.queues._worker import _Patient  # pyright: ignore[reportPrivateUsage]
+from convive.agents.runs._events import ModelFailed
+from convive.agents.runs._result import AgentResult
 from convive.agents.testing import Interrupted, MessagesServer, ScriptedModel, Streamed, fake_models
 
 pytestmark = pytest.mark.anyio

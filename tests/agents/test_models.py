@@ -2,9 +2,9 @@
 
 import pytest
 
-from convive.agents._errors import UnknownModel
-from convive.agents._models import Choice, Models, choose_model, default_models, split_model
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._errors import UnknownModel
+from convive.agents.models._models import Choice, Models, choose_model, default_models, split_model
+from convive.agents.models._scripted import ScriptedModel
 
 pytestmark = pytest.mark.anyio
 

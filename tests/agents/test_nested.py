@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from convive.agents._agent import Agent
-from convive.agents._chain import RunTaken
-from convive.agents._frame import current_run
-from convive.agents._journal import Place, RunStarted, journal_event_of
-from convive.agents._messages import ToolUse
-from convive.agents._model import Answer, Request
-from convive.agents._scripted import ScriptedModel
-from convive.agents._tools import tool
+from convive.agents.journal._chain import RunTaken
+from convive.agents.journal._journal import Place, RunStarted, journal_event_of
+from convive.agents.models._messages import ToolUse
+from convive.agents.models._model import Answer, Request
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._agent import Agent
+from convive.agents.runs._frame import current_run
+from convive.agents.tools._tools import tool
 from convive.bus import Draft, MemoryLog, RunContext
 
 pytestmark = pytest.mark.anyio

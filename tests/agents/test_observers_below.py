@@ -3,8 +3,8 @@
 import pytest
 
 from convive.agents import Agent, Answer, Observers, ToolUse
-from convive.agents._events import RunStarted
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._events import RunStarted
 
 pytestmark = pytest.mark.anyio
 

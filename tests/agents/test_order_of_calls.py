@@ -23,10 +23,10 @@ from convive.agents import (
     resume,
     tool,
 )
-from convive.agents._errors import BadModelRequest
-from convive.agents._journal import journal_event_of
-from convive.agents._messages import ToolResult
-from convive.agents._scripted import ScriptedModel
+from convive.agents.journal._journal import journal_event_of
+from convive.agents.models._errors import BadModelRequest
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._scripted import ScriptedModel
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio

@@ -24,18 +24,17 @@ from convive.agents import (
     ToolUse,
     Trace,
     Usage,
-    _otel_content,
-    _otel_names,
     host_seats,
     read_trace,
     supervise,
     tool,
 )
-from convive.agents._finished import finished
-from convive.agents._otel import SpanMaker, resource
-from convive.agents._otel_content import wants_content
-from convive.agents._otel_receiver import decoded_spans
+from convive.agents.otel import _otel_content, _otel_names
+from convive.agents.otel._otel import SpanMaker, resource
+from convive.agents.otel._otel_content import wants_content
+from convive.agents.otel._otel_receiver import decoded_spans
 from convive.agents.testing import ReceivedSpan, ScriptedModel
+from convive.agents.traces._finished import finished
 from convive.bus import (
     Bus,
     Chair,

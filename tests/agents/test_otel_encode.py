@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
-from convive.agents._otel_encode import MAX_TEXT, Attributes, Ids, Scope, clean, encoded_request, encoded_span
+from convive.agents.otel._otel_encode import MAX_TEXT, Attributes, Ids, Scope, clean, encoded_request, encoded_span
 
 ids = st.builds(
     Ids,

@@ -17,11 +17,11 @@ from convive.agents import (
     read_trace,
     supervise,
 )
-from convive.agents._finished import Finishing, finished
-from convive.agents._journal import JournalEvent, Resumed, Suspended, TripStarted
-from convive.agents._otel import SpanMaker, resource
-from convive.agents._otel_receiver import decoded_spans
+from convive.agents.journal._journal import JournalEvent, Resumed, Suspended, TripStarted
+from convive.agents.otel._otel import SpanMaker, resource
+from convive.agents.otel._otel_receiver import decoded_spans
 from convive.agents.testing import ScriptedModel
+from convive.agents.traces._finished import Finishing, finished
 from convive.bus import Chair, Record, RunContext, SeatName, memory_bus
 from tests.agents.traces import Writer, answered, began, below, called, ended, folded, returned
 

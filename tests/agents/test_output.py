@@ -5,19 +5,19 @@ from typing import Any, assert_type
 import pytest
 from pydantic import BaseModel
 
-from convive.agents._agent import Agent, agent, prompt
-from convive.agents._anthropic import AnthropicModel
-from convive.agents._journal import Place
-from convive.agents._limits import Limits
-from convive.agents._messages import Text, ToolUse
-from convive.agents._model import Answer
-from convive.agents._output import BadOutput, output_of
-from convive.agents._result import AgentResult, RunFailed
-from convive.agents._scripted import ScriptedModel
-from convive.agents._settings import Retry
-from convive.agents._stream import RunStream
-from convive.agents._tools import tool
+from convive.agents.journal._journal import Place
+from convive.agents.models._anthropic import AnthropicModel
+from convive.agents.models._messages import Text, ToolUse
+from convive.agents.models._model import Answer
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._agent import Agent, agent, prompt
+from convive.agents.runs._limits import Limits
+from convive.agents.runs._result import AgentResult, RunFailed
+from convive.agents.runs._settings import Retry
+from convive.agents.runs._stream import RunStream
 from convive.agents.testing import MessagesServer
+from convive.agents.tools._output import BadOutput, output_of
+from convive.agents.tools._tools import tool
 from convive.bus import MemoryLog, RunContext
 
 pytestmark = pytest.mark.anyio

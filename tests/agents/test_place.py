@@ -4,13 +4,13 @@ import anyio
 import pytest
 from pydantic_core import from_json
 
-from convive.agents._agent import Agent
-from convive.agents._chain import RunTaken
-from convive.agents._journal import Place, journal_event_of
-from convive.agents._messages import ToolUse
-from convive.agents._model import Answer
-from convive.agents._scripted import ScriptedModel
-from convive.agents._tools import tool
+from convive.agents.journal._chain import RunTaken
+from convive.agents.journal._journal import Place, journal_event_of
+from convive.agents.models._messages import ToolUse
+from convive.agents.models._model import Answer
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._agent import Agent
+from convive.agents.tools._tools import tool
 from convive.bus import RunContext, open_bus
 
 pytestmark = pytest.mark.anyio

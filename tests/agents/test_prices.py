@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convive.agents._agent import Agent
-from convive.agents._errors import ModelOverloaded
-from convive.agents._failover import FailoverModel
-from convive.agents._messages import Text, ToolUse
-from convive.agents._model import Answer, Usage
-from convive.agents._prices import Cost, Price, Prices, shipped_prices
-from convive.agents._scripted import ScriptedModel
-from convive.agents._tools import tool
+from convive.agents.models._errors import ModelOverloaded
+from convive.agents.models._failover import FailoverModel
+from convive.agents.models._messages import Text, ToolUse
+from convive.agents.models._model import Answer, Usage
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._agent import Agent
+from convive.agents.runs._prices import Cost, Price, Prices, shipped_prices
+from convive.agents.tools._tools import tool
 
 MILLION = Usage(
     input_tokens=1_000_000, output_tokens=1_000_000, cache_read_tokens=1_000_000, cache_write_tokens=1_000_000

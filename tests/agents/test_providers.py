@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from convive.agents._model import Model
-from convive.agents._models import Models, default_models, split_model
-from convive.agents._providers import installed_provider, installed_providers
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._model import Model
+from convive.agents.models._models import Models, default_models, split_model
+from convive.agents.models._providers import installed_provider, installed_providers
+from convive.agents.models._scripted import ScriptedModel
 
 ONE_FILE = """
 from contextlib import asynccontextmanager

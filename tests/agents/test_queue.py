@@ -20,7 +20,7 @@ from convive.agents import (
     queueing_on,
     work,
 )
-from convive.agents._queue import place_of
+from convive.agents.queues._queue import place_of
 from convive.agents.testing import ScriptedModel
 from convive.bus import BadName, Bus, Draft, NotAppended, RunContext, memory_bus
 from tests.agents.queues import echo, updates_of, worker

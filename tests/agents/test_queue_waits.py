@@ -27,8 +27,8 @@ from convive.agents import (
     tool,
     work,
 )
-from convive.agents._events import RunSuspended
-from convive.agents._messages import ToolResult
+from convive.agents.models._messages import ToolResult
+from convive.agents.runs._events import RunSuspended
 from convive.agents.testing import ScriptedModel
 from convive.bus import Bus, memory_bus, open_bus
 

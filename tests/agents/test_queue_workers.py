@@ -4,9 +4,9 @@ import anyio
 import pytest
 
 from convive.agents import Agent, ModelOverloaded, RunUpdate, ToolContext, find_queued, queued, tool
-from convive.agents._messages import ToolUse
-from convive.agents._model import Answer
-from convive.agents._queue import place_of
+from convive.agents.models._messages import ToolUse
+from convive.agents.models._model import Answer
+from convive.agents.queues._queue import place_of
 from convive.agents.testing import ScriptedModel
 from convive.bus import Bus, DeadJob, Job, RunContext, open_bus
 from convive.bus.testing import server

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from convive.agents import Agent, Request, work
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._scripted import ScriptedModel
 from convive.bus import memory_bus
 
 pytestmark = pytest.mark.anyio

@@ -2,16 +2,16 @@
 
 import pytest
 
-from convive.agents._agent import Agent
-from convive.agents._errors import ModelOverloaded
-from convive.agents._journal import Place
-from convive.agents._messages import Text, ToolUse, user
-from convive.agents._model import Answer, Request, TextDelta, Usage
-from convive.agents._prices import Cost, shipped_prices
-from convive.agents._replay import ReplayModel
-from convive.agents._scripted import ScriptedModel, UnexpectedRequest
-from convive.agents._settings import Retry
-from convive.agents._tools import tool
+from convive.agents.journal._journal import Place
+from convive.agents.journal._replay import ReplayModel
+from convive.agents.models._errors import ModelOverloaded
+from convive.agents.models._messages import Text, ToolUse, user
+from convive.agents.models._model import Answer, Request, TextDelta, Usage
+from convive.agents.models._scripted import ScriptedModel, UnexpectedRequest
+from convive.agents.runs._agent import Agent
+from convive.agents.runs._prices import Cost, shipped_prices
+from convive.agents.runs._settings import Retry
+from convive.agents.tools._tools import tool
 from convive.bus import MemoryLog, RunContext
 
 pytestmark = pytest.mark.anyio

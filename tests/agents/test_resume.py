@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from convive.agents._agent import Agent
-from convive.agents._chain import Chain, RunTaken
-from convive.agents._fold import fold_all
-from convive.agents._journal import (
+from convive.agents.journal._chain import Chain, RunTaken
+from convive.agents.journal._fold import fold_all
+from convive.agents.journal._journal import (
     JournalEvent,
     ModelAnswered,
     Place,
@@ -24,14 +23,15 @@ from convive.agents._journal import (
     TripStarted,
     journal_event_of,
 )
-from convive.agents._limits import Limits
-from convive.agents._messages import Message, Text, ToolUse, assistant, user
-from convive.agents._model import Answer, Request, Sampling
-from convive.agents._result import AgentResult
-from convive.agents._run import OtherRun
-from convive.agents._scripted import ScriptedModel
-from convive.agents._settings import Retry
-from convive.agents._tools import Tool, ToolContext, tool
+from convive.agents.models._messages import Message, Text, ToolUse, assistant, user
+from convive.agents.models._model import Answer, Request, Sampling
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._agent import Agent
+from convive.agents.runs._limits import Limits
+from convive.agents.runs._result import AgentResult
+from convive.agents.runs._run import OtherRun
+from convive.agents.runs._settings import Retry
+from convive.agents.tools._tools import Tool, ToolContext, tool
 from convive.bus import BadRecord, Draft, Log, MaybeAppended, MemoryLog, RunContext
 
 pytestmark = pytest.mark.anyio

@@ -27,7 +27,7 @@ from convive.agents import (
     supervise,
     tool,
 )
-from convive.agents._journal import ToolCalled, journal_event_of
+from convive.agents.journal._journal import ToolCalled, journal_event_of
 from convive.agents.testing import ScriptedModel, crash_before
 from convive.bus import Chair, MemoryLog, RunContext, SeatName, memory_bus
 

@@ -4,9 +4,9 @@ import anyio
 import pytest
 
 from convive.agents import Agent, Answer, HookContext, HookedCall, Middleware, Place, Text, ToolUse, Usage, tool
-from convive.agents._errors import BadModelRequest
-from convive.agents._events import RunFailed
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._errors import BadModelRequest
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._events import RunFailed
 from convive.bus import MemoryLog, RunContext
 
 pytestmark = pytest.mark.anyio

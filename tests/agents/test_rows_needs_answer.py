@@ -8,7 +8,7 @@ import pytest
 from pydantic_core import from_json
 
 from convive.agents import Agent, Approve, Deny, Final, NeedsAnswer, Result, Tool, ToolContext, peek, resume, tool
-from convive.agents._served import call_served, served_tools
+from convive.agents.mcp._served import call_served, served_tools
 from convive.agents.testing import ScriptedModel
 from tests.agents.runs import Given, place, told, types, use
 

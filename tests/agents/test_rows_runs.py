@@ -23,8 +23,8 @@ from convive.agents import (
     tool,
     user,
 )
-from convive.agents._fold import RunState
-from convive.agents._stops import StopWhen
+from convive.agents.journal._fold import RunState
+from convive.agents.runs._stops import StopWhen
 from convive.agents.testing import ScriptedModel
 from convive.bus import MemoryLog, RunContext, derive_run_id
 from tests.agents.runs import Given, place, use

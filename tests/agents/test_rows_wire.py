@@ -23,9 +23,9 @@ from convive.agents import (
     has_tool_call,
     tool,
 )
-from convive.agents._anthropic import AnthropicModel
-from convive.agents._anthropic_wire import AnswerFold, request_body
-from convive.agents._messages_server import Reply
+from convive.agents.models._anthropic import AnthropicModel
+from convive.agents.models._anthropic_wire import AnswerFold, request_body
+from convive.agents.models._messages_server import Reply
 from convive.agents.testing import Interrupted, MessagesServer, ScriptedModel, Streamed
 from tests.agents.runs import use
 

@@ -5,16 +5,16 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from convive.agents._agent import Agent
-from convive.agents._errors import BadModelRequest, ModelAnswerBroken, ModelOverloaded
-from convive.agents._journal import JournalEvent, Place, journal_event_of
-from convive.agents._limits import Limits
-from convive.agents._messages import Text, ToolResult, ToolUse
-from convive.agents._model import Answer, Request, Usage
-from convive.agents._result import RunCancelled, RunFailed
-from convive.agents._scripted import ScriptedModel
-from convive.agents._settings import Retry
-from convive.agents._tools import ToolContext, tool
+from convive.agents.journal._journal import JournalEvent, Place, journal_event_of
+from convive.agents.models._errors import BadModelRequest, ModelAnswerBroken, ModelOverloaded
+from convive.agents.models._messages import Text, ToolResult, ToolUse
+from convive.agents.models._model import Answer, Request, Usage
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._agent import Agent
+from convive.agents.runs._limits import Limits
+from convive.agents.runs._result import RunCancelled, RunFailed
+from convive.agents.runs._settings import Retry
+from convive.agents.tools._tools import ToolContext, tool
 from convive.bus import MemoryLog, RunContext, run_of
 
 pytestmark = pytest.mark.anyio

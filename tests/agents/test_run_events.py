@@ -16,10 +16,10 @@ from convive.agents import (
     run_events,
     tool,
 )
-from convive.agents import _events as shown
-from convive.agents._errors import BadModelRequest
-from convive.agents._run_events import Followed
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._errors import BadModelRequest
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs import _events as shown
+from convive.agents.runs._run_events import Followed
 from convive.bus import BadRecord, Draft, MemoryLog, RunContext
 
 pytestmark = pytest.mark.anyio

@@ -23,9 +23,9 @@ from convive.agents import (
     tool,
     work,
 )
-from convive.agents._events import AnyRunEvent, RunFinished
-from convive.agents._journal import JournalEvent, journal_event_of
-from convive.agents._queue import place_of
+from convive.agents.journal._journal import JournalEvent, journal_event_of
+from convive.agents.queues._queue import place_of
+from convive.agents.runs._events import AnyRunEvent, RunFinished
 from convive.agents.testing import ScriptedModel
 from convive.bus import (
     SCHEMA,

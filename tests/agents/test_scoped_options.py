@@ -4,8 +4,8 @@ import anyio
 import pytest
 
 from convive.agents import Agent, Answer, ToolUse, scoped_tool, tool
-from convive.agents._messages import ToolResult
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._scripted import ScriptedModel
 
 pytestmark = pytest.mark.anyio
 

@@ -6,10 +6,10 @@ import weakref
 import anyio
 import pytest
 
-from convive.agents._errors import ModelOverloaded, UnknownModel
-from convive.agents._messages import Message, Text, Thinking, ToolUse, assistant, user
-from convive.agents._model import Answer, Model, Request, TextDelta, ThinkingDelta, Usage
-from convive.agents._scripted import ScriptedModel, UnexpectedRequest, party_line, scripted_model
+from convive.agents.models._errors import ModelOverloaded, UnknownModel
+from convive.agents.models._messages import Message, Text, Thinking, ToolUse, assistant, user
+from convive.agents.models._model import Answer, Model, Request, TextDelta, ThinkingDelta, Usage
+from convive.agents.models._scripted import ScriptedModel, UnexpectedRequest, party_line, scripted_model
 
 pytestmark = pytest.mark.anyio
 

@@ -35,7 +35,7 @@ from convive.agents import (
     supervise,
     tool,
 )
-from convive.agents._messages import ToolResult
+from convive.agents.models._messages import ToolResult
 from convive.agents.testing import ScriptedModel
 from convive.bus import (
     Bus,

@@ -6,9 +6,9 @@ import anyio
 import pytest
 
 from convive.agents import Agent, Answer, Final, Limits, ToolUse, tool
-from convive.agents._events import RunFinished
-from convive.agents._messages import ToolResult
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._events import RunFinished
 
 pytestmark = pytest.mark.anyio
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from convive.agents._fold import RunState, fold, fold_all, replayable
-from convive.agents._journal import (
+from convive.agents.journal._fold import RunState, fold, fold_all, replayable
+from convive.agents.journal._journal import (
     JournalEvent,
     ModelAnswered,
     Rejected,
@@ -14,10 +14,10 @@ from convive.agents._journal import (
     ToolReturned,
     TripStarted,
 )
-from convive.agents._limits import Limits
-from convive.agents._messages import Part, Text, ToolUse
-from convive.agents._model import StopReason, Usage
-from convive.agents._steps import Ask, Finish, Step, Stop, UseTools, next_step
+from convive.agents.models._messages import Part, Text, ToolUse
+from convive.agents.models._model import StopReason, Usage
+from convive.agents.runs._limits import Limits
+from convive.agents.runs._steps import Ask, Finish, Step, Stop, UseTools, next_step
 from convive.bus import RunId
 
 STARTED = RunStarted(agent="ada", model="scripted/test", root=RunId("0" * 32), input="hello")

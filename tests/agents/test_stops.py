@@ -8,11 +8,11 @@ import anyio.lowlevel
 import pytest
 
 from convive.agents import Agent, Answer, Observers, Text, ToolUse, tool
-from convive.agents._fold import Call, RunState, Trip
-from convive.agents._journal import ToolReturned
-from convive.agents._limits import Limits
-from convive.agents._model import Request
-from convive.agents._stops import (
+from convive.agents.journal._fold import Call, RunState, Trip
+from convive.agents.journal._journal import ToolReturned
+from convive.agents.models._model import Request
+from convive.agents.runs._limits import Limits
+from convive.agents.runs._stops import (
     Predicate,
     StopCondition,
     StopWhen,

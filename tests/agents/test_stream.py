@@ -3,19 +3,19 @@
 import anyio
 import pytest
 
-from convive.agents import _events as shown
-from convive.agents._agent import Agent
-from convive.agents._chain import RunTaken
-from convive.agents._errors import BadModelRequest
-from convive.agents._events import AnyRunEvent
-from convive.agents._frame import OnCancel
-from convive.agents._journal import Place, journal_event_of
-from convive.agents._messages import Text, Thinking, ToolUse
-from convive.agents._model import Answer
-from convive.agents._result import RunUnfinished
-from convive.agents._scripted import ScriptedModel
-from convive.agents._stream import RunStream
-from convive.agents._tools import ToolContext, tool
+from convive.agents.journal._chain import RunTaken
+from convive.agents.journal._journal import Place, journal_event_of
+from convive.agents.models._errors import BadModelRequest
+from convive.agents.models._messages import Text, Thinking, ToolUse
+from convive.agents.models._model import Answer
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs import _events as shown
+from convive.agents.runs._agent import Agent
+from convive.agents.runs._events import AnyRunEvent
+from convive.agents.runs._frame import OnCancel
+from convive.agents.runs._result import RunUnfinished
+from convive.agents.runs._stream import RunStream
+from convive.agents.tools._tools import ToolContext, tool
 from convive.bus import MemoryLog, RunContext
 
 pytestmark = pytest.mark.anyio

@@ -30,9 +30,9 @@ from convive.agents import (
     resume,
     tool,
 )
-from convive.agents import _events as shown
-from convive.agents._journal import Resumed, Suspended, journal_event_of
-from convive.agents._scripted import ScriptedModel
+from convive.agents.journal._journal import Resumed, Suspended, journal_event_of
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs import _events as shown
 from convive.bus import RunContext
 from tests.agents.runs import Given, Shop, place, told, types, use
 

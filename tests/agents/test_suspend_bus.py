@@ -19,8 +19,8 @@ from convive.agents import (
     run_events,
     tool,
 )
-from convive.agents._messages import ToolResult
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._scripted import ScriptedModel
 from convive.bus import Draft, MemoryLog, RunContext, open_bus
 
 pytestmark = pytest.mark.anyio

@@ -22,8 +22,8 @@ from convive.agents import (
     resume_many,
     tool,
 )
-from convive.agents._messages import ToolResult
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._scripted import ScriptedModel
 from convive.bus import RunContext
 from tests.agents.runs import Shop, place, told, types, use
 

@@ -4,8 +4,8 @@ import anyio
 import pytest
 
 from convive.agents import Agent, HookContext, Middleware, Place
-from convive.agents._result import AgentResult
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._scripted import ScriptedModel
+from convive.agents.runs._result import AgentResult
 from convive.bus import Draft, MemoryLog
 
 pytestmark = pytest.mark.anyio

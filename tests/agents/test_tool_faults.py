@@ -10,8 +10,8 @@ import pytest
 from pydantic import BeforeValidator, JsonValue
 
 from convive.agents import Agent, Answer, ModelRetry, Place, Request, ToolError, ToolUse, tool
-from convive.agents._messages import ToolResult
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._scripted import ScriptedModel
 from convive.bus import BusUnavailable, Draft, MemoryLog
 
 pytestmark = pytest.mark.anyio

@@ -19,11 +19,11 @@ from convive.agents import (
     scoped_tool,
     tool,
 )
-from convive.agents._events import ToolUpdated
-from convive.agents._messages import ToolResult
-from convive.agents._schema import BadTool
-from convive.agents._scripted import Scripted, ScriptedModel
-from convive.agents._tools import Tool
+from convive.agents.models._messages import ToolResult
+from convive.agents.models._schema import BadTool
+from convive.agents.models._scripted import Scripted, ScriptedModel
+from convive.agents.runs._events import ToolUpdated
+from convive.agents.tools._tools import Tool
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio

@@ -9,10 +9,10 @@ import pytest
 from pydantic import BaseModel, Field, JsonValue
 from pydantic_core import from_json
 
-from convive.agents._calls import Outcome, Ready, carry_out, prepare
-from convive.agents._fold import Call
-from convive.agents._schema import BadTool
-from convive.agents._tools import Handler, ModelRetry, Tool, ToolContext, ToolError, by_name, tool
+from convive.agents.journal._fold import Call
+from convive.agents.models._schema import BadTool
+from convive.agents.tools._calls import Outcome, Ready, carry_out, prepare
+from convive.agents.tools._tools import Handler, ModelRetry, Tool, ToolContext, ToolError, by_name, tool
 from convive.bus import RunContext
 
 pytestmark = pytest.mark.anyio

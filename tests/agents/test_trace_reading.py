@@ -7,8 +7,8 @@ import anyio
 import pytest
 
 from convive.agents import Agent, Place, UnknownRun, find_trace, follow_trace, read_trace
-from convive.agents._trace_reading import _News, _States
 from convive.agents.testing import ScriptedModel
+from convive.agents.traces._trace_reading import _News, _States
 from convive.bus import Bus, BusUnavailable, Conversation, Draft, LogAround, MemoryLog, RunContext, Tail, memory_bus
 from tests.agents.test_trace import held
 from tests.agents.traces import Writer, answered, began, called, ended, lines

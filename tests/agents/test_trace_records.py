@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convive.agents import Agent, FunctionSeat, Place, Trace, Turn, read_trace
-from convive.agents._finished import Finishing, finished
-from convive.agents._journal import ChildRun, ModelAnswered, RunCancelled, TripStarted
+from convive.agents.journal._journal import ChildRun, ModelAnswered, RunCancelled, TripStarted
 from convive.agents.testing import ScriptedModel
+from convive.agents.traces._finished import Finishing, finished
 from convive.bus import MemoryLog, Record, RunContext, SeatName, memory_bus
 from tests.agents.test_trace import held
 from tests.agents.traces import Writer, answered, began, below, called, ended, folded, lines, nodes, returned

@@ -26,8 +26,8 @@ from convive.agents import (
     tool,
     verify,
 )
-from convive.agents._journal import JournalEvent, ModelAnswered, RunStarted, ToolReturned, TripStarted
-from convive.agents._verify import JournalVerification
+from convive.agents.journal._journal import JournalEvent, ModelAnswered, RunStarted, ToolReturned, TripStarted
+from convive.agents.seats._verify import JournalVerification
 from convive.agents.testing import ScriptedModel
 from convive.bus import (
     Chair,

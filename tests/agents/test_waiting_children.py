@@ -8,7 +8,7 @@ import anyio.from_thread
 import pytest
 
 from convive.agents import Agent, AgentResult, Answer, Approve, Place, Tool, ToolUse, resume, tool
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._scripted import ScriptedModel
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio

@@ -37,8 +37,8 @@ from convive.agents import (
     run_events,
     tool,
 )
-from convive.agents._journal import journal_event_of
-from convive.agents._messages import ToolResult
+from convive.agents.journal._journal import journal_event_of
+from convive.agents.models._messages import ToolResult
 from convive.agents.testing import ScriptedModel
 from convive.bus import BadName, Bus, Conversation, Draft, MemoryLog, Record, RunContext, memory_bus, open_bus
 

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from convive.agents import Node, Place, ToolUse, Trace, Usage
-from convive.agents._frame import Frame, call_key
-from convive.agents._journal import (
+from convive.agents.journal._journal import (
     ChildRun,
     JournalEvent,
     ModelAnswered,
@@ -15,7 +14,8 @@ from convive.agents._journal import (
     ToolReturned,
     TripStarted,
 )
-from convive.agents._model import StopReason
+from convive.agents.models._model import StopReason
+from convive.agents.runs._frame import Frame, call_key
 from convive.bus import Chair, Ended, Event, Granted, Opened, Record, Revoked, RunContext, Said, SeatName
 
 ADA = SeatName("ada")

@@ -23,14 +23,14 @@ from convive.bus import (
     RunContext,
     UnknownConversation,
     WrongStream,
-    _server_child,
     conversation_id,
     open_bus,
     seat_name,
 )
-from convive.bus._connect import _without_secrets, connect
-from convive.bus._server_process import is_free, server_binary
-from convive.bus._subjects import partition_of
+from convive.bus.jetstream._connect import _without_secrets, connect
+from convive.bus.log._subjects import partition_of
+from convive.bus.server import _server_child
+from convive.bus.server._server_process import is_free, server_binary
 from convive.bus.testing import server
 
 pytestmark = pytest.mark.anyio

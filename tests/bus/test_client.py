@@ -11,8 +11,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from convive.bus import Draft, mint_run_id, open_bus
-from convive.bus._connect import connect
-from convive.bus._jetstream_headers import Headers, written
+from convive.bus.jetstream._connect import connect
+from convive.bus.jetstream._jetstream_headers import Headers, written
 from convive.bus.testing import read_all
 
 pytestmark = pytest.mark.anyio

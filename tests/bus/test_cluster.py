@@ -27,9 +27,9 @@ from convive.bus import (
     mint_run_id,
     open_bus,
 )
-from convive.bus._connect import connect
-from convive.bus._jetstream_publisher import Publisher
-from convive.bus._log import MESSAGE_ID
+from convive.bus.jetstream._connect import connect
+from convive.bus.jetstream._jetstream_publisher import Publisher
+from convive.bus.log._log import MESSAGE_ID
 from convive.bus.testing import drafts, read_all, take, take_job
 
 if TYPE_CHECKING:

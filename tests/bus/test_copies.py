@@ -40,7 +40,7 @@ from convive.bus import (
     open_bus,
     run_of,
 )
-from convive.bus._archive import _compact, _Line, _rest  # pyright: ignore[reportPrivateUsage]
+from convive.bus.copies._archive import _compact, _Line, _rest  # pyright: ignore[reportPrivateUsage]
 from convive.bus.testing import Records
 
 pytestmark = pytest.mark.anyio

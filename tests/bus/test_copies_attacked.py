@@ -24,7 +24,7 @@ from convive.bus import (
     open_archive,
     open_bus,
 )
-from convive.bus._log import TTL
+from convive.bus.log._log import TTL
 from convive.bus.testing import read_all
 from tests.bus.test_copies import ADA, BOB, Breaking, bus_on, exported, held
 

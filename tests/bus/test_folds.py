@@ -25,9 +25,9 @@ from convive.bus import (
     memory_bus,
     open_bus,
 )
-from convive.bus._memory import Memory, MemoryFold
-from convive.bus._seat_memory import FLOOR, SeatMemory, memory_fold
-from convive.bus._stream import Stream
+from convive.bus.conversation._memory import Memory, MemoryFold
+from convive.bus.conversation._seat_memory import FLOOR, SeatMemory, memory_fold
+from convive.bus.streams._stream import Stream
 
 pytestmark = pytest.mark.anyio
 

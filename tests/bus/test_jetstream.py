@@ -12,11 +12,11 @@ import pytest
 from nats.aio.msg import Msg
 
 from convive.bus import BusUnavailable, Draft, Guard, NotAppended, RunContext, mint_run_id, open_bus
-from convive.bus._connect import Connection, connect
-from convive.bus._jetstream import JetStreamLog, StreamPlan, open_log
-from convive.bus._jetstream_publisher import Publisher
-from convive.bus._jetstream_reader import BoundedReader
-from convive.bus._log import MESSAGE_ID
+from convive.bus.jetstream._connect import Connection, connect
+from convive.bus.jetstream._jetstream import JetStreamLog, StreamPlan, open_log
+from convive.bus.jetstream._jetstream_publisher import Publisher
+from convive.bus.jetstream._jetstream_reader import BoundedReader
+from convive.bus.log._log import MESSAGE_ID
 from convive.bus.testing import drafts, read_all, take
 
 pytestmark = pytest.mark.anyio

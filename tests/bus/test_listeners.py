@@ -9,9 +9,9 @@ import anyio
 import pytest
 
 from convive.bus import Draft, open_bus
-from convive.bus._connect import Connection, connect
-from convive.bus._jetstream import JetStreamLog
-from convive.bus._jetstream_tail import ROOM, LiveTail, _Link
+from convive.bus.jetstream._connect import Connection, connect
+from convive.bus.jetstream._jetstream import JetStreamLog
+from convive.bus.jetstream._jetstream_tail import ROOM, LiveTail, _Link
 from convive.bus.testing import drafts, take
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ import pytest
 from anyio.abc import SocketAttribute
 
 from convive.bus import Conflict, Draft, Guard, MaybeAppended, open_bus
-from convive.bus._connect import connect
+from convive.bus.jetstream._connect import connect
 from convive.bus.testing import drafts, read_all, server, take
 
 pytestmark = pytest.mark.anyio

@@ -22,7 +22,7 @@ from convive.bus import (
     mint_run_id,
     open_bus,
 )
-from convive.bus._connect import connect
+from convive.bus.jetstream._connect import connect
 from convive.bus.testing import read_all, take
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ async def test_a_queue_on_a_server_keeps_the_contract(check: QueueCheck, nats_ur
 
 
 async def test_every_check_is_handed_out() -> None:
-    from convive.bus import _queue_checks as module
+    from convive.bus.checks import _queue_checks as module
 
     named = [one for name, one in vars(module).items() if name.startswith(("a_", "the_", "jobs_", "what_"))]
     assert set(named) == set(QUEUE_CHECKS)
@@ -134,7 +134,7 @@ async def test_a_stream_of_our_name_with_other_settings_is_refused() -> None:
 
 
 async def _make_stream(url: str) -> None:
-    from convive.bus._connect import connect
+    from convive.bus.jetstream._connect import connect
 
     async with connect(url) as connection:
         await connection.api("STREAM.CREATE.CONVIVE-QUEUE", {"name": "CONVIVE-QUEUE", "subjects": ["cv-queue.>"]})

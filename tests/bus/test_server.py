@@ -22,10 +22,10 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from convive.bus import BusUnavailable
-from convive.bus._data_dir import unusable
-from convive.bus._open import connect_embedded
-from convive.bus._server import embedded_server
-from convive.bus._server_process import answers
+from convive.bus.server._data_dir import unusable
+from convive.bus.server._open import connect_embedded
+from convive.bus.server._server import embedded_server
+from convive.bus.server._server_process import answers
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +35,7 @@ HOLDER = """
 import json, sys
 from pathlib import Path
 import anyio
-from convive.bus._server import embedded_server
+from convive.bus.server._server import embedded_server
 
 async def main():
     async with embedded_server(Path(sys.argv[1])) as server:

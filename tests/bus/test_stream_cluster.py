@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from convive.bus import Bus, BusUnavailable, Conflict, Fenced, Stream, mint_run_id, open_bus
-from convive.bus._connect import connect
+from convive.bus.jetstream._connect import connect
 from convive.bus.testing import read_all
 
 if TYPE_CHECKING:

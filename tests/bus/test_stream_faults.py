@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from convive.bus import MaybeAppended, NotAppended, Producer, ProducerReplaced, Stream, StreamRecord, Ticket, open_bus
-from convive.bus._data_dir import CONFIG, write
+from convive.bus.server._data_dir import CONFIG, write
 from convive.bus.testing import Server, server
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,8 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from convive.bus import BusUnavailable, Draft, Log, MaybeAppended, Record, open_bus
-from convive.bus._connect import Connection, connect
-from convive.bus._tasks import background_tasks
+from convive.bus.jetstream._connect import Connection, connect
+from convive.bus.log._tasks import background_tasks
 from convive.bus.testing import Server, drafts, read_all, server, take
 
 pytestmark = pytest.mark.anyio

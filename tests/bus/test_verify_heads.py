@@ -24,8 +24,8 @@ from convive.bus import (
     Verification,
     Whispered,
 )
-from convive.bus._verify_heads import with_places
 from convive.bus.testing import Records, run_number
+from convive.bus.verify._verify_heads import with_places
 
 ADA = SeatName("ada")
 ROOT = run_number(0)

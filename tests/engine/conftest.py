@@ -13,7 +13,7 @@ from anyio.from_thread import start_blocking_portal
 from nats.aio.client import Client
 
 from convive.bus import mint_run_id
-from convive.bus._jetstream import _PROMISED
+from convive.bus.jetstream._jetstream import _PROMISED
 from convive.bus.testing import server
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Atomic batches (`Nats-Batch-*`, NATS ADR-50): all of it is stored, in one piece, or nothing.
 
 A turn does not lean on them (architecture.md section 3 says why); whoever appends many records in one piece does, in
-bus/_jetstream_publisher.py.
+_jetstream_publisher.py.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,7 @@ async def test_a_batch_of_a_thousand_is_stored_and_one_more_is_too_large(engine:
 
 
 async def test_without_the_streams_leave_there_are_no_batches(engine: "Engine") -> None:
-    """`allow_atomic`: a stream that was made without it takes single records only (bus/_jetstream.py)."""
+    """`allow_atomic`: a stream that was made without it takes single records only (_jetstream.py)."""
     async with engine.stream(allow_atomic=False) as stream:
         assert code(await batch(stream, "b", ("a", PLAIN), ("a", PLAIN))) == 10174
         assert await stream.subjects() == {}

@@ -9,8 +9,8 @@ import nats
 import nats.errors
 import pytest
 
-from convive.bus._jetstream_publisher import _size
-from convive.bus._server_process import is_free
+from convive.bus.jetstream._jetstream_publisher import _size
+from convive.bus.server._server_process import is_free
 from convive.bus.testing import Server, server
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ async def lost(client: "Client") -> None:
 
 
 async def test_headers_count_as_payload_and_a_byte_too_much_costs_the_connection(engine: "Engine") -> None:
-    """nats-py lets it pass, so the publisher counts (bus/_jetstream_publisher.py `_publish`, `_size`)."""
+    """nats-py lets it pass, so the publisher counts (_jetstream_publisher.py `_publish`, `_size`)."""
     headers = {"X-Own": "ä" * 100}
     async with engine.stream() as stream, engine.another() as client:
         own, room = stream.on(client), client.max_payload - _size(headers)
@@ -55,7 +55,7 @@ async def test_headers_of_more_than_64_kb_are_not_stored(engine: "Engine") -> No
 
 
 async def test_a_subject_of_more_than_4_kb_costs_the_connection(engine: "Engine") -> None:
-    """Hence a subject has 1,024 bytes at most (bus/_log.py `check_draft`)."""
+    """Hence a subject has 1,024 bytes at most (_log.py `check_draft`)."""
     async with engine.stream() as stream, engine.another() as client:
         assert await stream.append("a" * 1_024) == 1
         await client.publish(stream.subject("a" * 5_000), b"")
@@ -63,13 +63,13 @@ async def test_a_subject_of_more_than_4_kb_costs_the_connection(engine: "Engine"
 
 
 async def test_nobody_takes_a_subject_is_told_at_once_and_means_that_nothing_was_stored(engine: "Engine") -> None:
-    """Status 503: a stream that is being made, or elects its leader (bus/_jetstream_publisher.py `_acknowledged`)."""
+    """Status 503: a stream that is being made, or elects its leader (_jetstream_publisher.py `_acknowledged`)."""
     with anyio.fail_after(2), pytest.raises(nats.errors.NoRespondersError):
         await engine.client.request("nobody.takes.this", b"", timeout=10)
 
 
 async def test_who_has_an_answer_to_a_request_finds_the_subscription_before_it_in_place(engine: "Engine") -> None:
-    """A barrier (bus/_jetstream_publisher.py `start`, bus/_jetstream_consumer.py `_start`). nats-py's `flush` is none:
+    """A barrier (_jetstream_publisher.py `start`, _jetstream_consumer.py `_start`). nats-py's `flush` is none:
     it sends the PING before the SUB that waits with it.
     """
     async with engine.another() as client, engine.another() as elsewhere:
@@ -84,7 +84,7 @@ async def test_who_has_an_answer_to_a_request_finds_the_subscription_before_it_i
 
 
 async def test_a_callback_gets_messages_one_by_one_in_their_order(engine: "Engine") -> None:
-    """Tails and acknowledgements count on it (bus/_jetstream_consumer.py `_receive`)."""
+    """Tails and acknowledgements count on it (_jetstream_consumer.py `_receive`)."""
     seen: list[int] = []
     running = 0
 
@@ -107,7 +107,7 @@ async def test_a_callback_gets_messages_one_by_one_in_their_order(engine: "Engin
 
 
 async def test_what_is_published_without_a_server_is_stored_when_it_is_back() -> None:
-    """A ghost: an append that has timed out is stored later. Hence ids and guards (bus/_jetstream_publisher.py)."""
+    """A ghost: an append that has timed out is stored later. Hence ids and guards (_jetstream_publisher.py)."""
     async with server() as own:
         client = await nats.connect(own.url, reconnect_time_wait=0, max_reconnect_attempts=-1, error_cb=_ignored)
         await client.jetstream().add_stream(name="S", subjects=["s.>"])
@@ -125,7 +125,7 @@ async def test_what_is_published_without_a_server_is_stored_when_it_is_back() ->
 
 
 async def test_a_second_server_opens_a_store_that_is_in_use(tmp_path: Path) -> None:
-    """No lock of the server's own keeps it from that, so ours must (bus/_data_dir.py, bus/_server.py)."""
+    """No lock of the server's own keeps it from that, so ours must (_data_dir.py, _server.py)."""
     free = (port for port in range(18_000 + os.getpid() % 900, 19_000) if is_free(port))
     first, second = (Server(tmp_path, next(free), fast=True) for _ in range(2))
     try:

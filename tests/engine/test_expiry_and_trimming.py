@@ -24,7 +24,7 @@ async def gone(stream: "Stream", subject: str) -> None:
 async def test_an_expired_record_is_gone_for_readers_guards_and_counts_and_its_place_stays_taken(
     engine: "Engine",
 ) -> None:
-    """Live text expires (bus/_log.py `Draft.ttl_s`; bus/_log_checks.py holds our logs to the same)."""
+    """Live text expires (_log.py `Draft.ttl_s`; _log_checks.py holds our logs to the same)."""
     async with engine.stream() as stream:
         await stream.append("kept")
         place = await stream.append("live", b"", {"Nats-TTL": "1"})
@@ -37,7 +37,7 @@ async def test_an_expired_record_is_gone_for_readers_guards_and_counts_and_its_p
 
 
 async def test_the_id_of_an_expired_record_is_still_known(engine: "Engine") -> None:
-    """So a resend never revives a record that has expired (bus/_jetstream_publisher.py `_resend`)."""
+    """So a resend never revives a record that has expired (_jetstream_publisher.py `_resend`)."""
     async with engine.stream() as stream:
         headers = {"Nats-TTL": "1", "Nats-Msg-Id": "x"}
         place = await stream.append("live", b"", headers)
@@ -49,19 +49,19 @@ async def test_the_id_of_an_expired_record_is_still_known(engine: "Engine") -> N
 
 @pytest.mark.parametrize(("ttl", "code"), [("0.5", 10165), ("soon", 10165), ("-5", 10165)])
 async def test_less_than_a_second_and_nonsense_are_refused(engine: "Engine", ttl: str, code: int) -> None:
-    """`Draft.ttl_s` is a whole number of seconds from 1 on (bus/_log.py `check_draft`)."""
+    """`Draft.ttl_s` is a whole number of seconds from 1 on (_log.py `check_draft`)."""
     async with engine.stream() as stream:
         assert await stream.refusal("live", b"", {"Nats-TTL": ttl}) == code
 
 
 async def test_without_the_streams_leave_no_record_expires(engine: "Engine") -> None:
-    """Hence a stream without `allow_msg_ttl` is a WrongStream (bus/_jetstream.py `_PROMISED`)."""
+    """Hence a stream without `allow_msg_ttl` is a WrongStream (_jetstream.py `_PROMISED`)."""
     async with engine.stream(allow_msg_ttl=False) as stream:
         assert await stream.refusal("live", b"", {"Nats-TTL": "1"}) == 10166
 
 
 async def test_a_rollup_leaves_itself_alone_on_its_subject_and_others_as_they_are(engine: "Engine") -> None:
-    """Streams are made with `allow_rollup_hdrs`, for snapshots (bus/_jetstream.py `_PROMISED`)."""
+    """Streams are made with `allow_rollup_hdrs`, for snapshots (_jetstream.py `_PROMISED`)."""
     async with engine.stream() as stream:
         for number in range(5):
             await stream.append("snapshot", str(number).encode())
@@ -75,7 +75,7 @@ async def test_a_rollup_leaves_itself_alone_on_its_subject_and_others_as_they_ar
 
 
 async def test_single_records_cannot_be_deleted_but_a_subject_can_be_trimmed(engine: "Engine") -> None:
-    """`deny_delete` keeps history from being rewritten, not from being trimmed (bus/_jetstream.py `_PROMISED`).
+    """`deny_delete` keeps history from being rewritten, not from being trimmed (_jetstream.py `_PROMISED`).
 
     A purge takes what is before a place, or all but the last n; guards go on behind what is left.
     """
@@ -93,7 +93,7 @@ async def test_single_records_cannot_be_deleted_but_a_subject_can_be_trimmed(eng
 
 
 async def test_places_are_not_used_again_when_everything_is_purged(engine: "Engine") -> None:
-    """Readers resume behind a sequence number (bus/_jetstream_consumer.py `_start_policy`)."""
+    """Readers resume behind a sequence number (_jetstream_consumer.py `_start_policy`)."""
     async with engine.stream() as stream:
         for _ in range(3):
             await stream.append("data")

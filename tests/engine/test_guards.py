@@ -23,7 +23,7 @@ NOT_YET = 10164
 
 
 async def test_a_guard_over_a_wildcard_lets_one_rival_have_each_place(engine: "Engine") -> None:
-    """The floor is a linked list that the server keeps (bus/_conversation.py `_append_link`, ADR 2)."""
+    """The floor is a linked list that the server keeps (_conversation.py `_append_link`, ADR 2)."""
     links = 40
     won: list[int] = []
     codes: set[int] = set()
@@ -54,7 +54,7 @@ async def test_a_guard_over_a_wildcard_lets_one_rival_have_each_place(engine: "E
 
 
 async def test_a_refusal_ends_in_the_place_of_the_newest_record_that_the_guard_looks_at(engine: "Engine") -> None:
-    """`Conflict.actual` (bus/_jetstream_publisher.py `_LAST_SEQUENCE`)."""
+    """`Conflict.actual` (_jetstream_publisher.py `_LAST_SEQUENCE`)."""
     async with engine.stream() as stream:
         for subject in ("floor.a", "floor.b", "aside.a"):
             await stream.append(subject)
@@ -68,7 +68,7 @@ async def test_a_refusal_ends_in_the_place_of_the_newest_record_that_the_guard_l
 async def test_a_guard_may_look_at_other_subjects_than_the_records_own(
     engine: "Engine", filter_tokens: tuple[str, ...]
 ) -> None:
-    """Fencing: a writer whose token was replaced is refused (bus/_log.py `Guard`, bus/_log_checks.py)."""
+    """Fencing: a writer whose token was replaced is refused (_log.py `Guard`, _log_checks.py)."""
     async with engine.stream() as stream:
         fence = "fence" if len(filter_tokens) == 1 else "fence.token"
         first = await stream.append(fence, b"first writer")
@@ -129,7 +129,7 @@ async def test_no_record_slips_in_behind_a_fence_that_moves_while_writers_are_bu
 async def test_pipelined_guards_over_one_subject_are_refused_on_three_nodes_and_stored_on_one(
     engine: "Engine",
 ) -> None:
-    """Hence a guarded append waits for its answer, and 10164 is tried again (bus/_jetstream_publisher.py `_NOT_YET`).
+    """Hence a guarded append waits for its answer, and 10164 is tried again (_jetstream_publisher.py `_NOT_YET`).
 
     What comes without a guard, or with one over other subjects, is pipelined freely.
     """
@@ -168,7 +168,7 @@ async def test_on_three_nodes_a_wildcard_guard_misses_a_write_in_flight_that_has
 
 
 async def test_the_same_record_again_is_refused_by_its_guard_on_one_node_and_known_on_three(engine: "Engine") -> None:
-    """Hence behind a refusal the publisher looks for its own record (bus/_jetstream_publisher.py `own_record`)."""
+    """Hence behind a refusal the publisher looks for its own record (_jetstream_publisher.py `own_record`)."""
     async with engine.stream() as stream:
         headers = {**stream.guard(0, "floor", "*"), "Nats-Msg-Id": "the same"}
         place = await stream.append("floor.a", b"once", headers)
@@ -184,7 +184,7 @@ async def test_the_same_record_again_is_refused_by_its_guard_on_one_node_and_kno
 
 
 async def test_an_id_counts_for_the_whole_stream_and_without_regard_to_body_and_subject(engine: "Engine") -> None:
-    """Hence ids of ours name what they belong to (bus/_conversation.py `_digest`, bus/_jetstream_queue.py `send`)."""
+    """Hence ids of ours name what they belong to (_conversation.py `_digest`, _jetstream_queue.py `send`)."""
     async with engine.stream() as stream:
         place = await stream.append("a", b"1", {"Nats-Msg-Id": "x"})
         again = await stream.ask("b", b"2", {"Nats-Msg-Id": "x"})
@@ -193,7 +193,7 @@ async def test_an_id_counts_for_the_whole_stream_and_without_regard_to_body_and_
 
 
 async def test_a_guard_at_zero_fits_again_when_the_records_it_looks_at_are_gone(engine: "Engine") -> None:
-    """Hence nothing that a guard watches is ever trimmed or lets expire (bus/_log.py `Draft.ttl_s`)."""
+    """Hence nothing that a guard watches is ever trimmed or lets expire (_log.py `Draft.ttl_s`)."""
     async with engine.stream() as stream:
         await stream.append("floor.a")
         await stream.append("other")
@@ -203,7 +203,7 @@ async def test_a_guard_at_zero_fits_again_when_the_records_it_looks_at_are_gone(
 
 
 async def test_the_leader_tells_every_client_at_once_of_what_was_acknowledged(engine: "Engine") -> None:
-    """Decisions read with `STREAM.MSG.GET`, which the leader answers (bus/_jetstream.py `last`, `own_record`)."""
+    """Decisions read with `STREAM.MSG.GET`, which the leader answers (_jetstream.py `last`, `own_record`)."""
     async with engine.stream() as stream, AsyncExitStack() as stack:
         own = [stream.on(await stack.enter_async_context(engine.another(number))) for number in range(3)]
         for number in range(60):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from convive.bus._jetstream_consumer import _SETTINGS
-from convive.bus._jetstream_queue import _COMFORT, _PROMISED
-from convive.bus._jetstream_records import delivered
+from convive.bus.jetstream._jetstream_consumer import _SETTINGS
+from convive.bus.jetstream._jetstream_queue import _COMFORT, _PROMISED
+from convive.bus.jetstream._jetstream_records import delivered
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -202,13 +202,13 @@ async def test_every_acknowledged_record_is_at_its_place(scene: Scene) -> None:
 
 
 async def test_a_record_that_was_stored_unheard_is_told_by_its_id(scene: Scene) -> None:
-    """The ids of ten minutes are known after a restart (bus/_jetstream_publisher.py `_send_all_again`)."""
+    """The ids of ten minutes are known after a restart (_jetstream_publisher.py `_send_all_again`)."""
     again = await scene.stream.ask("once.id", b"once", {"Nats-Msg-Id": "once"})
     assert (again["seq"], again["duplicate"]) == (scene.unheard["once.id"], True)
 
 
 async def test_a_record_that_was_stored_unheard_is_found_behind_its_guard(scene: Scene) -> None:
-    """Both on one node and on three (bus/_jetstream_publisher.py `own_record`)."""
+    """Both on one node and on three (_jetstream_publisher.py `own_record`)."""
     stream, subject = scene.stream, scene.stream.subject("once.guard")
     assert await stream.refusal("once.guard", b"once", stream.guard(0)) == REFUSED
     found = await stream.get(seq=1, next_by_subj=subject)
@@ -216,7 +216,7 @@ async def test_a_record_that_was_stored_unheard_is_found_behind_its_guard(scene:
 
 
 async def test_without_id_and_guard_it_is_stored_again(scene: Scene) -> None:
-    """Hence every draft has one of them (bus/_jetstream_publisher.py `_send`)."""
+    """Hence every draft has one of them (_jetstream_publisher.py `_send`)."""
     await scene.stream.append("once.nothing", b"once")
     assert (await scene.stream.subjects())["once.nothing"] == 2
 
@@ -232,7 +232,7 @@ async def test_a_batch_is_there_whole_or_not_at_all(scene: Scene) -> None:
 
 
 async def test_a_push_consumer_of_ours_is_gone_or_begins_again_at_its_beginning(scene: Scene) -> None:
-    """Its own count tells (bus/_jetstream_consumer.py `_receive`), and a reader makes a new one behind its last record.
+    """Its own count tells (_jetstream_consumer.py `_receive`), and a reader makes a new one behind its last record.
 
     One node has forgotten it; three nodes know that it should be there, and make it anew.
     """
@@ -248,7 +248,7 @@ async def test_a_push_consumer_of_ours_is_gone_or_begins_again_at_its_beginning(
 
 
 async def test_a_new_consumer_goes_on_behind_any_place(scene: Scene) -> None:
-    """What every reader does in doubt (bus/_jetstream_consumer.py `_start_policy`)."""
+    """What every reader does in doubt (_jetstream_consumer.py `_start_policy`)."""
     inbox = scene.stream.client.new_inbox()
     subscription = await scene.stream.client.subscribe(inbox)
     _, second, third = scene.unheard.values()
@@ -260,7 +260,7 @@ async def test_a_new_consumer_goes_on_behind_any_place(scene: Scene) -> None:
 
 
 async def test_jobs_that_are_not_done_come_again_and_those_that_are_do_not(scene: Scene) -> None:
-    """A durable consumer, and a schedule that was not due yet (bus/_jetstream_queue.py)."""
+    """A durable consumer, and a schedule that was not due yet (_jetstream_queue.py)."""
     prefix = scene.queue.subject("job.")
     jobs: list[str] = []
     while {"held", "waiting", "later"} - set(jobs):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from convive.bus._jetstream_consumer import _SETTINGS
-from convive.bus._jetstream_records import delivered
+from convive.bus.jetstream._jetstream_consumer import _SETTINGS
+from convive.bus.jetstream._jetstream_records import delivered
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -68,7 +68,7 @@ async def replicated(stream: "Stream") -> None:
 
 
 async def test_a_direct_get_pages_through_a_subject_and_says_how_much_is_left(engine: "Engine") -> None:
-    """Streams are made with `allow_direct` for readers of pages (bus/_jetstream.py `_PROMISED`)."""
+    """Streams are made with `allow_direct` for readers of pages (_jetstream.py `_PROMISED`)."""
     async with engine.stream() as stream:
         await filled(stream)
         wanted = {"next_by_subj": stream.subject("b"), "batch": 4}
@@ -110,7 +110,7 @@ async def test_the_last_records_of_more_than_1024_subjects_are_refused(engine: "
 
 
 async def test_a_new_consumer_says_how_many_records_there_are_for_it(engine: "Engine") -> None:
-    """So a reader knows its end without another request (bus/_jetstream_consumer.py `_count`)."""
+    """So a reader knows its end without another request (_jetstream_consumer.py `_count`)."""
     async with engine.stream() as stream:
         await filled(stream)
         a, b, ab = stream.subject("a"), stream.subject("b"), [stream.subject("a"), stream.subject("b")]
@@ -150,7 +150,7 @@ async def records(subscription: Any, count: int) -> list["Msg"]:
 
 
 async def test_a_delivery_says_its_place_in_the_stream_and_in_the_consumer_and_what_is_left(engine: "Engine") -> None:
-    """The form of `$JS.ACK` (bus/_jetstream_records.py `delivered`); gaps show in the consumer's own count."""
+    """The form of `$JS.ACK` (_jetstream_records.py `delivered`); gaps show in the consumer's own count."""
     async with engine.stream() as stream:
         await filled(stream)
         subscription = await push(stream, filter_subjects=[stream.subject("b"), stream.subject("c")])
@@ -166,7 +166,7 @@ async def test_a_delivery_says_its_place_in_the_stream_and_in_the_consumer_and_w
 
 
 async def test_an_idle_consumer_says_that_it_is_there_and_where_it_is(engine: "Engine") -> None:
-    """Silence means a lost consumer, and a count that is off a lost record (bus/_jetstream_consumer.py `_control`)."""
+    """Silence means a lost consumer, and a count that is off a lost record (_jetstream_consumer.py `_control`)."""
     async with engine.stream() as stream:
         await filled(stream)
         subscription = await push(stream, filter_subjects=[stream.subject("a")], idle_heartbeat=100_000_000)
@@ -178,7 +178,7 @@ async def test_an_idle_consumer_says_that_it_is_there_and_where_it_is(engine: "E
 
 
 async def test_a_reader_that_does_not_answer_is_not_sent_more_than_it_can_take(engine: "Engine") -> None:
-    """Flow control: whoever holds an answer back holds the server back (bus/_jetstream_consumer.py `_held`)."""
+    """Flow control: whoever holds an answer back holds the server back (_jetstream_consumer.py `_held`)."""
     count, size = 12, 900_000
     async with engine.stream() as stream:
         for _ in range(count):
@@ -210,7 +210,7 @@ async def test_a_reader_that_does_not_answer_is_not_sent_more_than_it_can_take(e
 async def test_a_consumer_can_deliver_just_the_last_record_of_each_subject_and_then_what_comes(
     engine: "Engine",
 ) -> None:
-    """What is current, and then live (bus/_jetstream_consumer.py `_start_policy`)."""
+    """What is current, and then live (_jetstream_consumer.py `_start_policy`)."""
     async with engine.stream() as stream:
         await filled(stream)
         subscription = await push(
@@ -222,7 +222,7 @@ async def test_a_consumer_can_deliver_just_the_last_record_of_each_subject_and_t
 
 
 async def test_a_consumer_may_start_at_a_time(engine: "Engine") -> None:
-    """`since_s` (bus/_jetstream_consumer.py `_start_policy`): the first record at or behind that moment."""
+    """`since_s` (_jetstream_consumer.py `_start_policy`): the first record at or behind that moment."""
     async with engine.stream() as stream:
         await filled(stream)
         moment = (await stream.get(seq=20))["time"]

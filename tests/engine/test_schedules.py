@@ -1,4 +1,4 @@
-"""Message schedules and work-queue retention, as the work queue uses them (bus/_jetstream_queue.py, ADR 9)."""
+"""Message schedules and work-queue retention, as the work queue uses them (_jetstream_queue.py, ADR 9)."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from convive.bus._jetstream_queue import _COMFORT, _PROMISED
-from convive.bus._jetstream_records import stored
+from convive.bus.jetstream._jetstream_queue import _COMFORT, _PROMISED
+from convive.bus.jetstream._jetstream_records import stored
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg

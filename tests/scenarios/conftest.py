@@ -269,7 +269,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from convive.agents import Agent, AgentSeat
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._scripted import ScriptedModel
 from convive.scenarios import Guest, Party
 
 

@@ -23,7 +23,7 @@ from convive.agents import (
 )
 from convive.agents.testing import ScriptedModel
 from convive.bus import Bus, RunContext, open_bus
-from convive.scenarios._calls import is_called, short_ids, short_runs
+from convive.scenarios.cli._calls import is_called, short_ids, short_runs
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import Person

@@ -9,7 +9,7 @@ import pytest
 
 from convive.bus import Chair, RunContext, SeatName, open_bus
 from convive.scenarios import Party, PartyError
-from convive.scenarios._copying import Changes, _new_file, changed  # pyright: ignore[reportPrivateUsage]
+from convive.scenarios.cli._copying import Changes, _new_file, changed  # pyright: ignore[reportPrivateUsage]
 from tests.scenarios.conftest import CONVIVE
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from convive.bus import HOST, Chair, Granted, Interjected, Opened, Record, Said, SeatName
 from convive.bus.testing import Records, run_number
-from convive.scenarios._display import JsonDisplay, LiveText, PlainDisplay, TerminalDisplay
+from convive.scenarios.cli._display import JsonDisplay, LiveText, PlainDisplay, TerminalDisplay
 
 ADA = SeatName("ada")
 RUN = run_number(1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from convive.agents._messages_server import MessagesServer, Refused
+from convive.agents.models._messages_server import MessagesServer, Refused
 from convive.bus import Bus, Draft, Said, mint_run_id, open_bus
 from convive.scenarios import main
 

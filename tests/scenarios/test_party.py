@@ -5,11 +5,11 @@ import pytest
 from convive.agents import FunctionSeat, Turn, default_models
 from convive.bus import HOST
 from convive.scenarios import Guest, Party, PartyError
-from convive.scenarios._guests import GUESTS
-from convive.scenarios._hosting import Wishes, wished_party
-from convive.scenarios._party import choose_guests, invite
-from convive.scenarios._party_file import party_from
-from convive.scenarios._play import participants
+from convive.scenarios.cli._hosting import Wishes, wished_party
+from convive.scenarios.cli._play import participants
+from convive.scenarios.party._guests import GUESTS
+from convive.scenarios.party._party import choose_guests, invite
+from convive.scenarios.party._party_file import party_from
 
 ZOE = Guest(seat="zoe", name="Zoe", about="a baker")
 

@@ -4,7 +4,7 @@ import pytest
 
 from convive.bus import Chair, RunContext, SeatName, memory_bus
 from convive.scenarios import Party, PartyError
-from convive.scenarios._play import find, open_party
+from convive.scenarios.cli._play import find, open_party
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,10 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from convive.bus import URL_VARIABLE, RunContext, _server_child, open_bus
-from convive.bus._connect import connect
-from convive.bus._server_process import is_free, server_binary
+from convive.bus import URL_VARIABLE, RunContext, open_bus
+from convive.bus.jetstream._connect import connect
+from convive.bus.server import _server_child
+from convive.bus.server._server_process import is_free, server_binary
 from convive.bus.testing import server
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from typer.testing import CliRunner
 
-from convive.scenarios._cli import app
+from convive.scenarios.cli._cli import app
 from tests.scenarios.conftest import COUNTED, Output
 
 if TYPE_CHECKING:

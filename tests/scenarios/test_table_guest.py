@@ -7,9 +7,9 @@ from convive.agents import Request, host_seats, supervise
 from convive.agents.testing import ScriptedModel
 from convive.bus import HOST, Said, SeatName, event_of, memory_bus
 from convive.scenarios import Guest, Party
-from convive.scenarios._play import open_party
-from convive.scenarios._scene import Persona
-from convive.scenarios._table_guest import TableGuest
+from convive.scenarios.cli._play import open_party
+from convive.scenarios.party._scene import Persona
+from convive.scenarios.party._table_guest import TableGuest
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ SLOW = '''
 import os
 import anyio
 from convive.agents import Agent, AgentSeat
-from convive.agents._scripted import ScriptedModel
+from convive.agents.models._scripted import ScriptedModel
 from convive.scenarios import Guest, Party
 
 SAID = "I put salt into the soup, " + "and then a little more of it, " * 6 + "and now it is the sea."

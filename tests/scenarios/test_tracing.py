@@ -12,7 +12,7 @@ from convive.agents import Cost, Node, Trace, Usage
 from convive.agents.testing import otlp_receiver
 from convive.bus import RunContext, derive_run_id
 from convive.bus.testing import run_number
-from convive.scenarios._tree import clipped, error_of, money, tree_lines
+from convive.scenarios.cli._tree import clipped, error_of, money, tree_lines
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import Person

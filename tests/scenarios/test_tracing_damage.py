@@ -23,8 +23,8 @@ from convive.bus import (
     embedded_server,
     open_bus,
 )
-from convive.scenarios._spending import Group, show_cost, show_runs
-from convive.scenarios._tracing import View, show_trace
+from convive.scenarios.cli._spending import Group, show_cost, show_runs
+from convive.scenarios.cli._tracing import View, show_trace
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import Person

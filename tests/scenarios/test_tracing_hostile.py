@@ -7,13 +7,13 @@ import pytest
 from rich.cells import cell_len
 
 from convive.agents import Node, Trace
-from convive.agents._journal import ModelAnswered, RunFailed, RunStarted, ToolReturned, TripStarted
-from convive.agents._messages import ToolUse
+from convive.agents.journal._journal import ModelAnswered, RunFailed, RunStarted, ToolReturned, TripStarted
+from convive.agents.models._messages import ToolUse
 from convive.bus import HOST, Draft, RunContext, memory_bus
-from convive.scenarios._opened import opened_lines
-from convive.scenarios._spending import show_cost, show_runs
-from convive.scenarios._tracing import node_row
-from convive.scenarios._tree import tree_lines
+from convive.scenarios.cli._opened import opened_lines
+from convive.scenarios.cli._spending import show_cost, show_runs
+from convive.scenarios.cli._tracing import node_row
+from convive.scenarios.cli._tree import tree_lines
 from tests.agents.traces import Writer, answered, began, called, ended, folded, returned
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b31m\u202e"

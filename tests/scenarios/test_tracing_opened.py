@@ -37,9 +37,9 @@ from convive.agents import (
 )
 from convive.agents.testing import ScriptedModel, crash_before
 from convive.bus import Bus, Chair, ConviveError, MemoryLog, RunContext, SeatName, memory_bus
-from convive.scenarios._opened import MAX_LINES, opened_lines
-from convive.scenarios._trace_cli import check_options
-from convive.scenarios._tracing import View, find_node
+from convive.scenarios.cli._opened import MAX_LINES, opened_lines
+from convive.scenarios.cli._trace_cli import check_options
+from convive.scenarios.cli._tracing import View, find_node
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import Person

@@ -69,7 +69,7 @@ remote = true
 SEND = """
 import anyio
 from convive.bus import open_bus
-from convive.scenarios._exporting import send_trace
+from convive.scenarios.cli._exporting import send_trace
 
 async def main():
     async with open_bus() as bus:

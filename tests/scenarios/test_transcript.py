@@ -24,7 +24,7 @@ from convive.bus import (
     Whispered,
 )
 from convive.bus.testing import Records, run_number
-from convive.scenarios._transcript import Transcript, record_as_json, shown
+from convive.scenarios.cli._transcript import Transcript, record_as_json, shown
 
 ADA, BOB = SeatName("ada"), SeatName("bob-the-elder")
 RUN = run_number(0)

@@ -19,7 +19,7 @@ from convive.bus import (
     open_bus,
 )
 from convive.scenarios import main
-from convive.scenarios._verify import check_conversation
+from convive.scenarios.cli._verify import check_conversation
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import Door, Person

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from convive.agents._model import Request
-from convive.scenarios._guests import GUESTS, HOST, TOPICS
-from convive.scenarios._scene import Cue, Line, Persona, Scene
-from convive.scenarios._speech import MAX_SENTENCES, best, clean, faults, score, unframed
-from convive.scenarios._voice import (
+from convive.agents.models._model import Request
+from convive.scenarios.party._guests import GUESTS, HOST, TOPICS
+from convive.scenarios.party._scene import Cue, Line, Persona, Scene
+from convive.scenarios.party._speech import MAX_SENTENCES, best, clean, faults, score, unframed
+from convive.scenarios.party._voice import (
     large_request,
     opening,
     small_limit,
@@ -19,7 +19,7 @@ from convive.scenarios._voice import (
     thought,
     thought_request,
 )
-from convive.scenarios._words import sentences, things_in
+from convive.scenarios.party._words import sentences, things_in
 
 OTHERS = ("Diogenes", "Basho", "Madame Shih")
 LINES = (

@@ -19,8 +19,8 @@ from convive.bus import (
     SeatName,
     memory_bus,
 )
-from convive.scenarios._display import PlainDisplay
-from convive.scenarios._watch import BadPlace, Span, place, replay, watch
+from convive.scenarios.cli._display import PlainDisplay
+from convive.scenarios.cli._watch import BadPlace, Span, place, replay, watch
 
 pytestmark = pytest.mark.anyio
 

@@ -1,17 +1,48 @@
 """Agents: models, tools, the run loop, and the supervisor and seats that bring them to a conversation."""
 
-from convive.agents._agent import Agent, agent, prompt
-from convive.agents._agent_seat import (
-    AgentSeat,
-    FunctionSeat,
-    first_seen,
-    run_in_turn,
-    run_options,
+from convive.agents.answers._resume import (
+    GoesOn,
+    accept_answers,
+    answer,
+    cancel_run,
+    go_on,
+    resume,
 )
-from convive.agents._audience import EventHandler, Observers
-from convive.agents._chain import RunTaken
-from convive.agents._channel_follower import follow_channel
-from convive.agents._errors import (
+from convive.agents.answers._resume_many import (
+    ResumedRuns,
+    ResumeOutcome,
+    ResumeRequest,
+    resume_many,
+)
+from convive.agents.journal._chain import RunTaken
+from convive.agents.journal._fold import RunState
+from convive.agents.journal._interrupts import (
+    Approve,
+    Deny,
+    Edit,
+    Interrupt,
+    Resolution,
+    Result,
+)
+from convive.agents.journal._journal import ChildRun, Place
+from convive.agents.journal._refusals import (
+    AgentChanged,
+    AlreadyResumed,
+    BadAnswers,
+    NotSuspended,
+    ResumeRefused,
+    SuspensionExpired,
+    TurnOver,
+    UnknownRun,
+)
+from convive.agents.journal._waiting import (
+    Suspension,
+    Where,
+    peek,
+    pending,
+    until_answered,
+)
+from convive.agents.models._errors import (
     BadModelRequest,
     ModelAccessDenied,
     ModelAnswerBroken,
@@ -20,30 +51,9 @@ from convive.agents._errors import (
     ModelUnreachable,
     UnknownModel,
 )
-from convive.agents._events import AnyRunEvent, EventName
-from convive.agents._exporting import (
-    Exported,
-    Exporting,
-    NotExported,
-    export_trace,
-    exporting,
-)
-from convive.agents._failover import FailoverModel, NoModelAnswered
-from convive.agents._fold import RunState
-from convive.agents._handoff import handoff
-from convive.agents._interrupts import (
-    Approve,
-    Deny,
-    Edit,
-    Interrupt,
-    Resolution,
-    Result,
-)
-from convive.agents._journal import ChildRun, Place
-from convive.agents._limits import Limits
-from convive.agents._local import local_available
-from convive.agents._mentions import Mentions, mention_rule, parse_mentions
-from convive.agents._messages import (
+from convive.agents.models._failover import FailoverModel, NoModelAnswered
+from convive.agents.models._local import local_available
+from convive.agents.models._messages import (
     Message,
     Text,
     Thinking,
@@ -52,15 +62,7 @@ from convive.agents._messages import (
     assistant,
     user,
 )
-from convive.agents._middleware import (
-    Abort,
-    HookContext,
-    HookedCall,
-    Middleware,
-    ReplaceArgs,
-    Skip,
-)
-from convive.agents._model import (
+from convive.agents.models._model import (
     Answer,
     Hints,
     Model,
@@ -71,32 +73,25 @@ from convive.agents._model import (
     ToolSpec,
     Usage,
 )
-from convive.agents._models import (
+from convive.agents.models._models import (
     Choice,
     Models,
     choose_model,
     default_models,
     split_model,
 )
-from convive.agents._node import Node
-from convive.agents._otel_incoming import join_trace
-from convive.agents._otel_settings import BadCollector
-from convive.agents._output import BadOutput
-from convive.agents._policies import (
-    POLICIES,
-    Policy,
-    addressed_next,
-    round_robin,
+from convive.agents.models._providers import BrokenProvider
+from convive.agents.models._schema import BadTool
+from convive.agents.otel._exporting import (
+    Exported,
+    Exporting,
+    NotExported,
+    export_trace,
+    exporting,
 )
-from convive.agents._prices import (
-    Cost,
-    Price,
-    Prices,
-    UnknownPrice,
-    shipped_prices,
-)
-from convive.agents._providers import BrokenProvider
-from convive.agents._queue import (
+from convive.agents.otel._otel_settings import BadCollector
+from convive.agents.queues._channel_follower import follow_channel
+from convive.agents.queues._queue import (
     BadCallback,
     NoBus,
     QueuedAlready,
@@ -108,23 +103,35 @@ from convive.agents._queue import (
     queued,
     queueing_on,
 )
-from convive.agents._redrive import (
-    Deviation,
-    Redriven,
-    first_model,
-    redrive,
+from convive.agents.queues._worker import (
+    TryLater,
+    UnknownAgent,
+    WorkersLost,
+    work,
 )
-from convive.agents._refusals import (
-    AgentChanged,
-    AlreadyResumed,
-    BadAnswers,
-    NotSuspended,
-    ResumeRefused,
-    SuspensionExpired,
-    TurnOver,
-    UnknownRun,
+from convive.agents.runs._agent import Agent, agent, prompt
+from convive.agents.runs._audience import EventHandler, Observers
+from convive.agents.runs._events import AnyRunEvent, EventName
+from convive.agents.runs._handoff import handoff
+from convive.agents.runs._incoming import join_trace
+from convive.agents.runs._limits import Limits
+from convive.agents.runs._mentions import Mentions, mention_rule, parse_mentions
+from convive.agents.runs._middleware import (
+    Abort,
+    HookContext,
+    HookedCall,
+    Middleware,
+    ReplaceArgs,
+    Skip,
 )
-from convive.agents._result import (
+from convive.agents.runs._prices import (
+    Cost,
+    Price,
+    Prices,
+    UnknownPrice,
+    shipped_prices,
+)
+from convive.agents.runs._result import (
     AgentResult,
     Report,
     RunCancelled,
@@ -132,34 +139,36 @@ from convive.agents._result import (
     RunUnfinished,
     unwrap,
 )
-from convive.agents._resume import (
-    GoesOn,
-    accept_answers,
-    answer,
-    cancel_run,
-    go_on,
-    resume,
-)
-from convive.agents._resume_many import (
-    ResumedRuns,
-    ResumeOutcome,
-    ResumeRequest,
-    resume_many,
-)
-from convive.agents._run_events import Followed, run_events
-from convive.agents._schema import BadTool
-from convive.agents._schema_tool import schema_tool
-from convive.agents._scoped import scoped_tool
-from convive.agents._seat import host_seats
-from convive.agents._settings import AskContext, Refine, Retry
-from convive.agents._stops import (
+from convive.agents.runs._run_events import Followed, run_events
+from convive.agents.runs._settings import AskContext, Refine, Retry
+from convive.agents.runs._stops import (
     StopCondition,
     has_tool_call,
     has_tool_result,
     step_count_is,
 )
-from convive.agents._stream import RunStream
-from convive.agents._supervisor import (
+from convive.agents.runs._stream import RunStream
+from convive.agents.seats._agent_seat import (
+    AgentSeat,
+    FunctionSeat,
+    first_seen,
+    run_in_turn,
+    run_options,
+)
+from convive.agents.seats._policies import (
+    POLICIES,
+    Policy,
+    addressed_next,
+    round_robin,
+)
+from convive.agents.seats._redrive import (
+    Deviation,
+    Redriven,
+    first_model,
+    redrive,
+)
+from convive.agents.seats._seat import host_seats
+from convive.agents.seats._supervisor import (
     STANDBY_S,
     Close,
     Decision,
@@ -172,7 +181,18 @@ from convive.agents._supervisor import (
     standby,
     supervise,
 )
-from convive.agents._tools import (
+from convive.agents.seats._turn import (
+    FirstOf,
+    Participant,
+    Pass,
+    Say,
+    Turn,
+)
+from convive.agents.seats._verify import RunFate, Verdict, verify
+from convive.agents.tools._output import BadOutput
+from convive.agents.tools._schema_tool import schema_tool
+from convive.agents.tools._scoped import scoped_tool
+from convive.agents.tools._tools import (
     Final,
     ModelRetry,
     NeedsAnswer,
@@ -183,34 +203,14 @@ from convive.agents._tools import (
     client_tool,
     tool,
 )
-from convive.agents._trace import Trace
-from convive.agents._trace_reading import (
+from convive.agents.traces._node import Node
+from convive.agents.traces._trace import Trace
+from convive.agents.traces._trace_reading import (
     TracePlace,
     find_trace,
     follow_trace,
     journals,
     read_trace,
-)
-from convive.agents._turn import (
-    FirstOf,
-    Participant,
-    Pass,
-    Say,
-    Turn,
-)
-from convive.agents._verify import RunFate, Verdict, verify
-from convive.agents._waiting import (
-    Suspension,
-    Where,
-    peek,
-    pending,
-    until_answered,
-)
-from convive.agents._worker import (
-    TryLater,
-    UnknownAgent,
-    WorkersLost,
-    work,
 )
 
 __all__ = [

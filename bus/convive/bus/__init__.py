@@ -1,37 +1,8 @@
 """The bus: conversations, the floor, memory, and the log below them."""
 
-from convive.bus._archive import (
-    Archive,
-    BadArchive,
-    export_lines,
-    open_archive,
-)
-from convive.bus._bus import Bus, Sync, memory_bus
-from convive.bus._conversation import Conversation
-from convive.bus._copies import (
-    NameTaken,
-    fork,
-    import_archive,
-)
-from convive.bus._diff import Difference, Happening, difference
-from convive.bus._errors import (
-    BadName,
-    BadRecord,
-    BeyondTail,
-    BusUnavailable,
-    Closed,
-    Conflict,
-    ConviveError,
-    Fenced,
-    MaybeAppended,
-    NewerRecord,
-    NotAppended,
-    ProducerReplaced,
-    Trimmed,
-    UnknownConversation,
-    WrongStream,
-)
-from convive.bus._events import (
+from convive.bus.conversation._bus import Bus, Sync, memory_bus
+from convive.bus.conversation._conversation import Conversation
+from convive.bus.conversation._events import (
     SCHEMA,
     AsideEvent,
     BusEvent,
@@ -55,28 +26,46 @@ from convive.bus._events import (
     happened_s,
     unreadable,
 )
-from convive.bus._findings import (
-    Finding,
-    FindingKind,
-    Part,
-    Verified,
-)
-from convive.bus._floor import (
+from convive.bus.conversation._floor import (
     Floor,
     OpenGrant,
     Utterance,
     fold_floor,
 )
-from convive.bus._folds import Fold, Folded, fold_records
-from convive.bus._history import (
-    AppendOp,
-    BadHistory,
-    Operation,
-    ReadOp,
-    next_digest,
-    read_history,
+from convive.bus.conversation._memory import Memory, MemoryFold
+from convive.bus.conversation._seat_memory import FLOOR, SeatMemory, memory_fold
+from convive.bus.conversation._world import Private, World
+from convive.bus.copies._archive import (
+    Archive,
+    BadArchive,
+    export_lines,
+    open_archive,
 )
-from convive.bus._ids import (
+from convive.bus.copies._copies import (
+    NameTaken,
+    fork,
+    import_archive,
+)
+from convive.bus.copies._diff import Difference, Happening, difference
+from convive.bus.log._errors import (
+    BadName,
+    BadRecord,
+    BeyondTail,
+    BusUnavailable,
+    Closed,
+    Conflict,
+    ConviveError,
+    Fenced,
+    MaybeAppended,
+    NewerRecord,
+    NotAppended,
+    ProducerReplaced,
+    Trimmed,
+    UnknownConversation,
+    WrongStream,
+)
+from convive.bus.log._folds import Fold, Folded, fold_records
+from convive.bus.log._ids import (
     HOST,
     ConversationId,
     RunId,
@@ -90,8 +79,7 @@ from convive.bus._ids import (
     seat_name,
     slugify,
 )
-from convive.bus._linear import Linearity, check_history
-from convive.bus._log import (
+from convive.bus.log._log import (
     Draft,
     Guard,
     Log,
@@ -99,25 +87,24 @@ from convive.bus._log import (
     Tail,
     matches,
 )
-from convive.bus._log_around import LogAround
-from convive.bus._memory import Memory, MemoryFold
-from convive.bus._memory_log import MemoryLog
-from convive.bus._memory_queue import MemoryWorkQueue
-from convive.bus._open import DEFAULT_DATA, URL_VARIABLE, open_bus
-from convive.bus._producer import Producer, Ticket
-from convive.bus._queue import (
+from convive.bus.log._log_around import LogAround
+from convive.bus.log._memory_log import MemoryLog
+from convive.bus.log._memory_queue import MemoryWorkQueue
+from convive.bus.log._queue import (
     DeadJob,
     Job,
     Lease,
     WorkQueue,
     queue_name,
 )
-from convive.bus._runs import RunContext, run_of
-from convive.bus._seat_memory import FLOOR, SeatMemory, memory_fold
-from convive.bus._server import EmbeddedServer, embedded_server
-from convive.bus._server_process import server_binary, server_version
-from convive.bus._stream import Stream
-from convive.bus._stream_records import (
+from convive.bus.log._runs import RunContext, run_of
+from convive.bus.log._subjects import Address, Subjects, address_of
+from convive.bus.server._open import DEFAULT_DATA, URL_VARIABLE, open_bus
+from convive.bus.server._server import EmbeddedServer, embedded_server
+from convive.bus.server._server_process import server_binary, server_version
+from convive.bus.streams._producer import Producer, Ticket
+from convive.bus.streams._stream import Stream
+from convive.bus.streams._stream_records import (
     Entry,
     Snapshot,
     StreamReader,
@@ -125,9 +112,22 @@ from convive.bus._stream_records import (
     StreamTail,
     stream_name,
 )
-from convive.bus._subjects import Address, Subjects, address_of
-from convive.bus._verify import Verification
-from convive.bus._world import Private, World
+from convive.bus.verify._findings import (
+    Finding,
+    FindingKind,
+    Part,
+    Verified,
+)
+from convive.bus.verify._history import (
+    AppendOp,
+    BadHistory,
+    Operation,
+    ReadOp,
+    next_digest,
+    read_history,
+)
+from convive.bus.verify._linear import Linearity, check_history
+from convive.bus.verify._verify import Verification
 
 __all__ = [
     "DEFAULT_DATA",

@@ -20,17 +20,18 @@ from typing import Final
 
 import anyio
 
-from convive.bus import _batch_checks, _log_checks, _lookup_checks, _queue_checks, _server_child, _tail_checks
-from convive.bus._data_dir import CONFIG, write
-from convive.bus._events import AsideEvent, FloorEvent, Remembered, Whispered
-from convive.bus._ids import ConversationId, RunId, SeatName, compose_run_id
-from convive.bus._log import Record
-from convive.bus._log_checks import Check, drafts, read_all, take
-from convive.bus._queue_checks import CHECK_LEASE_S, QueueCheck, take_job
-from convive.bus._runs import RunContext
-from convive.bus._server_config import server_config
-from convive.bus._server_process import HOST, answers, is_free, server_binary
-from convive.bus._subjects import Subjects
+from convive.bus.checks import _batch_checks, _log_checks, _lookup_checks, _queue_checks, _tail_checks
+from convive.bus.checks._log_checks import Check, drafts, read_all, take
+from convive.bus.checks._queue_checks import CHECK_LEASE_S, QueueCheck, take_job
+from convive.bus.conversation._events import AsideEvent, FloorEvent, Remembered, Whispered
+from convive.bus.log._ids import ConversationId, RunId, SeatName, compose_run_id
+from convive.bus.log._log import Record
+from convive.bus.log._runs import RunContext
+from convive.bus.log._subjects import Subjects
+from convive.bus.server import _server_child
+from convive.bus.server._data_dir import CONFIG, write
+from convive.bus.server._server_config import server_config
+from convive.bus.server._server_process import HOST, answers, is_free, server_binary
 
 __all__ = [
     "CHECK_LEASE_S",

@@ -1,0 +1,1 @@
+"""Suspended runs: answering them and going on."""

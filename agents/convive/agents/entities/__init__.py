@@ -1,0 +1,63 @@
+"""Entities: durable actors. Each has a name, a mailbox, rows of typed state, and a handler that is woken.
+
+    entities = Entities()
+    tally = Collection("tally", Tally)
+
+    @entities.define("counter", collections=[tally])
+    async def counter(context: Context, wake: Wake) -> None: ...
+
+A process that runs `host(bus, entities)` wakes them; `spawn`, `send` and `look` work from anywhere.
+"""
+
+from convive.agents.entities._entities import Entities, EntityType, Handler
+from convive.agents.entities._entity_carrier import HostsLost
+from convive.agents.entities._entity_client import (
+    EntityOver,
+    UnknownEntity,
+    find,
+    follow,
+    look,
+    names_of,
+    put,
+    runs,
+    send,
+    signal,
+    spawn,
+)
+from convive.agents.entities._entity_context import BadRow, Collection, Context, Rows, Wake
+from convive.agents.entities._entity_host import host
+from convive.agents.entities._entity_records import BadEntity, EntityName, Letter, Signal, Woken
+from convive.agents.entities._entity_state import EntityState, Failure, Timer, Waiting
+
+__all__ = [
+    "BadEntity",
+    "BadRow",
+    "Collection",
+    "Context",
+    "Entities",
+    "EntityName",
+    "EntityOver",
+    "EntityState",
+    "EntityType",
+    "Failure",
+    "Handler",
+    "HostsLost",
+    "Letter",
+    "Rows",
+    "Signal",
+    "Timer",
+    "UnknownEntity",
+    "Waiting",
+    "Wake",
+    "Woken",
+    "find",
+    "follow",
+    "host",
+    "look",
+    "names_of",
+    "put",
+    "runs",
+    "send",
+    "signal",
+    "spawn",
+]

@@ -1,0 +1,248 @@
+"""An entity's state, as a fold of its mailbox and its commits."""
+
+from pydantic import BaseModel, Field, JsonValue
+
+from convive.agents.entities._entity_records import (
+    Change,
+    EntityName,
+    Letter,
+    LetterKind,
+    Woken,
+    letter_of,
+    wake_run,
+    woken_of,
+)
+from convive.bus import BadRecord, ConviveError, Fold, Log, NewerRecord, Record, RunContext, RunId, fold_records, run_of
+
+KEPT_ERRORS = 20
+"""How many of the latest failures a state holds; the log has all."""
+
+
+class Waiting(BaseModel):
+    """A letter that was not handled yet: where it stands, when it came, and the run of the wake that it is for."""
+
+    seq: int
+    time_s: float
+    letter: Letter
+    run_id: RunId
+    root_run_id: RunId
+    parent_run_id: RunId | None
+    started_from: str = ""
+
+    @property
+    def run(self) -> RunContext:
+        """The run of the wake."""
+        return RunContext(self.run_id, self.root_run_id, self.parent_run_id, self.started_from)
+
+    @property
+    def sender_run(self) -> RunContext | None:
+        """The run that sent the letter, as far as it is told: what the host itself answers belongs there."""
+        return None if self.parent_run_id is None else RunContext(self.parent_run_id, self.root_run_id)
+
+
+class Failure(BaseModel):
+    """A wake that did not come to an end: its letter is handled, and nothing else of it counts."""
+
+    seq: int
+    run_id: RunId
+    kind: LetterKind
+    error: str
+
+
+class Timer(BaseModel):
+    """A time that is set: `at_s` in seconds since 1970, `number` that of the letter that will tell of it."""
+
+    at_s: float
+    number: tuple[int, int]
+
+
+class EntityState(BaseModel):
+    """All that the log says of an entity. Rows are as JSON holds them, by collection and key."""
+
+    name: str
+    is_created: bool = False
+    args: JsonValue = None
+    parent: str = ""
+    rows: dict[str, dict[str, dict[str, JsonValue]]] = Field(default_factory=dict)
+    waiting: list[Waiting] = Field(default_factory=list)
+    """The letters to handle, in order."""
+    wakes: int = 0
+    """How many were handled."""
+    observers: dict[str, bool] = Field(default_factory=dict)
+    """Who is told of its end; True: of its changes as well."""
+    timers: dict[str, Timer] = Field(default_factory=dict)
+    """The times that are set, by id."""
+    children: dict[str, str] = Field(default_factory=dict)
+    """What it spawned, and how that stands: running, finished, failed or stopped."""
+    errors: list[Failure] = Field(default_factory=list)
+    is_paused: bool = False
+    is_stopped: bool = False
+    is_finished: bool = False
+    result: JsonValue = None
+    damage: int = 0
+    """Records that could not be read, and count for nothing."""
+    newer: str = ""
+    """What a newer version wrote here, if anything: the rest is not to be believed, and a host leaves it alone."""
+    seen: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    """The number of the last letter of each sender."""
+    last: Woken | None = None
+    """The last commit; what it sends may still be on its way."""
+    last_handled: Waiting | None = None
+    """The letter that it is of."""
+    cut_off: Waiting | None = None
+    """What was to be handled, or under way, when it was stopped."""
+    committed_at: int = 0
+    """The place of the last record among the commits, whether it counts or not: the next one has to follow it."""
+    seq: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no handler is woken any more."""
+        return self.is_finished or self.is_stopped
+
+    @property
+    def status(self) -> str:
+        """unknown, stopped, finished, paused, busy (letters wait) or idle."""
+        if not self.is_created:
+            return "unknown"
+        if self.is_over:
+            return "stopped" if self.is_stopped else "finished"
+        return "paused" if self.is_paused else "busy" if self.waiting else "idle"
+
+
+def mailbox_of(base: str) -> str:
+    """The subject of an entity's letters, in its name space."""
+    return f"{base}.stream.mailbox"
+
+
+def commits_of(base: str) -> str:
+    """The subject of an entity's commits."""
+    return f"{base}.stream.entity"
+
+
+async def read_entity(log: Log, base: str, name: EntityName, until: int | None = None) -> EntityState:
+    """An entity as it is now, or as it was at a place; two requests. Raises errors of the bus."""
+    folding = Fold("entity", EntityState, lambda: EntityState(name=str(name)), apply)
+    subjects = (mailbox_of(base), commits_of(base))
+    return (await fold_records(log, subjects, folding, commits_of(base), until=until)).state
+
+
+async def read_on(state: EntityState, log: Log, base: str) -> EntityState:
+    """Take what came behind a state, in place; one request."""
+    async with log.read(mailbox_of(base), commits_of(base), after=state.seq) as records:
+        async for record in records:
+            apply(state, record)
+    return state
+
+
+def apply(state: EntityState, record: Record) -> EntityState:
+    """Take one more record, in place."""
+    state.seq = record.seq
+    try:
+        if record.subject.endswith(".mailbox"):
+            _arrived(state, record, letter_of(record))
+        else:
+            state.committed_at = record.seq
+            _committed(state, record, woken_of(record))
+    except NewerRecord as error:
+        state.newer = state.newer or str(error)
+    except BadRecord:
+        state.damage += 1
+    return state
+
+
+def _arrived(state: EntityState, record: Record, letter: Letter) -> None:
+    if letter.number is not None and letter.sender:
+        if letter.number <= state.seen.get(letter.sender, (0, 0)):
+            return  # delivered before
+        state.seen[letter.sender] = letter.number
+    if letter.kind == "due":
+        if letter.id not in state.timers or state.timers[letter.id].number != letter.number:
+            return  # called off, set anew, or told before
+        del state.timers[letter.id]
+    if letter.kind == "created" and (state.is_created or any(one.letter.kind == "created" for one in state.waiting)):
+        return
+    if state.is_over and letter.kind != "observe":
+        return
+    if letter.kind == "signal" and letter.value != "stop":
+        state.is_paused = letter.value == "pause"
+        return
+    run = wake_run(EntityName.of(state.name), record.seq, letter, _sender(record))
+    waiting = Waiting(
+        seq=record.seq,
+        time_s=record.time_s,
+        letter=letter,
+        run_id=run.run_id,
+        root_run_id=run.root_run_id,
+        parent_run_id=run.parent_run_id,
+        started_from=run.started_from,
+    )
+    if letter.kind == "created":
+        state.is_created, state.args, state.parent = True, letter.value, letter.sender
+        state.waiting.insert(0, waiting)  # what came before it existed is told afterwards
+    elif letter.kind == "signal":
+        state.is_stopped, state.is_paused, state.cut_off = True, False, next(iter(state.waiting), None)
+        state.waiting = [waiting]
+        state.timers.clear()
+    else:
+        state.waiting.append(waiting)
+
+
+def _committed(state: EntityState, record: Record, woken: Woken) -> None:
+    handled = next((one for one in state.waiting if one.seq == woken.letter), None)
+    if handled is None and state.is_stopped:
+        return  # its handler ran when the entity was stopped: nothing of that wake counts
+    if handled is None or woken.wake != state.wakes + 1:
+        raise BadRecord(record.subject, record.seq, f"wake {woken.wake} for the letter at {woken.letter}")
+    state.waiting.remove(handled)
+    state.wakes = woken.wake
+    state.last, state.last_handled = woken, handled
+    for change in woken.changes:
+        change_row(state.rows, change)
+    for id in woken.cancelled:
+        state.timers.pop(id, None)
+        state.waiting = [one for one in state.waiting if one.letter.kind != "due" or one.letter.id != id]
+    for place, outgoing in enumerate(woken.letters):
+        if outgoing.at_s is not None:
+            state.timers[outgoing.letter.id] = Timer(at_s=outgoing.at_s, number=(woken.wake, place))
+        elif outgoing.letter.kind == "created":
+            state.children.setdefault(outgoing.to, "running")
+    if woken.error is not None:
+        failure = Failure(seq=record.seq, run_id=woken.run_id, kind=handled.letter.kind, error=woken.error)
+        state.errors = [*state.errors[1 - KEPT_ERRORS :], failure]
+    _heard(state, handled.letter)
+    if woken.finished:
+        state.is_finished, state.result = True, woken.result
+        state.waiting = [one for one in state.waiting if one.letter.kind == "observe"]
+        state.timers.clear()
+
+
+def _heard(state: EntityState, letter: Letter) -> None:
+    if letter.kind == "observe":
+        state.observers[letter.sender] = letter.changes_too
+    elif letter.kind == "unobserve":
+        state.observers.pop(letter.sender, None)
+    hear_of(state.children, letter)
+
+
+def hear_of(children: dict[str, str], letter: Letter) -> None:
+    """Note how a child stands by what it sent, in place."""
+    if letter.kind in ("finished", "failed") and letter.sender in children:
+        status = letter.value.get("status") if isinstance(letter.value, dict) else None
+        children[letter.sender] = str(status or letter.kind)
+
+
+def change_row(rows: dict[str, dict[str, dict[str, JsonValue]]], change: Change) -> None:
+    """Put or delete a row, in place."""
+    collection = rows.setdefault(change.collection, {})
+    if change.row is None:
+        collection.pop(change.key, None)
+    else:
+        collection[change.key] = change.row
+
+
+def _sender(record: Record) -> RunContext | None:
+    try:
+        return run_of(record.headers)
+    except ConviveError:
+        return None

@@ -1,0 +1,1 @@
+"""Models: what asks them and what they answer, their providers, their prices, and stand-ins for tests."""

@@ -1,0 +1,1 @@
+"""Queued runs: orders, workers, and channels to follow them."""

@@ -1,0 +1,1 @@
+"""Seats and the supervisor: who takes turns, who grants them, and redriving both."""

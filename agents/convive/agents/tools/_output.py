@@ -1,0 +1,76 @@
+"""Structured output: a type that the final answer has to fit, told to the model, and always validated here."""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from convive.agents.journal._journal import Rejected
+from convive.agents.models._schema import Untitled, json_of
+from convive.bus import ConviveError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Data = TypeVar("Data", default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    Data = TypeVar("Data", covariant=True)
+
+_FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_MOST_ISSUES = 20
+
+
+class BadOutput(ConviveError):
+    """No JSON Schema can be made of the type given as `output`. Nothing ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a final answer has to be. `repair`: how many unfit answers in a row are asked for again."""
+
+    adapter: TypeAdapter[Any]
+    schema: dict[str, JsonValue]
+    repair: int
+
+    @property
+    def instruction(self) -> str:
+        """What a model is told that cannot be held to a schema by its provider."""
+        return (
+            "Your final answer must be JSON that fits this JSON Schema, without any other text around it:\n"
+            f"{json_of(self.schema)}"
+        )
+
+    def read(self, text: str) -> Any:
+        """The data in an answer; a fence around the JSON is taken off. Raises ValidationError."""
+        fenced = _FENCED.search(text)
+        return self.adapter.validate_json(fenced[1] if fenced else text.strip())
+
+    def judge(self, text: str) -> Rejected | None:
+        """Why an answer is of no use, with each place that does not fit; None if it is fit."""
+        try:
+            self.read(text)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False, include_context=False)
+            issues = [f"{'.'.join(map(str, each['loc'])) or 'the answer'}: {each['msg']}" for each in found]
+            reason = "; ".join(issues[:_MOST_ISSUES])
+            feedback = f"That answer does not fit the schema. {reason}. Answer again, with the corrected JSON only."
+            reason = f"the answer does not fit `output`: {reason}"
+            return Rejected(reason=reason, feedback=feedback, reasks=self.repair)
+        return None
+
+
+def output_of(kind: Any, repair: int) -> Output:
+    """What `output=` and `repair=` come to. Raises BadOutput, and ValueError for a negative number of repairs."""
+    if repair < 0:
+        raise ValueError(f"repair={repair} is below zero; 0 means that no unfit answer is asked for again")
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        schema: dict[str, JsonValue] = adapter.json_schema(schema_generator=Untitled)
+    except (PydanticUserError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BadOutput(f"output={kind!r}: no JSON Schema can be made of it: {reason}") from None
+    return Output(adapter, schema, repair)

@@ -1,0 +1,141 @@
+"""Tools from a JSON Schema and a handler: for what is described elsewhere, such as by an MCP server."""
+
+import hashlib
+import inspect
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, cast
+
+from pydantic import BaseModel, JsonValue
+
+from convive.agents.models._model import ToolSpec
+from convive.agents.models._schema import BadArguments, BadTool, Parameters
+from convive.agents.tools._tools import Tool, ToolContext
+
+SchemaHandler = Callable[[ToolContext, dict[str, JsonValue]], object]
+"""Takes the context and the arguments as they were sent. Sync or async; a sync one runs in a thread."""
+
+_MOST = 64
+"""The longest name of a tool that all providers take."""
+_FITS = re.compile(rf"[A-Za-z0-9_-]{{1,{_MOST}}}")
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+    "object": (dict,),
+    "array": (list,),
+    "null": (type(None),),
+}
+
+
+class _SchemaParameters(Parameters):
+    """Arguments that a JSON Schema describes; the handler takes them whole."""
+
+    __slots__ = ()
+
+    def validate(self, arguments: JsonValue) -> dict[str, object]:
+        """Check the outermost level: names, what is required, and types. What lies deeper is the handler's to check."""
+        if not isinstance(arguments, dict):
+            kind = type(arguments).__name__
+            raise BadArguments([{"path": "", "message": f"the arguments must be a JSON object, not {kind}"}])
+        issues = [
+            {"path": name, "message": message}
+            for name, message in (*_missing(self.schema, arguments), *_unfit(self.schema, arguments))
+        ]
+        if issues:
+            raise BadArguments(issues)
+        return {"arguments": dict(arguments)}
+
+
+def schema_tool(
+    name: str,
+    description: str,
+    input_schema: Mapping[str, JsonValue],
+    handler: SchemaHandler,
+    *,
+    timeout_s: float | None = None,
+    sequential: bool = False,
+    silent: bool = False,
+    model_output: Callable[[Any], object] | None = None,
+) -> Tool:
+    """Make a tool of a JSON Schema, which the model sees as it is, and a handler.
+
+    The options are those of `tool`. Raises BadTool for a name that not every provider takes, and for a schema
+    whose root is not an object.
+    """
+    if not _FITS.fullmatch(name):
+        raise BadTool(f"{name!r} is not a name for a tool: use up to {_MOST} letters, digits, '_' and '-'.")
+    if input_schema.get("type", "object") != "object":
+        raise BadTool(f"tool {name!r}: the root of its schema must be of type object.")
+    schema: dict[str, JsonValue] = {"type": "object", **input_schema}
+    return Tool(
+        spec=ToolSpec(name, description, schema),
+        function=_function(handler),
+        parameters=_SchemaParameters(BaseModel, {}, schema, "context"),
+        timeout_s=timeout_s,
+        sequential=sequential,
+        silent=silent,
+        model_output=model_output,
+    )
+
+
+def provider_names(names: Iterable[str]) -> dict[str, str]:
+    """For each name one that all providers take, different for different names, and the same in every process."""
+    plain = {name: re.sub(r"[^A-Za-z0-9_-]+", "_", name) for name in names}
+    count = Counter(plain.values())
+    return {
+        name: short
+        if _FITS.fullmatch(short) and short.strip("_-") and (short == name or count[short] == 1)
+        else f"{short[: _MOST - 9]}_{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
+        for name, short in plain.items()
+    }
+
+
+def _function(handler: SchemaHandler) -> Callable[..., object]:
+    if inspect.iscoroutinefunction(handler):
+        asynchronous = cast("Callable[[ToolContext, dict[str, JsonValue]], Awaitable[object]]", handler)
+
+        async def call(context: ToolContext, arguments: dict[str, JsonValue]) -> object:
+            return await asynchronous(context, arguments)
+
+        return call
+
+    def call_in_thread(context: ToolContext, arguments: dict[str, JsonValue]) -> object:
+        return handler(context, arguments)
+
+    return call_in_thread
+
+
+def _missing(schema: Mapping[str, JsonValue], arguments: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
+    required = schema.get("required")
+    names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+    return [(name, "Field required") for name in names if name not in arguments]
+
+
+def _unfit(schema: Mapping[str, JsonValue], arguments: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
+    properties = schema.get("properties")
+    known = properties if isinstance(properties, dict) else {}
+    closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+    found: list[tuple[str, str]] = []
+    for name, value in arguments.items():
+        described = known.get(name)
+        if name not in known:
+            found += [(name, f"Not an argument of this tool. It takes: {', '.join(known) or 'none'}")] if closed else []
+        elif isinstance(described, dict) and not _is(value, described.get("type")):
+            found.append((name, f"Input should be of type {described['type']}"))
+    return found
+
+
+def _is(value: JsonValue, kind: JsonValue) -> bool:
+    """Whether a value is of a type as `type` in a schema names it; true for what that does not say."""
+    if isinstance(kind, list):
+        return any(_is(value, each) for each in kind)
+    if not isinstance(kind, str) or kind not in _KINDS:
+        return True
+    if isinstance(value, bool):
+        return kind == "boolean"
+    if kind == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _KINDS[kind])

@@ -1,0 +1,1 @@
+"""Traces: the tree of runs as a fold, read and followed."""

@@ -1,0 +1,113 @@
+"""Which nodes of a trace are over for good, so that they can be exported: all at once, or one by one as they end."""
+
+from collections.abc import Collection, Iterable, Iterator
+
+from convive.agents.traces._node import Node
+from convive.agents.traces._trace import Trace
+from convive.bus import Record, RunId
+
+
+def finished(trace: Trace) -> Iterator[Node]:
+    """The nodes of a trace of which nothing more can be told, children first."""
+    for root in trace.roots:
+        for node in reversed(list(root.walk())):
+            # What was broken off may still say so itself, as long as anything above it goes on.
+            if node.is_over and is_settled(trace, node) and (node.status != "interrupted" or root.is_over):
+                yield node
+
+
+def is_settled(trace: Trace, node: Node) -> bool:
+    """Whether it is certain what stands above a node: which tool call a run belongs to is told when that returns."""
+    if node.kind != "run" or node.called_by is not None or node.run.parent_run_id is None:
+        return True
+    if node.parent is not None and node.parent.kind == "turn":
+        return True
+    above = trace.runs.get(node.run.parent_run_id)
+    if above is not None and above.status == "interrupted":  # it may go on, and name its calls
+        while above.parent is not None:
+            above = above.parent
+    return above is None or above.is_over
+
+
+class Finishing:
+    """Folds records, and tells of each node once, when it is over for good. What is over is let go of.
+
+    With `own`, which may grow, only these runs and those that they called count: others work at the same place.
+    """
+
+    def __init__(self, own: Collection[RunId] | None = None, *, keep_events: bool = False) -> None:
+        self._own = own
+        self._trace = Trace(self._note, keep_events=keep_events)
+        self._noted: list[Node] = []
+        self._waiting: dict[RunId, list[Node]] = {}  # by the run that is to tell which of its calls they belong to
+
+    def _note(self, node: Node) -> None:
+        self._noted.append(node)  # the record is not folded to its end yet
+
+    def apply(self, record: Record) -> list[Node]:
+        """Take one more record, in the order of its log; the nodes that are over with it."""
+        self._trace.apply(record)
+        if not self._noted:
+            return []
+        noted, self._noted = self._noted, []
+        return [over for node in noted for over in self._over(node) if self._counts(over)]
+
+    def _over(self, node: Node) -> Iterator[Node]:
+        yield from self._when_settled([node])
+        if node.kind in ("run", "tool"):
+            yield from self._when_settled(self._waiting.pop(node.run_id, []))
+        if node.kind == "conversation":
+            for below in node.walk():
+                if below.status == "interrupted":
+                    yield from self._when_settled(self._waiting.pop(below.run_id, []))
+                    yield below
+            self._trace.forget(node)
+        elif node.kind == "turn":
+            if all(below.is_over and below.status != "interrupted" for below in node.walk()):
+                self._trace.forget(node)
+        elif node.kind == "run":
+            yield from self._outermost(node)
+
+    def _outermost(self, node: Node) -> Iterator[Node]:
+        """What ends with a run that is no part of a conversation."""
+        top = node
+        while top.parent is not None:
+            top = top.parent
+        if top.kind == "conversation":
+            return
+        yield from (below for below in node.children if below.status == "interrupted" and below.run_id == node.run_id)
+        if top.is_over and all(below.is_over for below in top.walk()):
+            self._trace.forget(top)
+
+    def _when_settled(self, nodes: Iterable[Node]) -> Iterator[Node]:
+        """Those of which it is certain where they belong; the others wait for the run that will tell."""
+        for node in nodes:
+            if self._own is None and node.kind != "run":
+                yield node
+                continue
+            unsettled = next((one for one in self._runs_of(node) if not is_settled(self._trace, one)), None)
+            if unsettled is None or unsettled.run.parent_run_id is None:
+                yield node
+            else:
+                self._waiting.setdefault(unsettled.run.parent_run_id, []).append(node)
+
+    def _runs_of(self, node: Node) -> Iterator[Node]:
+        """The runs that decide whether a node counts, and where it belongs."""
+        above: Node | None = node
+        while above is not None and self._own is not None and above.run_id not in self._own:
+            if above.kind == "run":
+                yield above
+            above = above.parent
+        if self._own is None:
+            yield node
+
+    def _counts(self, node: Node) -> bool:
+        """Whether it is a part of the own runs: one that no call named was queued, and is whosever took it."""
+        if self._own is None:
+            return True
+        above: Node | None = node
+        while above is not None and above.run_id not in self._own:
+            if above.kind == "run" and above.called_by is None:
+                return False
+            above = above.parent
+        return above is not None

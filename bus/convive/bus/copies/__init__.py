@@ -1,0 +1,1 @@
+"""Copies of conversations: export, import, fork, and where two differ."""

@@ -1,0 +1,58 @@
+"""Finding records on the leader of a stream: the last one of a subject, and our own copy of what was refused."""
+
+from convive.bus.jetstream._connect import ApiError, Connection
+from convive.bus.jetstream._jetstream_reader import BoundedReader
+from convive.bus.jetstream._jetstream_records import stored
+from convive.bus.log._log import MESSAGE_ID, Draft, Record, guards_itself
+
+_NO_MESSAGE = 10037
+
+
+async def last_record(connection: Connection, stream: str, subject: str) -> Record | None:
+    """The last record on a subject, or None. Raises BusUnavailable."""
+    return await _get(connection, stream, {"last_by_subj": subject})
+
+
+async def own_place(connection: Connection, stream: str, draft: Draft, after: int) -> int | None:
+    """The place of our own copy of a draft that the server refused, behind `after`; None when it was never stored.
+
+    Raises BusUnavailable when that cannot be known now.
+    """
+    if guards_itself(draft):  # on the guarded subjects our copy can only be the first
+        record = await _get(connection, stream, {"seq": after + 1, "next_by_subj": draft.subject})
+        if record is None:
+            return None
+        ours = record.body == draft.body if draft.id is None else record.headers.get(MESSAGE_ID) == draft.id
+        return record.seq if ours else None
+
+    async def newest() -> int:
+        last = await last_record(connection, stream, draft.subject)
+        return last.seq if last is not None and last.seq > after else 0
+
+    reader = BoundedReader(connection, stream, (draft.subject,), after, None, None, newest)
+    try:
+        await reader.open()
+        async for record in reader:
+            if record.headers.get(MESSAGE_ID) == draft.id:
+                return record.seq
+    finally:
+        await reader.close()
+    return None
+
+
+async def holds(connection: Connection, stream: str, place: int, draft: Draft) -> bool:
+    """Whether the record at a place is a copy of a draft, or was one that has been removed since."""
+    record = await _get(connection, stream, {"seq": place})
+    if record is not None:
+        return (record.subject, record.body) == (draft.subject, draft.body)
+    found = await connection.api(f"STREAM.INFO.{stream}")
+    return place <= int(found["state"]["last_seq"])
+
+
+async def _get(connection: Connection, stream: str, query: dict[str, object]) -> Record | None:
+    try:
+        return stored(await connection.api(f"STREAM.MSG.GET.{stream}", query))
+    except ApiError as error:
+        if error.code == _NO_MESSAGE:
+            return None
+        raise

@@ -1,0 +1,113 @@
+"""Readers of a stream that end, each with a consumer of its own."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+from convive.bus.jetstream._connect import Connection
+from convive.bus.jetstream._jetstream_consumer import SILENCE_S, Consumer
+from convive.bus.log._errors import BusUnavailable
+from convive.bus.log._log import Record
+
+ROOM = 8_192
+"""Records that wait for the reader. With more, it holds the server back."""
+
+
+class BoundedReader:
+    """The records that a stream holds now, up to `until`; an async iterator that ends.
+
+    `newest` asks the leader for the place of the newest record that there is, or 0. The server that delivers may be a
+    replica that has not heard of it yet: the reader does not end before it, unless it has expired meanwhile.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        subjects: tuple[str, ...],
+        after: int,
+        until: int | None,
+        since_s: float | None,
+        newest: Callable[[], Awaitable[int]],
+        *,
+        latest: bool = False,
+    ) -> None:
+        self._ask_newest = newest
+        self._newest = 0
+        self._patience_s = connection.patience_s
+        self._lacking_since_s: float | None = None
+        self._waiting: deque[Record] = deque()
+        self._more = asyncio.Event()
+        self._until = until
+        self._done = False
+        self._consumer = Consumer(
+            connection, stream, subjects, after, since_s, self._take, lambda: len(self._waiting) >= ROOM, latest=latest
+        )
+
+    async def open(self) -> None:
+        self._newest = await self._ask_newest()
+        await self._consumer.open()
+        self._finish_if_complete()
+
+    async def close(self) -> None:
+        await self._consumer.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Record:
+        while True:
+            if self._waiting:
+                record = self._waiting.popleft()
+                if len(self._waiting) < ROOM // 2:
+                    await self._consumer.resume()
+                return record
+            if self._done:
+                raise StopAsyncIteration
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._more.clear()
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                await self._more.wait()
+        except TimeoutError:
+            if not self._consumer.silent:
+                await self._look_again()
+        if self._consumer.trouble.is_set() or self._consumer.silent:
+            await self._consumer.replace(wait_for_server=False)
+        self._finish_if_complete()
+
+    async def _look_again(self) -> None:
+        """Nothing has come for a while. Records that expired are counted, or known as the newest, but never come."""
+        await self._consumer.recount()
+        if not self._consumer.complete or self._consumer.last >= self._newest:
+            return
+        now_known = await self._ask_newest()
+        if now_known < self._newest:
+            self._newest = now_known
+            return
+        # The leader has it, and who delivers has not: another one may.
+        now_s = asyncio.get_running_loop().time()
+        self._lacking_since_s = self._lacking_since_s or now_s
+        if now_s - self._lacking_since_s > self._patience_s:
+            raise BusUnavailable(
+                f"record {self._newest} is known to the leader of its stream, and no server has delivered it for "
+                f"{self._patience_s:g} s. It is safe; read again when the servers have caught up with one another."
+            )
+        self._consumer.trouble.set()
+
+    def _take(self, record: Record | None) -> None:
+        if self._done:
+            return
+        if record is not None and (self._until is None or record.seq <= self._until):
+            self._waiting.append(record)
+            self._lacking_since_s = None
+        self._finish_if_complete()
+        self._more.set()
+
+    def _finish_if_complete(self) -> None:
+        last = self._consumer.last
+        if (self._until is not None and last >= self._until) or (self._consumer.complete and last >= self._newest):
+            self._done = True

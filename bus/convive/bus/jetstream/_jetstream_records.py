@@ -1,0 +1,61 @@
+"""Records in the three forms that JetStream hands them out in."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from convive.bus.log._log import Record
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A record from a consumer: `place` counts from 1 in that consumer, `pending` is what it still has to send."""
+
+    record: Record
+    place: int
+    pending: int
+
+
+def delivered(message: Msg) -> Delivered | None:
+    """Read a message of a push consumer; None for a heartbeat or a flow-control request.
+
+    The reply subject carries the metadata (NATS ADR-15): `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream
+    seq>.<consumer seq>.<nanoseconds>.<pending>`, with the domain and account before the stream in its newer form.
+    """
+    fields = message.reply.split(".")
+    if len(fields) < 9 or fields[1] != "ACK":
+        return None
+    first = 5 if len(fields) == 9 else 7
+    headers: Mapping[str, str] = _NO_HEADERS if message.headers is None else message.headers
+    record = Record(message.subject, int(fields[first]), int(fields[first + 2]) / 1e9, headers, message.data)
+    return Delivered(record, int(fields[first + 1]), int(fields[first + 3]))
+
+
+def stored(answer: dict[str, Any]) -> Record:
+    """Read the answer to `STREAM.MSG.GET`."""
+    message = answer["message"]
+    return Record(
+        str(message["subject"]),
+        int(message["seq"]),
+        _seconds(str(message["time"])),
+        _headers(base64.b64decode(message.get("hdrs", ""))),
+        base64.b64decode(message.get("data", "")),
+    )
+
+
+def _seconds(text: str) -> float:
+    """RFC 3339 with up to nine digits, as seconds since 1970: the same float that a consumer's nanoseconds give."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    since_1970 = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return (since_1970 * 10**9 + int(fraction.ljust(9, "0"))) / 1e9
+
+
+def _headers(raw: bytes) -> dict[str, str]:
+    lines = raw.decode(errors="replace").split("\r\n")[1:]
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines) if name}

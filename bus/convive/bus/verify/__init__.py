@@ -1,0 +1,1 @@
+"""Whether a conversation is whole, and whether a history is linearizable."""

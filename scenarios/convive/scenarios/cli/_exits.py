@@ -1,0 +1,74 @@
+"""Running a command: signals, errors and exit codes. No traceback reaches a person who did not ask for one."""
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, NoReturn
+
+import typer
+
+from convive.bus import ConviveError
+from convive.scenarios.cli._transcript import shown
+
+DEBUG_VARIABLE = "CONVIVE_DEBUG"
+FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
+
+
+def go(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a command to its end. Leaves with typer.Exit: 1 after an error, 130 after Ctrl-C, 143 after SIGTERM."""
+    stopped_by: list[int] = []
+    try:
+        asyncio.run(_until_stopped(work, stopped_by))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Exit(TERMINATED if stopped_by else INTERRUPTED) from None
+    except SystemExit:  # from rich: whoever read our output has seen enough (`convive trace ID | head`)
+        raise typer.Exit(0) from None
+    except Exception as error:  # noqa: BLE001 - the last place where an error can be told to a person
+        if all(isinstance(one, BrokenPipeError) for one in _leaves(error)):
+            # Whoever read our output has seen enough (`convive replay ID | head`).
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        _tell(error)
+
+
+async def _until_stopped(work: Callable[[], Awaitable[None]], stopped_by: list[int]) -> None:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - asyncio.run made one
+
+    def stop() -> None:
+        stopped_by.append(signal.SIGTERM)
+        task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+    await work()
+
+
+def _tell(error: Exception) -> NoReturn:
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
+        raise typer.Exit(FAILED) from None
+    known = list(dict.fromkeys(str(one) for one in _leaves(error) if isinstance(one, ConviveError)))
+    for text in known[:3]:
+        typer.echo(f"convive: {_lines(text)}", err=True)
+    if not known:
+        first = next(_leaves(error))
+        where = "".join(f" ({note})" for note in getattr(first, "__notes__", ()))
+        what = _lines(f"{type(first).__name__}: {first}{where}")
+        typer.echo(f"convive: {what}. Run it again with --debug for the traceback.", err=True)
+    raise typer.Exit(FAILED) from None
+
+
+def _lines(text: str) -> str:
+    """An error's text as a terminal may show it: it can quote a server, or a record on the bus."""
+    return "\n".join(shown(line) for line in text.splitlines())
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    inner: Sequence[BaseException] = getattr(error, "exceptions", ())
+    for one in inner:
+        yield from _leaves(one)
+    if not inner:
+        yield error

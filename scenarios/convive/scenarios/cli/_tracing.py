@@ -1,0 +1,216 @@
+"""What `convive trace` does."""
+
+import difflib
+import json
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import anyio
+from rich.cells import cell_len
+from rich.console import Console
+from rich.live import Live
+from rich.padding import Padding
+from rich.text import Text
+
+from convive.agents import Node, Trace, find_trace, follow_trace, read_trace
+from convive.bus import Bus, ConviveError, Granted, UnknownConversation, event_of
+from convive.scenarios.cli._opened import Heard, OpenedLine, opened_lines
+from convive.scenarios.cli._transcript import Transcript, shown
+from convive.scenarios.cli._tree import ID, TreeLine, clipped, name_of, tree_lines
+
+COLOURS = {
+    "failed": "bold red",
+    "interrupted": "red",
+    "running": "cyan",
+    "waiting": "yellow",
+    "revoked": "dim",
+    "head": "dim",
+}
+
+_REDRAWN_S = 0.25
+_MOST_LEVELS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How somebody wants to see a trace. `run` opens one node of it; `full`, with all words of it."""
+
+    run: str | None = None
+    depth: int | None = None
+    live: bool = False
+    full: bool = False
+    as_json: bool = False
+
+
+async def show_trace(bus: Bus, which: str, view: View) -> None:
+    """A trace as it is now; `live`, until it is over."""
+    if view.run is not None:
+        await _show_opened(bus, which, view.run, view)
+        return
+    if view.live and not view.as_json and Console().is_terminal:
+        await _show_live(bus, which)
+    elif view.live:
+        async with follow_trace(bus, which) as states:
+            async for _ in states:
+                pass
+    trace, asked = await read_trace(bus, which), (await find_trace(bus, which)).asked
+    if view.as_json:
+        for root in [trace.runs[asked]] if asked in trace.runs else trace.roots:
+            print(json.dumps(node_row(root), ensure_ascii=False))  # noqa: T201 - standard output is this command's result
+        return
+    _print(tree_lines(trace, Console().width, time.time(), trace.runs.get(asked), view.depth))
+
+
+def _print(lines: Iterable[TreeLine]) -> None:
+    out = Console(highlight=False)
+    for line in lines:
+        wraps = out.is_terminal and cell_len(line.text) > out.width  # between words: only what failed is as long
+        out.print(Text(line.text, style=COLOURS.get(line.status, "")), soft_wrap=not wraps)
+
+
+async def _show_live(bus: Bus, which: str) -> None:
+    """Draws at a pace of its own: what is under way gets longer between records, and a burst of them is one change."""
+    out = Console(highlight=False)
+    asked = (await find_trace(bus, which)).asked
+    latest = Trace()
+
+    async def draw() -> None:
+        while True:
+            began_s = time.monotonic()
+            lines = tree_lines(latest, out.width, time.time(), latest.runs.get(asked), long=max(4, out.height - 2))
+            drawn = clipped(lines, max(4, out.height - 1))
+            text = Text("\n", no_wrap=True, overflow="ellipsis")
+            screen.update(text.join(Text(line.text, COLOURS.get(line.status, "")) for line in drawn), refresh=True)
+            await anyio.sleep(max(_REDRAWN_S, 4 * (time.monotonic() - began_s)))  # a long tree takes its time
+
+    try:
+        with Live(console=out, auto_refresh=False, vertical_overflow="crop", transient=True) as screen:
+            async with follow_trace(bus, which) as states, anyio.create_task_group() as tasks:
+                latest = await anext(states)
+                tasks.start_soon(draw)
+                async for state in states:
+                    latest = state
+                tasks.cancel_scope.cancel()
+    except anyio.get_cancelled_exc_class():  # what was seen last stays on the screen
+        _print(tree_lines(latest, out.width, time.time(), latest.runs.get(asked)))
+        raise
+
+
+def node_row(node: Node, level: int = 0, *, events: bool = False) -> dict[str, object]:
+    """A node and all below it, as nested objects; in a tree without end, the lowest level has all that is below it.
+
+    `events`: with what the journals say of each, where the trace keeps that."""
+    below = node.children if level < _MOST_LEVELS else [*node.walk()][1:] if level == _MOST_LEVELS else []
+    told = {"events": [event.model_dump(mode="json") for event in node.events]} if events else {}
+    usage, cost = node.total_usage, node.total_cost
+    return {
+        "run_id": node.run_id,
+        "root_run_id": node.run.root_run_id,
+        "parent_run_id": node.run.parent_run_id,
+        "kind": node.kind,
+        "name": node.name,
+        "part": node.part,
+        "status": node.status,
+        "seat": node.seat or None,
+        "turn": node.turn,
+        "model": node.model or None,
+        "session_id": node.session_id,
+        "conversation": node.conversation,
+        "seqs": node.seqs,
+        "started_s": node.started_s,
+        "ended_s": node.ended_s,
+        "attempts": max(1, len(node.attempts)),
+        "attempt_seqs": node.attempts,
+        "tokens": usage.model_dump(),
+        "cost": None if cost is None else {"known": cost.known, "complete": cost.complete, "currency": cost.currency},
+        "error": node.error or None,
+        "detail": node.detail or None,
+        "orphan": node.orphan,
+        "damage": node.damage,
+        "origin": None if node.origin is None else node.origin.model_dump(),
+        **told,
+        "children": [node_row(child, level + 1, events=events) for child in below],
+    }
+
+
+async def _show_opened(bus: Bus, which: str, run: str, view: View) -> None:
+    trace = await read_trace(bus, which, keep_events=True)
+    node = find_node(trace, run)
+    heard = await _heard(bus, trace, node)
+    if view.as_json:
+        said = None if heard is None else {"cue": heard.cue, "lines": heard.lines, "until": heard.until}
+        row = node_row(node, events=True) | {"heard": said}
+        print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - standard output is this command's result
+        return
+    out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    for line in opened_lines(node, heard, full=view.full):
+        _print_indented(out, line)
+
+
+def _print_indented(out: Console, line: OpenedLine) -> None:
+    if out.soft_wrap:
+        out.print(Text(f"{'':{line.indent}}{line.text}".rstrip(), style=line.style))
+    else:
+        out.print(Padding(Text(line.text, style=line.style), (0, 0, 0, line.indent), expand=False))
+
+
+def find_node(trace: Trace, which: str) -> Node:
+    """The turn or run of that id, by its beginning or its end, or `turn:3`. A turn and its run are one id: the turn.
+
+    Raises ConviveError that names near ones, or all that are meant.
+    """
+    nodes: dict[str, Node] = {}
+    for root in trace.roots:
+        for node in root.walk():
+            if node.kind in ("conversation", "turn", "run"):
+                nodes.setdefault(node.run_id, node)
+    wanted = which.strip().removeprefix("…").lower()
+    found = [node for node in nodes.values() if wanted and node.kind == "turn" and wanted == f"turn:{node.turn}"]
+    found = found or ([nodes[wanted]] if wanted in nodes else [])
+    found = found or [node for id, node in nodes.items() if wanted and (id.startswith(wanted) or id.endswith(wanted))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = "\n".join(f"  {node.run_id}  {name_of(node)}" for node in found[:8])
+        more = f"\n  and {len(found) - 8} more" if len(found) > 8 else ""
+        raise ConviveError(
+            f"{len(found)} runs of this trace have an id that begins or ends with {wanted!r}:\n{listed}{more}"
+        )
+    near = difflib.get_close_matches(wanted, nodes, n=3, cutoff=0.5)
+    near += [id[-ID:] for id in nodes if difflib.get_close_matches(wanted, [id[-ID:]], cutoff=0.6)][:3]
+    hint = f"Did you mean {' or '.join(near)}?" if near else "Ids end the lines of the tree that `convive trace` shows."
+    raise ConviveError(f"no run of this trace has an id that begins or ends with {shown(which)[:80]!r}. {hint}")
+
+
+async def _heard(bus: Bus, trace: Trace, node: Node) -> Heard | None:
+    """What the seat had heard before a turn, or before a run whose prompt was made from a turn."""
+    turn = node if node.kind == "turn" else _turn_behind(trace, node)
+    if turn is None:
+        return None
+    try:
+        there = await bus.existing(turn.conversation)
+    except UnknownConversation:
+        return None
+    transcript, lines, cue = Transcript(), list[str](), None
+    async with there.read(until=turn.seqs[0]) as records:
+        async for record in records:
+            for line in transcript.apply(record):
+                lines = [] if line.style == "speech" and line.seat == turn.seat else [*lines, line.plain()]
+            if record.seq == turn.seqs[0]:
+                granted = event_of(record)
+                cue = granted.cue if isinstance(granted, Granted) else None
+    return Heard(tuple(lines), cue, turn.conversation, turn.seqs[0] - 1)
+
+
+def _turn_behind(trace: Trace, node: Node) -> Node | None:
+    """The turn that a run's journal refers to in place of a prompt."""
+    source = next((event.source for event in node.events if event.type == "run_started"), None)
+    if not isinstance(source, dict):
+        return None
+    turns = (
+        turn for root in trace.roots if root.kind == "conversation" for turn in root.children if turn.kind == "turn"
+    )
+    place = (source.get("conversation"), source.get("turn"))
+    return next((turn for turn in turns if (turn.conversation, turn.turn) == place), None)

@@ -1,0 +1,1 @@
+"""The dinner party: guests, files, and what the small model needs."""
