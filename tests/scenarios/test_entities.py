@@ -113,8 +113,12 @@ async def test_entities_from_a_shell(person: "Person") -> None:
 
 
 async def test_mistakes_are_told_in_one_line(person: "Person") -> None:
-    for before in (("spawn", "shop/main"), ("signal", "shop/main", "stop")):
-        assert (await person.does("entity", *before)).code == 0
+    for before, said in (
+        (("spawn", "shop/main"), "shop/main is spawned."),
+        (("spawn", "shop/main"), "shop/main is there already (busy), and stays as it is."),
+        (("signal", "shop/main", "stop"), "shop/main: stop."),
+    ):
+        assert (await person.does("entity", *before)).err.splitlines()[-1] == said
     for arguments, told in (
         (("send", "shop/mian", "x"), "Near: shop/main"),
         (("show", "shop"), "is not the name of an entity: use TYPE/ID"),

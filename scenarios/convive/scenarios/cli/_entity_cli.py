@@ -26,7 +26,12 @@ def spawn(name: Name, args: Value = "null", url: Url = None, data: Data = None) 
 
     async def work() -> None:
         async with Where(url, data).open() as bus:
-            tell(f"{await entities.spawn(bus, name, value)} is spawned.")
+            try:
+                state = await entities.look(bus, name)
+            except entities.UnknownEntity:
+                tell(f"{await entities.spawn(bus, name, value)} is spawned.")
+            else:
+                tell(f"{state.name} is there already ({state.status}), and stays as it is.")
 
     go(work)
 
