@@ -42,7 +42,7 @@ from convive.bus import (
 pytestmark = pytest.mark.anyio
 
 ADA, BOB = SeatName("ada"), SeatName("bob")
-PLAN = Plan(turns=4, opens=False, toasts=False)
+PLAN = Plan(turns=4, opens=False, toasts=False, standby_s=0.02)  # else whoever lost the lead waits for seconds
 
 
 class Killed(BaseException):
