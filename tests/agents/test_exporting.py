@@ -9,12 +9,8 @@ import pytest
 from convive.agents import (
     Agent,
     AgentSeat,
-    Answer,
     Place,
     Plan,
-    Request,
-    ToolUse,
-    Usage,
     export_trace,
     exporting,
     host_seats,
@@ -24,8 +20,9 @@ from convive.agents import (
     tool,
     work,
 )
-from convive.agents.testing import OtlpReceiver, ScriptedModel, otlp_receiver
+from convive.agents.testing import OtlpReceiver, otlp_receiver
 from convive.bus import Bus, Chair, Conversation, MemoryLog, RunContext, SeatName, memory_bus
+from tests.agents.nested import guest, helper, once
 
 pytestmark = pytest.mark.anyio
 
@@ -42,36 +39,6 @@ def receiver() -> Iterator[OtlpReceiver]:
 async def bus() -> AsyncGenerator[Bus]:
     async with memory_bus() as made:
         yield made
-
-
-def use(name: str) -> Answer:
-    usage = Usage(input_tokens=10, output_tokens=3)
-    return Answer(parts=(ToolUse(id="c1", name=name, arguments={}),), stop_reason="tool_use", usage=usage)
-
-
-def once(name: str) -> ScriptedModel:
-    def answer(request: Request) -> Answer | str:
-        return use(name) if request.messages[-1].text else "done"
-
-    return ScriptedModel(answer)
-
-
-@tool
-async def look() -> str:
-    """Look."""
-    return "seen"
-
-
-helper = Agent("helper", model=once("look"), tools=[look])
-
-
-@tool
-async def ask() -> str:
-    """Ask."""
-    return (await helper.prompt("go")).text
-
-
-guest = Agent("guest", model=once("ask"), tools=[ask])
 
 
 async def opened(bus: Bus, run: RunContext, name: str = "evening") -> Conversation:

@@ -9,11 +9,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_s
 from convive.agents import (
     Agent,
     AgentSeat,
-    Answer,
     Place,
     Plan,
-    Request,
-    ToolUse,
     export_trace,
     exporting,
     host_seats,
@@ -25,8 +22,9 @@ from convive.agents import (
     verify,
     work,
 )
-from convive.agents.testing import OtlpReceiver, ReceivedSpan, ScriptedModel, otlp_receiver
+from convive.agents.testing import OtlpReceiver, ReceivedSpan, otlp_receiver
 from convive.bus import Bus, Chair, Joined, MemoryLog, RunContext, SeatName, fork, memory_bus, run_of
+from tests.agents.nested import guest, helper, once
 
 pytestmark = pytest.mark.anyio
 
@@ -45,32 +43,6 @@ def receiver() -> Iterator[OtlpReceiver]:
 async def bus() -> AsyncGenerator[Bus]:
     async with memory_bus() as made:
         yield made
-
-
-def once(name: str) -> ScriptedModel:
-    def answer(request: Request) -> Answer | str:
-        call = ToolUse(id="c1", name=name, arguments={})
-        return Answer(parts=(call,), stop_reason="tool_use") if request.messages[-1].text else "done"
-
-    return ScriptedModel(answer)
-
-
-@tool
-async def look() -> str:
-    """Look."""
-    return "seen"
-
-
-helper = Agent("helper", model=once("look"), tools=[look])
-
-
-@tool
-async def ask() -> str:
-    """Ask."""
-    return (await helper.prompt("go")).text
-
-
-guest = Agent("guest", model=once("ask"), tools=[ask])
 
 
 async def hold(bus: Bus, run: RunContext, turns: int = 2) -> None:
