@@ -332,6 +332,17 @@ async def test_what_is_no_entity_is_told_of_with_one_that_is_near(bus: Bus) -> N
     assert [state.name for state in await find(bus, own.split("/")[0])] == [own]
 
 
+async def test_an_entity_was_not_there_before_it_was_spawned() -> None:
+    async with memory_bus(partitions=1) as bus:
+        await spawn(bus, "a/1")
+        await spawn(bus, "a/2")
+        assert (await look(bus, "a/2", until=2)).name == "a/2"
+        with pytest.raises(UnknownEntity, match="there was no entity a/2 yet at 1: it was spawned later"):
+            await look(bus, "a/2", until=1)
+        with pytest.raises(UnknownEntity, match=r"there is no entity a/3\. Near: a/"):
+            await look(bus, "a/3", until=1)
+
+
 def test_rows_that_do_not_fit_are_refused() -> None:
     entities = Entities()
     entities.define("room")

@@ -180,7 +180,7 @@ def test_a_line_that_is_no_operation_is_named(line: str, tmp_path: Path) -> None
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(BadHistory, match=r"cannot be read: No such file"):
+    with pytest.raises(BadHistory, match=r"none: cannot be read: No such file"):
         list(read_history(tmp_path / "none"))
     with pytest.raises(BadHistory, match=r"cannot be read: Is a directory"):
         list(read_history(tmp_path))

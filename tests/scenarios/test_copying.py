@@ -138,6 +138,7 @@ async def test_an_archive_may_come_through_a_pipe(person: "Person") -> None:
     with anyio.fail_after(40):
         done = await anyio.run_process(command, cwd=person.folder, env=person.env(), check=False)
     assert (done.returncode, done.stderr.count(b"records are on the bus")) == (0, 2), done.stderr
+    assert b"eva is a fork of eve: an end is left out, so it can go on from there." in done.stderr
     assert (await person.does("diff", "eva", "evi")).out.endswith("no difference\n")
 
 

@@ -116,7 +116,7 @@ async def test_mistakes_are_told_in_one_line(person: "Person") -> None:
     for before, said in (
         (("spawn", "shop/main"), "shop/main is spawned."),
         (("spawn", "shop/main"), "shop/main is there already (busy), and stays as it is."),
-        (("signal", "shop/main", "stop"), "shop/main: stop."),
+        (("signal", "shop/main", "stop"), "shop/main is told to stop."),
     ):
         assert (await person.does("entity", *before)).err.splitlines()[-1] == said
     for arguments, told in (
@@ -128,6 +128,7 @@ async def test_mistakes_are_told_in_one_line(person: "Person") -> None:
         done = await person.does("entity", *arguments)
         assert done.code == 1
         assert told in done.complaint
+    assert (await person.does("entity", "list", "--status", "bored")).code == 2
 
 
 async def test_hosts_and_servers_may_be_killed_while_messages_come(person: "Person") -> None:

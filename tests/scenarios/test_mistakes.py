@@ -125,6 +125,15 @@ def test_a_command_line_that_makes_no_sense_is_answered_with_its_usage(
     assert "Usage: convive" in printed.err
 
 
+def test_the_help_has_every_command_under_a_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    headings = [line.strip("╭─╮ ") for line in printed.splitlines() if line.startswith("╭─")]
+    assert headings[:2] == ["Options", "Conversations"]
+    assert "Commands" not in headings  # where one without a heading would stand
+
+
 async def test_a_directory_that_is_no_store_does_not_become_one_by_being_looked_at(person: "Person") -> None:
     assert "nothing is kept in . yet" in (await person.does("ls", "--data", ".")).complaint
     assert list(person.folder.iterdir()) == []

@@ -104,7 +104,7 @@ async def test_a_line_that_cannot_be_a_record_is_named_and_those_before_it_are_s
         ("echo x | convive append notes 2>&-; convive read notes -s 5000", "has no position 5000 yet: its log ends at"),
         ("echo x | convive append notes 2>&-; convive read notes -s 5000 -f", "or with --clamp at the nearest"),
         ("seq 5 | convive append notes 2>&-; convive trim notes 3 2>&-; convive read notes -s 2", "begin with -s 4"),
-        ("echo x | convive append notes 2>&-; convive trim notes 5000", "beyond the end of its log"),
+        ("echo x | convive append notes 2>&-; convive trim notes 5000", "has no position 5000 yet: its log ends at"),
         ("echo x | convive append notes 2>&-; convive read notes -s 1 -n 1", "begin with --start"),
         ("echo x | convive append notes 2>&-; convive read notes -f --count 1", "--follow does not end"),
     ],
@@ -116,6 +116,14 @@ async def test_a_mistake_is_told_in_one_line_without_a_traceback(
     assert done.code != 0
     assert complaint in " ".join(done.err.replace("│", " ").split())
     assert done.out == b""
+
+
+async def test_who_reads_a_stream_that_is_not_there_is_told_so(person: "Person") -> None:
+    await pipes(person, "echo x | convive append notes")
+    done = await pipes(person, "convive read notse")
+    assert (done.code, done.out) == (0, b"")
+    assert done.err == "notse has no records. `convive streams` lists those that have.\n"
+    assert (await pipes(person, "convive read notes")).err == ""
 
 
 async def test_what_is_trimmed_is_forgotten(person: "Person") -> None:

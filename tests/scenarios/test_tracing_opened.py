@@ -252,8 +252,11 @@ async def test_an_id_is_found_by_its_beginning_its_end_and_its_turn() -> None:
         find_node(trace, turn.run_id[:4])
     assert all(f"{node.run_id}  " in str(several.value) for node in trace.runs.values())
     assert "turn 1 ada" in str(several.value)
-    for which in ("", " ", "zz", "turn:9", ESC):
+    for which in ("", " ", "zz", ESC):
         with pytest.raises(ConviveError, match="Ids end the lines of the tree"):
+            find_node(trace, which)
+    for which in ("turn:9", "turn:", "turn:x"):
+        with pytest.raises(ConviveError, match=f"this trace has no '{which}': the last one is turn:2"):
             find_node(trace, which)
 
 
@@ -271,6 +274,7 @@ async def test_a_person_opens_a_turn_of_a_party(person: "Person") -> None:
     assert heard[1] == f"    Host: {said_there[0]}"
     (hint,) = (line for line in done.lines if "all of it: " in line)
     replayed = await person.does(*hint.split("convive ")[1].split(";")[0].split(), "--plain")
+    assert hint.endswith("convive memory eve --seat diogenes")
     assert replayed.lines == [line.strip() for line in done.lines[place + 1 : place + 4]]
     (row,) = (await person.does("trace", "eve", "--run", "turn:3", "--json")).rows
     assert row["heard"]["lines"] == replayed.lines

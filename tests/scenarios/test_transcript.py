@@ -33,12 +33,10 @@ RUN = run_number(0)
 class Table:
     """A conversation by hand, and the lines that it makes."""
 
-    def __init__(self, *chairs: Chair) -> None:
+    def __init__(self, *chairs: Chair, topic: str = "Figs?") -> None:
         self.records = Records()
         self.transcript = Transcript()
-        opened = Opened(
-            run_id=RUN, topic="Figs?", chairs=chairs or tuple(Chair(seat=seat) for seat in (HOST, ADA, BOB))
-        )
+        opened = Opened(run_id=RUN, topic=topic, chairs=chairs or tuple(Chair(seat=seat) for seat in (HOST, ADA, BOB)))
         self.opening = self.hear(self.records.link(HOST, opened))
 
     def hear(self, record: Record) -> list[str]:
@@ -55,6 +53,12 @@ class Table:
         floor = self.transcript.floor
         said = Said(link=floor.links, turn=floor.turn, run_id=run_number(floor.turn), text=text)
         return self.hear(self.records.link(seat, said))
+
+
+@pytest.mark.parametrize(("topic", "shown"), [("Figs", "Figs."), ("Figs!", "Figs!"), ('"Figs."', '"Figs."')])
+def test_a_topic_ends_before_the_guests_are_named(topic: str, shown: str) -> None:
+    table = Table(topic=topic)
+    assert table.opening == [f"* {shown} At the table: Ada, Bob The Elder."]
 
 
 def test_every_event_of_the_floor_has_its_line() -> None:

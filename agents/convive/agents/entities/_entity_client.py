@@ -67,6 +67,9 @@ async def look(bus: Bus, name: str, *, until: int | None = None) -> EntityState:
     place = await place_of_entity(bus, to)
     state = await read_entity(place.log, place.base, to, until)
     if not state.is_created:
+        if until is not None:
+            await _known(bus, name)
+            raise UnknownEntity(f"there was no entity {to} yet at {until}: it was spawned later.")
         raise UnknownEntity(await _unknown(bus, to))
     return state
 

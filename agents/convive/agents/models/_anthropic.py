@@ -59,7 +59,7 @@ _BY_KIND: dict[str, type[ModelError]] = {
     "overloaded_error": ModelOverloaded,
 }
 _NEXT: dict[type[ModelError], str] = {
-    ModelAccessDenied: "Nothing was generated. Check ANTHROPIC_API_KEY or choose another --model.",
+    ModelAccessDenied: "Nothing was generated. Check ANTHROPIC_API_KEY or choose another model.",
     UnknownModel: "Nothing was generated. Check the model's name and ANTHROPIC_BASE_URL.",
     BadModelRequest: "Nothing was generated. The same request will be refused again: change it first.",
     ModelOverloaded: "No answer was kept. Asking again later is safe.",

@@ -33,7 +33,7 @@ class BadHistory(ConviveError):
 
     def __init__(self, path: Path, line: int, why: str) -> None:
         self.line = line
-        super().__init__(f"{path}, line {line}: {why}")
+        super().__init__(f"{path}{f', line {line}' if line else ''}: {why}")
 
 
 class _Operation(BaseModel):

@@ -12,7 +12,7 @@ from convive.scenarios.cli import _answers as answers
 from convive.scenarios.cli._calls import BadChoice, edited, given_value
 from convive.scenarios.cli._commands import Where
 from convive.scenarios.cli._exits import go
-from convive.scenarios.cli._options import Data, Url
+from convive.scenarios.cli._options import ANSWERS, Data, Url
 
 answering = typer.Typer()
 
@@ -23,7 +23,7 @@ AgentName = Annotated[
 ]
 
 
-@answering.command()
+@answering.command(rich_help_panel=ANSWERS)
 def pending(
     conversation: Annotated[str | None, typer.Argument(metavar="CONVERSATION", help="Only in this one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a run, with all arguments.")] = False,
@@ -34,7 +34,7 @@ def pending(
     _on_bus(Where(url, data), lambda bus: answers.show_pending(bus, conversation, as_json=as_json))
 
 
-@answering.command()
+@answering.command(rich_help_panel=ANSWERS)
 def approve(
     run: Run,
     call: Call = None,
@@ -53,7 +53,7 @@ def approve(
     _on_bus(where, work)
 
 
-@answering.command()
+@answering.command(rich_help_panel=ANSWERS)
 def deny(
     run: Run,
     call: Call = None,
@@ -67,7 +67,7 @@ def deny(
     _on_bus(where, lambda bus: answers.give(bus, run, call, lambda _: Deny(message), agent, where))
 
 
-@answering.command()
+@answering.command(rich_help_panel=ANSWERS)
 def answer(
     run: Run,
     words: Annotated[list[str], typer.Argument(metavar="[ID] VALUE", help="The value: JSON, or plain text.")],
@@ -88,7 +88,7 @@ def answer(
     _on_bus(where, work)
 
 
-@answering.command()
+@answering.command(rich_help_panel=ANSWERS)
 def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The whole id of the run.")],
     agent: Annotated[str, typer.Option("--agent", metavar="MODULE:NAME", help="The agent to execute it with.")],

@@ -21,7 +21,19 @@ from convive.scenarios.cli._copy_cli import copies
 from convive.scenarios.cli._doctor import examine
 from convive.scenarios.cli._entity_cli import entity
 from convive.scenarios.cli._exits import DEBUG_VARIABLE, go
-from convive.scenarios.cli._options import AsJson, Data, Id, Standby, Url, WithStandby
+from convive.scenarios.cli._options import (
+    BUS,
+    CHECKS,
+    STAYING,
+    STREAMS,
+    TABLE,
+    AsJson,
+    Data,
+    Id,
+    Standby,
+    Url,
+    WithStandby,
+)
 from convive.scenarios.cli._play import find
 from convive.scenarios.cli._trace_cli import traces
 from convive.scenarios.cli._verify import check_conversation, check_file
@@ -41,7 +53,7 @@ app = typer.Typer(
 app.add_typer(answering)
 app.add_typer(copies)
 app.add_typer(traces)
-app.add_typer(entity, name="entity")
+app.add_typer(entity, name="entity", rich_help_panel=STAYING)
 
 Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no colours.")]
 Model = Annotated[str | None, typer.Option(help="anthropic/MODEL, local/NAME or local/FILE.gguf, scripted/party.")]
@@ -49,7 +61,7 @@ First = Annotated[str | None, typer.Option("--from", metavar="PLACE", help="345 
 Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The last to show: as with --from.")]
 
 
-@app.command(cls=WithStandby)
+@app.command(cls=WithStandby, rich_help_panel=TABLE)
 def run(
     target: Annotated[str | None, typer.Argument(help="dinner-party, my-party.toml or my_party.py")] = None,
     guests: Annotated[str | None, typer.Option(help="How many, or who: ada,basho")] = None,
@@ -75,7 +87,7 @@ def run(
     go(lambda: hosting.run_party(wishes, commands.Where(url, data, fast), display))
 
 
-@app.command("ls")
+@app.command("ls", rich_help_panel=TABLE)
 def list_conversations(as_json: AsJson = False, url: Url = None, data: Data = None) -> None:
     """List the conversations on the bus, the latest last."""
 
@@ -86,7 +98,7 @@ def list_conversations(as_json: AsJson = False, url: Url = None, data: Data = No
     go(work)
 
 
-@app.command()
+@app.command(rich_help_panel=TABLE)
 def replay(
     conversation: Id,
     first: First = None,
@@ -104,7 +116,7 @@ def replay(
     _at(url, data, conversation, lambda there, _, span: commands.show_replay(there, display, span, speed), first, last)
 
 
-@app.command()
+@app.command(rich_help_panel=TABLE)
 def follow(
     conversation: Id,
     first: First = None,
@@ -124,7 +136,7 @@ def follow(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=TABLE)
 def memory(
     conversation: Id,
     seat: Annotated[str | None, typer.Option(help="Whose; default: everybody's.")] = None,
@@ -136,7 +148,7 @@ def memory(
     _at(url, data, conversation, lambda there, _w, _s: commands.show_memory(there, seat, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=TABLE)
 def say(
     conversation: Id,
     text: Annotated[list[str], typer.Argument(help="The words.")],
@@ -148,7 +160,7 @@ def say(
     _at(url, data, conversation, lambda there, _w, _s: commands.interject(there, name, " ".join(text)))
 
 
-@app.command()
+@app.command(rich_help_panel=TABLE)
 def sit(
     conversation: Id,
     seat: Annotated[str, typer.Option("--as", metavar="SEAT", help="The seat to take.")],
@@ -171,7 +183,7 @@ def sit(
     go(work)
 
 
-@app.command()
+@app.command(rich_help_panel=STAYING)
 def worker(
     module: Annotated[
         str, typer.Argument(metavar="MODULE", help="A module of agents and entities, or module:attribute.")
@@ -185,7 +197,7 @@ def worker(
     go(lambda: keep_working(module, queue, concurrency, commands.Where(url, data)))
 
 
-@app.command()
+@app.command(rich_help_panel=BUS)
 def server(
     data: Annotated[Path, typer.Option(help="Directory of the store.")] = DEFAULT_DATA,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: the one it had, or a free one.")] = None,
@@ -197,7 +209,7 @@ def server(
     go(lambda: commands.keep_server(data, port, fast=fast))
 
 
-@app.command()
+@app.command(rich_help_panel=CHECKS)
 def verify(
     conversation: Annotated[str | None, typer.Argument(metavar="[ID]", help="The conversation.")] = None,
     until: Annotated[int | None, typer.Option(min=1, metavar="SEQ", help="As it was at this sequence number.")] = None,
@@ -221,7 +233,7 @@ def verify(
     go(work)
 
 
-@app.command()
+@app.command(rich_help_panel=BUS)
 def doctor(model: Model = None, url: Url = None, data: Data = None) -> None:
     """Check everything that a party needs."""
 
@@ -239,10 +251,10 @@ def doctor(model: Model = None, url: Url = None, data: Data = None) -> None:
     go(work)
 
 
-app.command("append")(streams.append)
-app.command("read")(streams.read)
-app.command("streams")(streams.list_streams)
-app.command("trim")(streams.trim)
+app.command("append", rich_help_panel=STREAMS)(streams.append)
+app.command("read", rich_help_panel=STREAMS)(streams.read)
+app.command("streams", rich_help_panel=STREAMS)(streams.list_streams)
+app.command("trim", rich_help_panel=STREAMS)(streams.trim)
 
 
 def _at(

@@ -10,7 +10,7 @@ from convive.scenarios.cli import _commands as commands
 from convive.scenarios.cli import _copying as copying
 from convive.scenarios.cli import _redriving as redriving
 from convive.scenarios.cli._exits import FAILED, go
-from convive.scenarios.cli._options import AsJson, Data, Id, Url
+from convive.scenarios.cli._options import CHECKS, AsJson, Data, Id, Url
 from convive.scenarios.cli._watch import Span, place
 
 copies = typer.Typer()
@@ -21,7 +21,7 @@ Last = Annotated[
 ]
 
 
-@copies.command("export")
+@copies.command("export", rich_help_panel=CHECKS)
 def export_conversation(
     conversation: Id,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file; - or nothing: standard output.")] = (
@@ -40,7 +40,7 @@ def export_conversation(
     go(work)
 
 
-@copies.command("import")
+@copies.command("import", rich_help_panel=CHECKS)
 def import_conversation(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `convive export` wrote; -: standard input.")],
     name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="As a fork of that name.")] = None,
@@ -57,7 +57,7 @@ def import_conversation(
     go(work)
 
 
-@copies.command("fork")
+@copies.command("fork", rich_help_panel=CHECKS)
 def fork_conversation(
     conversation: Id,
     at: Annotated[
@@ -84,7 +84,7 @@ def fork_conversation(
     go(work)
 
 
-@copies.command("diff")
+@copies.command("diff", rich_help_panel=CHECKS)
 def diff_conversations(
     left: Annotated[str, typer.Argument(metavar="LEFT", help="One conversation; `convive ls` shows those that are.")],
     right: Annotated[str, typer.Argument(metavar="RIGHT", help="The other one.")],
@@ -104,7 +104,7 @@ def diff_conversations(
     raise typer.Exit(int(any(differ)))
 
 
-@copies.command("redrive")
+@copies.command("redrive", rich_help_panel=CHECKS)
 def redrive_conversation(
     conversation: Id,
     target: Annotated[str | None, typer.Argument(help="my_party.py, for the participants it brings.")] = None,

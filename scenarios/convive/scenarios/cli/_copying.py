@@ -99,6 +99,8 @@ async def bring(bus: Bus, path: Path, name: str | None, where: Where) -> None:
             why = error.strerror or str(error)
             raise ConviveError(f"{_shown(path)} cannot be read: {why}. Nothing was imported.") from None
     tell(f"{archive.count} records are on the bus. See them: convive replay {copy.id}{where.options}")
+    if copy.id != archive.conversation and (await copy.floor()).closed is None:
+        tell(f"{copy.id} is a fork of {archive.conversation}: an end is left out, so it can go on from there.")
 
 
 def _opened(path: Path, spool: IO[bytes]) -> Archive:

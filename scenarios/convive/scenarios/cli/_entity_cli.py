@@ -84,7 +84,9 @@ def follow(name: Name, as_json: AsJson = False, url: Url = None, data: Data = No
 @entity.command("list")
 def list_entities(
     type: Annotated[str, typer.Argument(metavar="[TYPE]", help="Only of this type.")] = "",
-    status: Annotated[str, typer.Option(help="Only those that are idle, busy, paused, finished or stopped.")] = "",
+    status: Annotated[
+        Literal["idle", "busy", "paused", "finished", "stopped"] | None, typer.Option(help="Only those that are so.")
+    ] = None,
     as_json: AsJson = False,
     url: Url = None,
     data: Data = None,
@@ -93,7 +95,7 @@ def list_entities(
 
     async def work() -> None:
         async with Where(url, data).open_existing(dict(os.environ)) as bus:
-            found = [each for each in await entities.find(bus, type) if status in ("", each.status)]
+            found = [each for each in await entities.find(bus, type) if status in (None, each.status)]
             showing.show_all(found, as_json=as_json)
 
     go(work)
@@ -111,6 +113,6 @@ def signal(
     async def work() -> None:
         async with Where(url, data).open_existing(dict(os.environ)) as bus:
             await entities.signal(bus, name, what)
-            tell(f"{name}: {what}.")
+            tell(f"{name} is told to {what}.")
 
     go(work)

@@ -22,6 +22,7 @@ class Heard:
     conversation: str
     until: int
     """The last record before the turn."""
+    seat: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class _Screen:
         for line in lines or ("nothing",):
             yield from self._text(line, 4)
         place = f"convive replay {heard.conversation} --to {heard.until}"
-        yield OpenedLine(f"all of it: {place}; its memory: convive memory {heard.conversation}", 4, "dim")
+        seat = f" --seat {heard.seat}" if heard.seat else ""
+        yield OpenedLine(f"all of it: {place}; its memory: convive memory {heard.conversation}{seat}", 4, "dim")
 
     def _told(self, node: Node, indent: int, *, refers: bool) -> Iterator[OpenedLine]:
         """What the journal keeps of it: the history and the input; or a reference to them, where that `refers` on."""

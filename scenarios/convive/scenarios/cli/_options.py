@@ -10,6 +10,10 @@ from convive.agents import STANDBY_S
 
 DAY_S = 86_400.0
 
+TABLE, STAYING, BUS, CHECKS = "Conversations", "Entities and queued runs", "The server", "Copies and checks"
+STREAMS, ANSWERS, TRACES = "Streams", "What waits for an answer", "Who called whom"
+"""What the commands are listed under in `convive --help`."""
+
 Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]
 Url = Annotated[str | None, typer.Option(help="A NATS server. Default: CONVIVE_NATS_URL, else the embedded one.")]
 Data = Annotated[Path | None, typer.Option(help="Directory of the embedded server. Default: .convive")]

@@ -105,7 +105,7 @@ def participants(party: Party, models: Models, default_model: str) -> dict[SeatN
         if guest.coded and guest.participant is None:
             raise PartyError(
                 f"{guest.name} is code from a Python file: give that file as well (convive run my_party.py "
-                "--conversation NAME), or seat them with `convive sit` and --remote."
+                "--conversation NAME, convive redrive NAME my_party.py), or seat them with `convive sit` and --remote."
             )
         seats[SeatName(guest.seat)] = guest.participant or _at_table(
             guest.persona(), party, models.resolve(guest.model or fallback)

@@ -98,6 +98,8 @@ def read(
                         _write_state(records.snapshot.body, records.snapshot.covers, as_json=as_json)
                     async for record in records:
                         _write(record, as_json=as_json)
+            if not await there.tail():
+                tell(f"{there.name} has no records. `convive streams` lists those that have.")
         sys.stdout.flush()
 
     go(work)
@@ -148,7 +150,12 @@ def trim(
     async def work() -> None:
         async with Where(url, data).open_existing(dict(os.environ)) as bus:
             there = await bus.stream(stream)
-            tell(f"{_records(await there.trim(position))} of {there.name} forgotten.")
+            try:
+                tell(f"{_records(await there.trim(position))} of {there.name} forgotten.")
+            except BeyondTail as error:
+                raise ConviveError(
+                    f"{there.name} has no position {position} yet: its log ends at {error.end}. Nothing was forgotten."
+                ) from None
 
     go(work)
 

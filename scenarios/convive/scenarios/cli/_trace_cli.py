@@ -12,12 +12,12 @@ from convive.scenarios.cli import _tracing as tracing
 from convive.scenarios.cli._commands import Where
 from convive.scenarios.cli._exits import go
 from convive.scenarios.cli._exporting import send_trace
-from convive.scenarios.cli._options import Data, Url
+from convive.scenarios.cli._options import TRACES, Data, Url
 
 traces = typer.Typer()
 
 
-@traces.command()
+@traces.command(rich_help_panel=TRACES)
 def trace(
     which: Annotated[str, typer.Argument(metavar="RUN_OR_CONVERSATION", help="A conversation, or the id of a run.")],
     run: Annotated[
@@ -52,7 +52,7 @@ def trace(
     _on_bus(Where(url, data), work)
 
 
-@traces.command()
+@traces.command(rich_help_panel=TRACES)
 def runs(
     count: Annotated[int, typer.Option("-n", min=1, help="How many, the latest last.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a run.")] = False,
@@ -63,7 +63,7 @@ def runs(
     _on_bus(Where(url, data), lambda bus: spending.show_runs(bus, count, as_json=as_json))
 
 
-@traces.command()
+@traces.command(rich_help_panel=TRACES)
 def cost(
     which: Annotated[
         str | None, typer.Argument(metavar="[RUN_OR_CONVERSATION]", help="Only of this one; default: of all.")

@@ -178,6 +178,10 @@ def find_node(trace: Trace, which: str) -> Node:
         raise ConviveError(
             f"{len(found)} runs of this trace have an id that begins or ends with {wanted!r}:\n{listed}{more}"
         )
+    if wanted.startswith("turn:"):
+        turns = [node.turn for node in nodes.values() if node.turn]
+        there = f"the last one is turn:{max(turns)}" if turns else "it has no turns"
+        raise ConviveError(f"this trace has no {shown(wanted)[:80]!r}: {there}.")
     near = difflib.get_close_matches(wanted, nodes, n=3, cutoff=0.5)
     near += [id[-ID:] for id in nodes if difflib.get_close_matches(wanted, [id[-ID:]], cutoff=0.6)][:3]
     hint = f"Did you mean {' or '.join(near)}?" if near else "Ids end the lines of the tree that `convive trace` shows."
@@ -201,7 +205,7 @@ async def _heard(bus: Bus, trace: Trace, node: Node) -> Heard | None:
             if record.seq == turn.seqs[0]:
                 granted = event_of(record)
                 cue = granted.cue if isinstance(granted, Granted) else None
-    return Heard(tuple(lines), cue, turn.conversation, turn.seqs[0] - 1)
+    return Heard(tuple(lines), cue, turn.conversation, turn.seqs[0] - 1, turn.seat)
 
 
 def _turn_behind(trace: Trace, node: Node) -> Node | None:

@@ -90,7 +90,8 @@ class Transcript:
         match event:
             case Opened():
                 guests = ", ".join(self.speaker(chair.seat) for chair in event.chairs if chair.seat != HOST)
-                yield TranscriptLine("stage", seat, who, f"{event.topic} At the table: {guests or 'nobody yet'}.")
+                topic = f"{event.topic}{'.' if event.topic[-1:].isalnum() else ''}"
+                yield TranscriptLine("stage", seat, who, f"{topic} At the table: {guests or 'nobody yet'}.")
             case Said():
                 yield TranscriptLine("speech", seat, who, event.text)
             case Passed():
