@@ -1,5 +1,7 @@
 """Parties: who comes, what is asked for on the command line, and what stands on the bus."""
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from convive.agents import FunctionSeat, Turn, default_models
@@ -10,6 +12,9 @@ from convive.scenarios.cli._play import participants
 from convive.scenarios.party._guests import GUESTS
 from convive.scenarios.party._party import choose_guests, invite
 from convive.scenarios.party._party_file import party_from
+
+if TYPE_CHECKING:
+    from tests.scenarios.conftest import Person
 
 ZOE = Guest(seat="zoe", name="Zoe", about="a baker")
 
@@ -120,3 +125,14 @@ def test_a_guest_that_is_code_sits_nowhere_without_its_file() -> None:
     kept = Party.model_validate(party.public())
     with pytest.raises(PartyError, match="Echo is code from a Python file"):
         participants(kept, models, "scripted/party")
+
+
+@pytest.mark.anyio
+async def test_a_key_that_is_missing_is_told_before_the_party_is_opened(person: "Person") -> None:
+    """Else the party would break off at that guest's turn, and going on with it as well."""
+    guests = '[{seat = "amy", about = "a cook"}, {seat = "ivo", about = "a cook", model = "anthropic/claude-opus-5"}]'
+    person.writes("party.toml", f'turns = 2\nmodel = "scripted/party"\nguests = {guests}\n')
+    done = await person.does("run", "party.toml", "--conversation", "soup")
+    assert done.code == 1
+    assert "there is no key" in done.complaint
+    assert "No conversations yet" in (await person.does("ls")).err

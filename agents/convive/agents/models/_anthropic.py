@@ -135,6 +135,10 @@ class AnthropicModel:
                 )
             yield await stack.enter_async_context(aclosing(self._items(response)))
 
+    async def check(self) -> None:
+        """Raises ModelAccessDenied when there is no key, ModelUnreachable for an impossible URL. Asks nobody."""
+        await self._ready_client()
+
     async def aclose(self) -> None:
         """Close the HTTP client. Streams that are still open break; closing again does nothing."""
         self._closed = True

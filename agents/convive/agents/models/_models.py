@@ -19,6 +19,11 @@ SCRIPTED_DEFAULT = "scripted/party"
 
 
 @runtime_checkable
+class _Checkable(Protocol):
+    async def check(self) -> None: ...
+
+
+@runtime_checkable
 class _Closable(Protocol):
     async def aclose(self) -> None: ...
 
@@ -121,6 +126,15 @@ class Models:
         Raises as `resolve` for each of the names, and ValueError without any.
         """
         return first_that_can([self.resolve(name) for name in dict.fromkeys(names)])
+
+    async def check(self) -> None:
+        """Find out what is certain before anybody asks, such as a key that is not there, of every model made so far.
+
+        Asks no provider. Raises ModelAccessDenied or another ModelError.
+        """
+        for made in list(self._made.values()):
+            if isinstance(made, _Checkable):
+                await made.check()
 
     async def aclose(self) -> None:
         """Close every model made so far, also when closing one of them fails; the last failure is raised."""

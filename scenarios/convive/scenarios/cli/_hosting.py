@@ -90,13 +90,14 @@ async def run_party(wishes: Wishes, where: Where, display: Display) -> None:
         # A model that cannot be is told before anything is opened.
         participants(asked, models, _choice(wishes, asked).name)
         async with where.open() as bus:
-            evening = await _evening(bus, wishes, asked)
+            evening = await _evening(bus, wishes, asked, models)
             if evening.over:
                 tell(f"{evening.conversation.id} is over.")
                 await show_replay(evening.conversation, display, Span(), None)
                 return
             choice = _choice(wishes, evening.party)
             seats = participants(evening.party, models, choice.name)
+            await models.check()
             _banner(evening, choice, where, wishes.standby_s or 0.0)
             if bus.sync == "lazy":
                 tell("The server acknowledges before it writes to disk (--fast): a power cut can cost two minutes.")
@@ -139,13 +140,14 @@ def _target(target: str) -> Party:
     )
 
 
-async def _evening(bus: Bus, wishes: Wishes, asked: Party) -> Evening:
+async def _evening(bus: Bus, wishes: Wishes, asked: Party, models: Models) -> Evening:
     name = wishes.conversation
     if name is None:
         name = new_name(slugify(Path(wishes.target or "dinner-party").stem)[:50] or "party")
     found = await find(bus, name)
     if found is None:
         party = asked if asked.seed is not None else asked.model_copy(update={"seed": new_seed()})
+        await models.check()
         try:
             return await open_party(bus, name, party)
         except Conflict:
