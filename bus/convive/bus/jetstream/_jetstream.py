@@ -12,7 +12,7 @@ import anyio
 from convive.bus.jetstream._connect import ApiError, Connection
 from convive.bus.jetstream._jetstream_own import last_record
 from convive.bus.jetstream._jetstream_publisher import Publisher
-from convive.bus.jetstream._jetstream_reader import BoundedReader
+from convive.bus.jetstream._jetstream_reader import BoundedReader, EachOnce
 from convive.bus.jetstream._jetstream_tail import Hub, Hubs, LiveTail
 from convive.bus.log._errors import BusUnavailable, WrongStream
 from convive.bus.log._log import Draft, Record
@@ -124,7 +124,7 @@ class JetStreamLog:
 
         reader = BoundedReader(self._connection, self._stream, subjects, 0, None, None, newest, latest=True)
         async with _opened_reader(reader):
-            yield reader
+            yield EachOnce(reader) if self._replicated else reader
 
     async def _newest(self, subjects: tuple[str, ...], after: int, since_s: float | None) -> int:
         """The place of the newest record that a reader must see, as the leader knows it. One request a subject.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Self
 
 from convive.bus.jetstream._connect import Connection
@@ -111,3 +111,30 @@ class BoundedReader:
         last = self._consumer.last
         if (self._until is not None and last >= self._until) or (self._consumer.complete and last >= self._newest):
             self._done = True
+
+
+class EachOnce:
+    """Of records in their order, the last of each subject.
+
+    Where there are replicas, the one that delivers may lag: what it takes for the last record of a subject comes first,
+    and the newer one behind it. So all are read before the first is handed out.
+    """
+
+    def __init__(self, records: AsyncIterator[Record]) -> None:
+        self._records = records
+        self._found: Iterator[Record] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Record:
+        if self._found is None:
+            last: dict[str, Record] = {}
+            async for record in self._records:
+                last.pop(record.subject, None)
+                last[record.subject] = record
+            self._found = iter(last.values())
+        record = next(self._found, None)
+        if record is None:
+            raise StopAsyncIteration
+        return record
