@@ -134,7 +134,7 @@ class EachOnce:
                 last.pop(record.subject, None)
                 last[record.subject] = record
             self._found = iter(last.values())
-        record = next(self._found, None)
-        if record is None:
+        found = next(self._found, None)
+        if found is None:
             raise StopAsyncIteration
-        return record
+        return found
