@@ -220,6 +220,35 @@ async def test_rows_that_others_may_write_are_shared_and_who_observes_is_told(bu
     assert "no collection 'tally' that others may write" in state.errors[0].error
 
 
+async def test_who_observes_no_more_is_not_told(bus: Bus) -> None:
+    room, guest = Seen(), Seen()
+    room.entities.define(room.kind, collections=[LINES])
+
+    async def listen(context: Context, wake: Wake) -> None:
+        if wake.kind == "created":
+            context.observe(room.name(), changes=True)
+        elif wake.body == "enough":
+            context.unobserve(room.name())
+
+    guest.define(listen)
+    await spawn(bus, room.name())
+    async with hosting(bus, room.entities), hosting(bus, guest.entities):
+        await spawn(bus, guest.name())
+        assert (await until(bus, room.name(), lambda state: bool(state.observers))).observers == {guest.name(): True}
+        await put(bus, room.name(), LINES, "one", Line(who="mara", text="hi"))
+        await until(bus, guest.name(), lambda state: state.wakes == 2)
+        await send(bus, guest.name(), "enough")
+        await until(bus, room.name(), lambda state: not state.observers)
+        await put(bus, room.name(), LINES, "two", Line(who="mara", text="ho"))
+        state = await until(bus, room.name(), lambda state: len(state.rows["lines"]) == 2)
+    assert state.last is not None
+    assert state.last.letters == ()
+    assert [(wake.kind, wake.body) for wake in guest.wakes[1:]] == [
+        ("changed", {"lines": ["one"]}),
+        ("message", "enough"),
+    ]
+
+
 async def test_a_time_that_is_set_wakes_once_and_one_that_is_called_off_does_not(bus: Bus) -> None:
     seen = Seen()
 

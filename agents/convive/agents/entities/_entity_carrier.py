@@ -227,7 +227,7 @@ class Carrier:
     def _attempt(self, chain: Chain) -> int:
         """How often this wake was begun, this time included: by deliveries of the job since it was first."""
         source = None if chain.state.started is None else chain.state.started.source
-        began = source.get("delivery") if isinstance(source, dict) and carrier_of(source) == self._lease.job.id else 1
+        began = source.get("delivery") if isinstance(source, dict) and self._is_own(source) else 1
         return max(1, self._lease.attempt - began + 1) if isinstance(began, int) else self._lease.attempt
 
     async def _call(self, state: EntityState, waiting: Waiting, context: Context, frame: Frame, attempt: int) -> None:
