@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from convive.bus.jetstream._connect import ApiError, Connection
-from convive.bus.jetstream._jetstream_own import last_record
+from convive.bus.jetstream._jetstream_own import first_record, last_record
 from convive.bus.jetstream._jetstream_publisher import Publisher
 from convive.bus.jetstream._jetstream_reader import BoundedReader, EachOnce
 from convive.bus.jetstream._jetstream_tail import Hub, Hubs, LiveTail
@@ -105,15 +105,11 @@ class JetStreamLog:
     async def read(
         self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
     ) -> AsyncGenerator[AsyncIterator[Record]]:
-        reader = BoundedReader(
-            self._connection,
-            self._stream,
-            subjects,
-            after,
-            until,
-            since_s,
-            lambda: self._newest(subjects, after, since_s),
-        )
+        def newest() -> Awaitable[int]:
+            return self._newest(subjects, after, since_s)
+
+        begin = await self._begin(subjects, after, since_s)
+        reader = BoundedReader(self._connection, self._stream, subjects, begin, until, since_s, newest)
         async with _opened_reader(reader):
             yield reader
 
@@ -138,23 +134,43 @@ class JetStreamLog:
         newest = max(places, default=0)
         return newest if newest > after else 0
 
+    async def _begin(self, subjects: tuple[str, ...], after: int, since_s: float | None) -> int:
+        """Where a reader from behind `after` on begins: behind what the leader has removed there.
+
+        The server that delivers may be a replica that has not heard of the removal yet. With several subjects this is
+        where the first of them begins. A reader that begins at a time stays with its time, which the server looks up.
+        """
+        if not self._replicated or since_s is not None:
+            return after
+        first = await self._first(subjects, after)
+        if first == 0:  # what comes from here on must not be passed over: first where the log ends, then whether it has
+            end = await self.end()
+            first = await self._first(subjects, after) or end + 1
+        return max(after, first - 1)
+
+    async def _first(self, subjects: tuple[str, ...], after: int) -> int:
+        """The place of the first record behind `after` that the leader has on any of the subjects, or 0."""
+        found = [await first_record(self._connection, self._stream, subject, after) for subject in subjects]
+        return min((one.seq for one in found if one is not None), default=0)
+
     @asynccontextmanager
     async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncGenerator[LiveTail]:
         async def newest() -> int:
             return await self._newest(subjects, after, since_s)
 
+        begin = await self._begin(subjects, after, since_s)
         wanted = await newest()
         async with self._opening:
             hub = shared = self._hubs.find(subjects, since_s)
             if hub is None:
-                hub = await self._open_hub(subjects, after, since_s)
+                hub = await self._open_hub(subjects, begin, since_s)
                 self._hubs.add(hub)
                 self._connection.tasks.start_soon(hub.keep)
 
         def read(first: int, last: int) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
             return self.read(*subjects, after=first, until=last, since_s=since_s)
 
-        tail = LiveTail(hub, subjects, after, read, newest, wanted)
+        tail = LiveTail(hub, subjects, begin, read, newest, wanted)
         hub.tails.add(tail)
         try:
             if shared is not None:

@@ -1,4 +1,4 @@
-"""Finding records on the leader of a stream: the last one of a subject, and our own copy of what was refused."""
+"""Finding records on the leader of a stream: first and last of a subject, and our own copy of what was refused."""
 
 from convive.bus.jetstream._connect import ApiError, Connection
 from convive.bus.jetstream._jetstream_reader import BoundedReader
@@ -13,13 +13,18 @@ async def last_record(connection: Connection, stream: str, subject: str) -> Reco
     return await _get(connection, stream, {"last_by_subj": subject})
 
 
+async def first_record(connection: Connection, stream: str, subject: str, after: int) -> Record | None:
+    """The first record on a subject behind `after`, or None. Raises BusUnavailable."""
+    return await _get(connection, stream, {"seq": after + 1, "next_by_subj": subject})
+
+
 async def own_place(connection: Connection, stream: str, draft: Draft, after: int) -> int | None:
     """The place of our own copy of a draft that the server refused, behind `after`; None when it was never stored.
 
     Raises BusUnavailable when that cannot be known now.
     """
     if guards_itself(draft):  # on the guarded subjects our copy can only be the first
-        record = await _get(connection, stream, {"seq": after + 1, "next_by_subj": draft.subject})
+        record = await first_record(connection, stream, draft.subject, after)
         if record is None:
             return None
         ours = record.body == draft.body if draft.id is None else record.headers.get(MESSAGE_ID) == draft.id

@@ -190,8 +190,9 @@ class Log(Protocol):
     async def purge(self, subject: str, until: int) -> int:
         """Remove the records on a subject with `seq <= until`, for good, and return how many that were.
 
-        Guards and readers do not see them any more. A reader that is behind `until` goes on with what is left.
-        Raises BusUnavailable; asking again is safe.
+        Guards and readers do not see them any more. A reader that is behind `until` goes on with what is left. On
+        replicas, one of several subjects, or from a time on, may for a moment still be given what was removed behind
+        the first record that is left. Raises BusUnavailable; asking again is safe.
         """
         ...
 
