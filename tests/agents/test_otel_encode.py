@@ -83,6 +83,13 @@ def test_the_bytes_are_those_of_the_sdk(
     assert body == of_the_sdk(own, parent, name, times_ns, told, links, error, client=client)
 
 
+@given(ids, st.dictionaries(words.filter(bool), words | st.none()), attributes)
+def test_what_many_spans_have_alike_comes_first(own: Ids, alike: dict[str, str | None], told: Attributes) -> None:
+    apart = {key: value for key, value in told.items() if key not in alike}
+    span = encoded_span(own, None, "a", (1, 2), apart, shared=tuple(alike.items()))
+    assert span == encoded_span(own, None, "a", (1, 2), {**alike, **apart})
+
+
 @pytest.mark.parametrize(
     ("given", "sent"),
     [

@@ -19,7 +19,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from convive.agents.otel import _otel_names as names
 from convive.agents.otel._otel_content import content_of
-from convive.agents.otel._otel_encode import Ids, Scope, Value, clean, encoded_request, encoded_span
+from convive.agents.otel._otel_encode import Ids, Scope, Shared, Value, clean, encoded_request, encoded_span
 from convive.agents.traces._node import Node
 from convive.agents.traces._trace import Trace
 
@@ -62,6 +62,7 @@ class SpanMaker:
             clean(_name(node), MAX_NAME),
             (start_ns, end_ns),
             _attributes(node),
+            shared=_shared(node),
             content=content_of(node) if self.content else None,
             links=_links(node),
             error=_error(node, content=self.content),
@@ -89,6 +90,7 @@ def _attempts(node: Node, end_ns: int) -> Iterator[bytes]:
             f"attempt {number}",
             (start_ns, max(start_ns, end_ns if last else _ns(node.attempts_s[number]))),
             {**_where(node), names.ATTEMPT: number, names.OI_KIND: "CHAIN", names.ERROR_TYPE: failed or None},
+            shared=_belongs_to(node),
             error="" if failed else None,
         )
 
@@ -144,10 +146,8 @@ def _name(node: Node) -> str:
 
 
 def _attributes(node: Node) -> Attributes:
-    """What is worth a place: most nodes are tools and answers."""
+    """What is told of this node alone. What is worth a place: most nodes are tools and answers."""
     found = _where(node)
-    found[names.OPERATION] = names.OPERATIONS.get(node.kind)
-    found[names.OI_KIND] = names.OI_KINDS[node.kind]
     if node.status != "ok":
         found |= {names.STATUS: node.status, names.ERROR_TYPE: error_type(node) or None}
     if len(node.attempts) > 1:
@@ -155,16 +155,16 @@ def _attributes(node: Node) -> Attributes:
     if node.damage:
         found[names.DAMAGE] = node.damage[:10]
     match node.kind:
-        case "conversation":
-            found[names.WORKFLOW] = node.name
         case "turn":
-            found |= {names.TURN: node.turn, names.SEAT: node.seat}
+            found[names.TURN] = node.turn
         case "run":
-            found |= _run(node)
-        case "trip":
-            found |= _answer(node)
+            found[names.PARENT] = node.run.parent_run_id
+        case "trip" if node.ended_s is not None:
+            _add_answer(found, node)
         case "tool":
-            found |= {names.TOOL_NAME: node.name, names.TOOL_TYPE: "function", names.TOOL_CALL: node.call_id or None}
+            found[names.TOOL_CALL] = node.call_id or None
+        case _:
+            pass
     return found
 
 
@@ -172,51 +172,70 @@ def _where(node: Node) -> Attributes:
     found: Attributes = {names.RUN: node.run_id, names.FIRST_SEQ: node.seqs[0], names.LAST_SEQ: node.seqs[1]}
     if node.part:
         found[names.PART] = node.part
-    if node.kind == "tool":
-        return found
-    conversation = _above(node, "conversation")
-    session = node.session_id or (node.parent.session_id if node.part and node.parent is not None else None)
-    # A session is what several traces may belong to: never the id of a run.
-    found[names.CONVERSATION] = session if conversation is None else conversation.name
-    if conversation is None or session:
-        found[names.SESSION] = session
     return found
 
 
-def _run(node: Node) -> Attributes:
-    turn = _above(node, "turn")
-    return {
-        names.AGENT: node.name,
-        names.REQUEST_MODEL: node.model.partition("/")[2] or node.model or None,
-        names.REASON: node.reason or None,
-        names.PARENT: node.run.parent_run_id,
-        names.NAME_SPACE: node.conversation if turn is None else None,
-        names.SEAT: None if turn is None else turn.seat,
-    }
-
-
-def _answer(node: Node) -> Attributes:
-    provider, asked, answered = models_of(node)
+def _add_answer(found: Attributes, node: Node) -> None:
     usage, cost = node.usage, node.cost
-    found: Attributes = {names.PROVIDER: provider, names.REQUEST_MODEL: asked}
-    if node.ended_s is None:
-        return found
-    found |= {
-        names.RESPONSE_MODEL: answered,
-        names.FIRST_CHUNK: node.first_chunk_s,
-        names.FINISH_REASONS: [node.reason] if node.reason else None,
-        # The conventions count what came from or went to a cache as input.
-        names.INPUT_TOKENS: usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
-        names.OUTPUT_TOKENS: usage.output_tokens,
-        names.CACHE_READ: usage.cache_read_tokens or None,
-    }
+    found[names.FIRST_CHUNK] = node.first_chunk_s
+    # The conventions count what came from or went to a cache as input.
+    found[names.INPUT_TOKENS] = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+    found[names.OUTPUT_TOKENS] = usage.output_tokens
+    found[names.CACHE_READ] = usage.cache_read_tokens or None
+    if node.reason:
+        found[names.FINISH_REASONS] = [node.reason]
     if usage.cache_write_tokens:
         found |= dict.fromkeys(names.CACHE_WRITE, usage.cache_write_tokens)
     if cost is not None and cost.complete and cost.currency == "USD":
         found[names.COST] = cost.known
     elif cost is not None:
         found |= {names.COST_KNOWN: cost.known, names.COST_COMPLETE: cost.complete, names.COST_CURRENCY: cost.currency}
-    return found
+
+
+def _shared(node: Node) -> Shared:
+    """What is told of many nodes alike."""
+    match node.kind:
+        case "conversation":
+            own: Shared = ((names.WORKFLOW, clean(node.name)),)
+        case "turn":
+            own = ((names.SEAT, clean(node.seat)),)
+        case "run":
+            turn = _above(node, "turn")
+            own = (
+                (names.AGENT, clean(node.name)),
+                (names.REQUEST_MODEL, clean(node.model.partition("/")[2] or node.model) or None),
+                (names.REASON, clean(node.reason) or None),
+                (names.NAME_SPACE, clean(node.conversation) if turn is None else None),
+                (names.SEAT, None if turn is None else clean(turn.seat)),
+            )
+        case "trip":
+            provider, asked, answered = models_of(node)
+            if node.ended_s is None:
+                own = ((names.PROVIDER, provider), (names.REQUEST_MODEL, asked))
+            else:
+                own = ((names.PROVIDER, provider), (names.REQUEST_MODEL, asked), (names.RESPONSE_MODEL, answered))
+        case "tool":
+            return (*_KINDS["tool"], (names.TOOL_NAME, clean(node.name)), _FUNCTION)
+    return (*_KINDS[node.kind], *own, *_belongs_to(node))
+
+
+def _belongs_to(node: Node) -> Shared:
+    """The conversation and the session. A session is what several traces may belong to: never the id of a run."""
+    if node.kind == "tool":
+        return ()
+    conversation = _above(node, "conversation")
+    session = node.session_id or (node.parent.session_id if node.part and node.parent is not None else None)
+    session = clean(session) if session else session
+    if conversation is None:
+        return ((names.CONVERSATION, session), (names.SESSION, session))
+    return ((names.CONVERSATION, clean(conversation.name)), (names.SESSION, session or None))
+
+
+_KINDS: dict[str, Shared] = {
+    kind: ((names.OPERATION, names.OPERATIONS.get(kind)), (names.OI_KIND, names.OI_KINDS[kind]))
+    for kind in names.OI_KINDS
+}
+_FUNCTION = (names.TOOL_TYPE, "function")
 
 
 def error_type(node: Node) -> str:

@@ -21,9 +21,13 @@ _DOUBLE = struct.Struct("<d")
 _FLAGS = (struct.pack("<I", 0x100), struct.pack("<I", 0x300))
 """For what is local, and for what is remote."""
 
+_BYTES = [bytes((number,)) for number in range(0x80)]
+
 Value = str | bool | int | float | list[str]
 Attributes = Mapping[str, Value | None]
 """What is None, is not known, and is left out."""
+Shared = tuple[tuple[str, str | None], ...]
+"""Texts only, of at most `MAX_TEXT` characters: they are kept, and 1 and True are the same key to a cache."""
 
 
 class Ids(NamedTuple):
@@ -59,12 +63,14 @@ def encoded_span(
     times_ns: tuple[int, int],
     attributes: Attributes,
     *,
+    shared: Shared = (),
     content: Mapping[str, str] | None = None,
     links: Iterable[tuple[Ids, Attributes]] = (),
     error: str | None = None,
     client: bool = False,
 ) -> bytes:
-    """One span. Long texts are cut, but for those of `content`. `error`: it failed, with these words or none."""
+    """One span. Long texts are cut, but for those of `content`. `shared`: attributes that many spans have alike, and
+    that are encoded once for all. `error`: it failed, with these words or none."""
     parts = [b"\x0a\x10", ids.trace_id, b"\x12\x08", ids.span_id]
     if parent is not None:
         parts += (b"\x22\x08", parent.span_id)
@@ -72,6 +78,7 @@ def encoded_span(
     for tag, ns in ((0x39, times_ns[0]), (0x41, times_ns[1])):
         if ns:
             parts.append(_TIME.pack(tag, ns))
+    parts.append(_shared(shared))
     _add_known(parts, b"\x4a", attributes)
     for key, text in (content or {}).items():
         parts += (b"\x4a", _pair(key, _value(text)))
@@ -110,13 +117,21 @@ def _add_known(parts: list[bytes], tag: bytes, attributes: Attributes) -> None:
 
 
 @lru_cache(maxsize=1_024)
+def _shared(attributes: Shared) -> bytes:
+    parts: list[bytes] = []
+    _add_known(parts, b"\x4a", dict(attributes))
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=1_024)
 def _text_pair(key: str, text: str) -> bytes:
     return _pair(key, _value(clean(text)))
 
 
 def _pair(key: str, value: bytes) -> bytes:
-    body = _key(key) + value
-    return _varint(len(body)) + body
+    begin = _key(key)
+    length = len(begin) + len(value)
+    return (_BYTES[length] if length < 0x80 else _varint(length)) + begin + value
 
 
 @lru_cache(maxsize=256)
@@ -129,10 +144,11 @@ def _value(value: str | bool | float | Sequence[str]) -> bytes:
     match value:
         case bool():
             return b"\x02\x10\x01" if value else b"\x02\x10\x00"
+        case int():
+            number = _varint(value % 2**64)
+            return _BYTES[len(number) + 1] + b"\x18" + number
         case str():
             body = _field(b"\x0a", value.encode("utf-8", "replace"))
-        case int():
-            body = b"\x18" + _varint(value % 2**64)
         case float():
             body = b"\x21" + _DOUBLE.pack(value)
         case _:
@@ -146,6 +162,8 @@ def _field(tag: bytes, body: bytes) -> bytes:
 
 def _varint(number: int) -> bytes:
     """Seven bits a byte, the lowest first."""
+    if number < 0x80:
+        return _BYTES[number]
     found = bytearray()
     while number >= 0x80:
         found.append(number & 0x7F | 0x80)
