@@ -13,7 +13,7 @@ import anyio.to_thread
 from convive.agents.models._anthropic import AnthropicModel
 from convive.agents.models._messages import user
 from convive.agents.models._messages_server import MessagesServer, Reply, Streamed
-from convive.agents.models._model import Answer, Request, TextDelta, ThinkingDelta
+from convive.agents.models._model import Answer, Delta, Request
 
 KEY = "sk-ant-a-key-that-nobody-may-see"
 
@@ -21,7 +21,7 @@ HELLO = Request(system="You are Ada.", messages=(user("Good evening."),))
 
 LINE = Streamed("I carry the candle, and you carry the book.")
 
-Item = TextDelta | ThinkingDelta | Answer
+Item = Delta | Answer
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """The Anthropic provider against a local server that speaks the Messages streaming protocol."""
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from convive.agents.models._messages import Message, Text, Thinking, ToolResult,
 from convive.agents.models._messages_server import Interrupted, MessagesServer, Streamed, sse
 from convive.agents.models._model import (
     Answer,
+    ArgumentsDelta,
     Request,
     Sampling,
     StopReason,
@@ -67,9 +69,16 @@ async def test_calls_of_tools_are_put_together_from_their_pieces() -> None:
         ToolUse(id="toolu_2", name="now", arguments={}),
     )
     async with at_the_table([Streamed(calls)]) as (model, _):
-        _, answer = await ask(model)
+        deltas, answer = await ask(model)
     assert answer.parts == calls
     assert answer.stop_reason == "tool_use"
+    written = [delta for delta in deltas if isinstance(delta, ArgumentsDelta)]
+    for index, call in enumerate(calls[1:]):
+        assert isinstance(call, ToolUse)
+        own = [delta for delta in written if delta.index == index]
+        assert own[0] == ArgumentsDelta(index, call.id, call.name, "")
+        assert json.loads("".join(delta.text for delta in own)) == call.arguments
+    assert len(written) > 6
 
 
 async def test_arguments_that_are_no_json_are_kept_as_they_came() -> None:

@@ -17,7 +17,7 @@ from convive.agents.models._errors import (
 )
 from convive.agents.models._failover import FailoverModel, NoModelAnswered
 from convive.agents.models._messages import Text, ToolUse, user
-from convive.agents.models._model import Answer, Model, Request, TextDelta, ThinkingDelta
+from convive.agents.models._model import Answer, Delta, Model, Request, TextDelta, ThinkingDelta
 from convive.agents.models._models import Models
 from convive.agents.models._scripted import ScriptedModel
 from convive.agents.runs._agent import Agent
@@ -25,7 +25,7 @@ from convive.agents.runs._agent import Agent
 pytestmark = pytest.mark.anyio
 
 HELLO = Request(system="", messages=(user("Good evening."),))
-Item = TextDelta | ThinkingDelta | Answer
+Item = Delta | Answer
 
 
 async def ask(model: Model) -> tuple[str, Answer]:

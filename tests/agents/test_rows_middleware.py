@@ -75,7 +75,7 @@ async def test_each_hook_is_asked_in_the_order_of_the_middleware_and_a_first_ans
     middleware = [Tracing(name, trace) for name in "abc"]
     await Agent("ada", model=model, tools=[look], middleware=middleware).prompt("x")
     both = [
-        *("start", "iteration 0", "config", "usage"),
+        *("start", "iteration 0", "config", "chunk ", 'chunk {"where":"Bruges"}', "usage"),
         *("before {'where': 'Bruges'}", "after {'where': 'Ghent'} nothing in Ghent", "phase"),
         *("iteration 1", "config", "chunk Done.", "usage", "finish Done."),
     ]

@@ -8,13 +8,13 @@ import pytest
 
 from convive.agents.models._errors import ModelOverloaded, UnknownModel
 from convive.agents.models._messages import Message, Text, Thinking, ToolUse, assistant, user
-from convive.agents.models._model import Answer, Model, Request, TextDelta, ThinkingDelta, Usage
+from convive.agents.models._model import Answer, Delta, Model, Request, TextDelta, ThinkingDelta, Usage
 from convive.agents.models._scripted import ScriptedModel, UnexpectedRequest, party_line, scripted_model
 
 pytestmark = pytest.mark.anyio
 
 HELLO = Request(system="You are Ada.", messages=(user("Good evening."),))
-Item = TextDelta | ThinkingDelta | Answer
+Item = Delta | Answer
 
 
 async def ask(model: Model, request: Request = HELLO) -> tuple[list[Item], Answer]:

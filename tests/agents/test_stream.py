@@ -1,5 +1,7 @@
 """Runs that are watched: typed events, and a result whatever the watcher does."""
 
+import json
+
 import anyio
 import pytest
 
@@ -43,7 +45,7 @@ async def test_events_come_in_order_and_each_names_its_run() -> None:
     ada = Agent("ada", model=ScriptedModel([USE, "It is gone."]), tools=[look])
     async with ada.stream("x", run=run_ids) as run:
         events = [event async for event in run]
-    deltas = (shown.TextDelta, shown.ThinkingDelta)
+    deltas = (shown.TextDelta, shown.ThinkingDelta, shown.ArgumentsDelta)
     assert names([event for event in events if not isinstance(event, deltas)]) == [
         "RunStarted",
         "TripStarted",
@@ -57,6 +59,9 @@ async def test_events_come_in_order_and_each_names_its_run() -> None:
     ]
     assert "".join(event.text for event in events if isinstance(event, shown.TextDelta)) == "let me seeIt is gone."
     assert [event.text for event in events if isinstance(event, shown.ThinkingDelta)] == ["hm"]
+    written = [event for event in events if isinstance(event, shown.ArgumentsDelta)]
+    assert json.loads("".join(event.text for event in written)) == {"where": "here"}
+    assert {(event.trip, event.index, event.call_id, event.name) for event in written} == {(0, 0, "1", "look")}
     ids = {(event.run_id, event.root_run_id, event.parent_run_id) for event in events}
     assert ids == {(run_ids.run_id, run_ids.root_run_id, run_ids.parent_run_id)}
     assert isinstance(events[-1], shown.RunFinished)

@@ -64,6 +64,7 @@ from convive.agents.models._messages import (
 )
 from convive.agents.models._model import (
     Answer,
+    ArgumentsDelta,
     Hints,
     Model,
     Request,
@@ -225,6 +226,7 @@ __all__ = [
     "Answer",
     "AnyRunEvent",
     "Approve",
+    "ArgumentsDelta",
     "AskContext",
     "BadAnswers",
     "BadCallback",

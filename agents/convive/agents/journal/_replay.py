@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from convive.agents.journal._journal import ModelAnswered, RunStarted, journal_event_of
-from convive.agents.models._model import Answer, Request, TextDelta, ThinkingDelta
+from convive.agents.models._model import Answer, Delta, Request
 from convive.agents.models._scripted import NO_PAUSE, Pause, ScriptedModel, UnexpectedRequest
 from convive.bus import Log
 
@@ -61,7 +61,7 @@ class ReplayModel:
         return max(0, self._recorded - len(self.requests))
 
     @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncGenerator[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
+    async def stream(self, request: Request) -> AsyncGenerator[AsyncIterator[Delta | Answer]]:
         """Answer, as `Model.stream` says. Raises UnexpectedRequest when the recorded answers are used up."""
         self.requests.append(request)
         number = len(self.requests)

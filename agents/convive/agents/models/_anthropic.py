@@ -21,7 +21,7 @@ from convive.agents.models._errors import (
     ModelUnreachable,
     UnknownModel,
 )
-from convive.agents.models._model import Answer, Request, TextDelta, ThinkingDelta
+from convive.agents.models._model import Answer, Delta, Request
 
 # The SDK takes about a second to import, on each start of the command line; `replay` and `ls` never need it.
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class AnthropicModel:
         return f"AnthropicModel({self._name!r})"
 
     @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncGenerator[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
+    async def stream(self, request: Request) -> AsyncGenerator[AsyncIterator[Delta | Answer]]:
         """Ask, as `Model.stream` says.
 
         Entering raises ModelAccessDenied (no key, or refused), UnknownModel, BadModelRequest, ModelOverloaded
@@ -146,9 +146,7 @@ class AnthropicModel:
         if client is not None:
             await client.close()
 
-    async def _items(
-        self, response: "anthropic.AsyncAPIResponse[Any]"
-    ) -> AsyncGenerator[TextDelta | ThinkingDelta | Answer]:
+    async def _items(self, response: "anthropic.AsyncAPIResponse[Any]") -> AsyncGenerator[Delta | Answer]:
         from anthropic import AsyncStream
 
         fold = AnswerFold()

@@ -14,6 +14,8 @@ from pydantic_core import from_json
 from convive.agents.models._messages import Message, Part, Text, Thinking, ToolResult, ToolUse
 from convive.agents.models._model import (
     Answer,
+    ArgumentsDelta,
+    Delta,
     Request,
     Sampling,
     StopReason,
@@ -154,6 +156,7 @@ class _Block:
     kind: str
     id: str = ""
     name: str = ""
+    call: int = 0
     given: Any = None
     signature: str = ""
     pieces: list[str] = field(default_factory=list[str])
@@ -200,7 +203,7 @@ class AnswerFold:
         self._stop_reason: str | None = None
         self._model = ""
 
-    def push(self, data: str) -> TextDelta | ThinkingDelta | Answer | None:
+    def push(self, data: str) -> Delta | Answer | None:
         """What this event adds to the answer: a delta, nothing, or (`message_stop`) the whole Answer.
 
         Unknown kinds of events, blocks and deltas are passed over, as the API's versioning policy asks.
@@ -232,7 +235,7 @@ class AnswerFold:
                 raise MalformedEvent(f"an event is not of the Messages protocol: {data[:80]!r}")
         return None
 
-    def _start(self, index: int, block: Mapping[Any, Any]) -> TextDelta | ThinkingDelta | None:
+    def _start(self, index: int, block: Mapping[Any, Any]) -> Delta | None:
         kind = str(block.get("type"))
         started = _Block(kind)
         self._blocks[index] = started
@@ -248,13 +251,15 @@ class AnswerFold:
                 started.signature = data
             case {"type": "tool_use", "id": str(call_id), "name": str(name), **rest}:
                 started.id, started.name, started.given = call_id, name, rest.get("input") or {}
+                started.call = sum(1 for one in self._blocks.values() if one.kind == "tool_use") - 1
+                return ArgumentsDelta(started.call, call_id, name, "")
             case _ if kind not in _BLOCK_KINDS:
                 return None
             case _:
                 raise MalformedEvent(f"a {kind} block starts without what it needs")
         return None
 
-    def _extend(self, index: int, kind: str, delta: Mapping[Any, Any]) -> TextDelta | ThinkingDelta | None:
+    def _extend(self, index: int, kind: str, delta: Mapping[Any, Any]) -> Delta | None:
         block = self._blocks.get(index)
         if block is None:
             raise MalformedEvent(f"a delta for block {index}, which never started")
@@ -269,6 +274,8 @@ class AnswerFold:
                 block.signature += signature
             case "input_json_delta", {"partial_json": str(text)}:
                 block.pieces.append(text)
+                known = text and block.kind == "tool_use"
+                return ArgumentsDelta(block.call, block.id, block.name, text) if known else None
             case _ if kind not in _DELTA_KINDS:
                 return None
             case _:

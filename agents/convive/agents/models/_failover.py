@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, S
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from convive.agents.models._errors import ModelAnswerBroken, ModelError
-from convive.agents.models._model import Answer, Model, Request, TextDelta, ThinkingDelta, holds_to_schema
+from convive.agents.models._model import Answer, Delta, Model, Request, holds_to_schema
 
 _log = logging.getLogger("convive.agents")
 
-Item = TextDelta | ThinkingDelta | Answer
+Item = Delta | Answer
 OnFailure = Callable[[Model, ModelError], object]
 """Told of each model that gave no answer, before the next one is asked; sync or async."""
 

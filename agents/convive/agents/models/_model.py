@@ -90,6 +90,21 @@ class ThinkingDelta:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class ArgumentsDelta:
+    """More of the arguments of a tool call, in JSON that is whole only when the answer is. The first of a call may be
+    empty, and says that it is being made. `index`: which call of the answer, from 0; deltas of several may alternate.
+    """
+
+    index: int
+    call_id: str
+    name: str
+    text: str
+
+
+Delta = TextDelta | ThinkingDelta | ArgumentsDelta
+
+
 class Answer(BaseModel):
     """A model's whole answer; the last item of its stream."""
 
@@ -112,9 +127,7 @@ class Model(Protocol):
     @property
     def name(self) -> str: ...
 
-    def stream(
-        self, request: Request
-    ) -> AbstractAsyncContextManager[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
+    def stream(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Delta | Answer]]:
         """Ask. The iterator yields deltas and ends with exactly one Answer.
 
         Leaving the context early aborts the request. Raises a ModelError; retries that need no

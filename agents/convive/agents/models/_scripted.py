@@ -1,5 +1,6 @@
 """`scripted/...`: a model without a model, for tests, for demonstrations, and when nothing better is there."""
 
+import itertools
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -8,8 +9,9 @@ from hashlib import sha256
 import anyio.lowlevel
 
 from convive.agents.models._errors import UnknownModel
-from convive.agents.models._messages import Text, Thinking
-from convive.agents.models._model import Answer, Request, TextDelta, ThinkingDelta
+from convive.agents.models._messages import Text, Thinking, ToolUse
+from convive.agents.models._model import Answer, ArgumentsDelta, Delta, Request, TextDelta, ThinkingDelta
+from convive.agents.models._schema import json_of
 
 Line = str | tuple[str, ...] | Answer
 """A text, which is streamed word by word; a text in the pieces in which it is to be streamed; or a whole answer."""
@@ -30,7 +32,8 @@ class ScriptedModel:
 
     `script` is a list of answers, one to a request (a text, a tuple of texts that is streamed in those pieces, an
     Answer, a function of the request, or an exception that is raised on entering the stream), or one function that
-    answers any number of requests. `pause` is awaited before each delta: `partial(anyio.sleep, 0.1)` makes it slow.
+    answers any number of requests. `pause` is awaited before each delta of words:
+    `partial(anyio.sleep, 0.1)` makes it slow.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class ScriptedModel:
         return self._name
 
     @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncGenerator[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
+    async def stream(self, request: Request) -> AsyncGenerator[AsyncIterator[Delta | Answer]]:
         """Answer, as `Model.stream` says. Raises UnexpectedRequest when a list of answers is used up."""
         self._asked += 1
         number = self._asked
@@ -80,10 +83,16 @@ class ScriptedModel:
             raise scripted
         return scripted(request) if callable(scripted) else scripted
 
-    async def _items(self, line: Line) -> AsyncGenerator[TextDelta | ThinkingDelta | Answer]:
+    async def _items(self, line: Line) -> AsyncGenerator[Delta | Answer]:
         answer, pieces = _answer(line), line if isinstance(line, tuple) else None
+        places = itertools.count()
         for part in answer.parts:
-            if isinstance(part, Text):
+            if isinstance(part, ToolUse):
+                place = next(places)
+                written = part.arguments if isinstance(part.arguments, str) else json_of(part.arguments)
+                for piece in ("", *_words(written)):
+                    yield ArgumentsDelta(place, part.id, part.name, piece)
+            elif isinstance(part, Text):
                 for piece in _words(part.text) if pieces is None else pieces:
                     await self._pause()
                     yield TextDelta(piece)

@@ -12,7 +12,7 @@ import anyio
 from convive.agents.journal._chain import LEAVE_RUN, Chain, RunTaken
 from convive.agents.journal._journal import Place, RunFailed, RunStarted, journal_event_of
 from convive.agents.models._errors import ModelAnswerBroken, ModelError
-from convive.agents.models._model import Answer, Model, Request, TextDelta, ThinkingDelta, holds_to_schema
+from convive.agents.models._model import Answer, Delta, Model, Request, holds_to_schema
 from convive.agents.models._schema import clean
 from convive.agents.queues._channel import announce
 from convive.agents.queues._queue import OUTCOMES, QueuedRun, RunOrder, order_of, place_of, queueing_on
@@ -240,13 +240,11 @@ class _Patient:
     def name(self) -> str:
         return self._model.name
 
-    def stream(
-        self, request: Request
-    ) -> AbstractAsyncContextManager[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
+    def stream(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Delta | Answer]]:
         return self._stream(request)
 
     @asynccontextmanager
-    async def _stream(self, request: Request) -> AsyncGenerator[AsyncIterator[TextDelta | ThinkingDelta | Answer]]:
+    async def _stream(self, request: Request) -> AsyncGenerator[AsyncIterator[Delta | Answer]]:
         try:
             async with self._model.stream(request) as items:
                 yield items

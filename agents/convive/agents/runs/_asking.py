@@ -13,7 +13,17 @@ from convive.agents.journal._journal import ModelAnswered, Rejected, TripStarted
 from convive.agents.models._errors import ModelAnswerBroken, ModelError
 from convive.agents.models._failover import FailoverModel
 from convive.agents.models._messages import Message, ToolUse
-from convive.agents.models._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, holds_to_schema
+from convive.agents.models._model import (
+    Answer,
+    ArgumentsDelta,
+    Delta,
+    Model,
+    Request,
+    Sampling,
+    TextDelta,
+    ThinkingDelta,
+    holds_to_schema,
+)
 from convive.agents.models._schema import clean
 from convive.agents.runs import _events as shown
 from convive.agents.runs._execution import Execution
@@ -21,6 +31,7 @@ from convive.agents.runs._prices import cost_of
 from convive.agents.runs._settings import AskContext, Retry
 from convive.agents.runs._steps import Ask
 from convive.agents.tools._scoped import SEARCH_TOOLS, specs_of
+from convive.bus import RunContext
 
 _BROKEN_RETRIES = 2
 _log = logging.getLogger("convive.agents")
@@ -105,7 +116,7 @@ class Asking:
                 if isinstance(item, Answer):
                     answer = item
                     continue
-                if self._first_chunk_s is None:
+                if self._first_chunk_s is None and not isinstance(item, ArgumentsDelta):
                     self._first_chunk_s = round(time.perf_counter() - asked_s, 6)
                 if run.live or run.audience or run.settings.middleware:
                     await self._show(trip, item)
@@ -126,10 +137,9 @@ class Asking:
 
         return model.telling(told)
 
-    async def _show(self, trip: int, item: TextDelta | ThinkingDelta) -> None:
+    async def _show(self, trip: int, item: Delta) -> None:
         run = self._execution
-        made = shown.TextDelta if isinstance(item, TextDelta) else shown.ThinkingDelta
-        chunk = await run.hooks.chunk(made(run.task.run, trip, item.text))
+        chunk = await run.hooks.chunk(_shown(run.task.run, trip, item))
         if chunk is None:
             return
         if run.live and isinstance(chunk, shown.TextDelta):
@@ -192,3 +202,13 @@ class Asking:
             asked=asked,
             first_chunk_s=self._first_chunk_s,
         )
+
+
+def _shown(run: RunContext, trip: int, item: Delta) -> shown.TextDelta | shown.ThinkingDelta | shown.ArgumentsDelta:
+    match item:
+        case TextDelta():
+            return shown.TextDelta(run, trip, item.text)
+        case ThinkingDelta():
+            return shown.ThinkingDelta(run, trip, item.text)
+        case ArgumentsDelta():
+            return shown.ArgumentsDelta(run, trip, item.index, item.call_id, item.name, item.text)

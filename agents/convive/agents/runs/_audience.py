@@ -17,7 +17,7 @@ EventHandler = Callable[[Any], object]
 On = Mapping[EventName, EventHandler | Sequence[EventHandler]]
 """Handlers by the `type` of the event; `"*"` takes all."""
 
-_DELTAS = ("text_delta", "thinking_delta")
+_DELTAS = ("text_delta", "thinking_delta", "arguments_delta")
 
 
 class Listeners:
@@ -58,7 +58,7 @@ class _Entry:
 class Observers:
     """Telemetry without middleware: hand it to agents as `observers=`, subscribe to it.
 
-    Observers hear of the agents' runs and of all runs below them, all but text and thinking deltas.
+    Observers hear of the agents' runs and of all runs below them, all but deltas.
     """
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ EventName = Literal[
     "trip_started",
     "text_delta",
     "thinking_delta",
+    "arguments_delta",
     "model_failed",
     "tool_started",
     "tool_updated",
@@ -85,6 +86,21 @@ class ThinkingDelta(RunEvent):
 
     type: ClassVar[Literal["thinking_delta"]] = "thinking_delta"
     trip: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsDelta(RunEvent):
+    """More of the arguments of a tool call while the model writes it: JSON that is whole only in `tool_started`.
+
+    `index`: which call of the answer, from 0. A call that is announced here may still never be made.
+    """
+
+    type: ClassVar[Literal["arguments_delta"]] = "arguments_delta"
+    trip: int
+    index: int
+    call_id: str
+    name: str
     text: str
 
 
@@ -182,6 +198,7 @@ AnyRunEvent = (
     | TripStarted
     | TextDelta
     | ThinkingDelta
+    | ArgumentsDelta
     | ModelFailed
     | ToolStarted
     | ToolUpdated

@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import JsonValue
 
 from convive.agents.models._model import Request, Usage
-from convive.agents.runs._events import TextDelta, ThinkingDelta
+from convive.agents.runs._events import ArgumentsDelta, TextDelta, ThinkingDelta
 from convive.agents.runs._result import AgentResult, Failure
 from convive.bus import RunContext, RunId
 
 _log = logging.getLogger("convive.agents")
 
-Chunk = TextDelta | ThinkingDelta
+Chunk = TextDelta | ThinkingDelta | ArgumentsDelta
 
 
 @dataclass(frozen=True, slots=True)

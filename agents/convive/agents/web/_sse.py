@@ -1,0 +1,80 @@
+"""Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from convive.agents.models._schema import cleaned, json_of
+from convive.agents.runs._events import AnyRunEvent
+from convive.agents.runs._run_events import Followed
+from convive.agents.web._event_json import event_json
+from convive.bus import ConviveError
+
+PING_S = 15.0
+"""Proxies close a connection on which nothing is said for half a minute or so."""
+PING = b": nothing new\n\n"
+
+SSE_HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-cache, no-transform",
+        "x-accel-buffering": "no",
+    }
+)
+"""Of the response: nobody between may keep it, pack it or hold it back."""
+
+T = TypeVar("T")
+
+
+async def sse(events: AsyncIterable[AnyRunEvent | Followed], *, ping_s: float = PING_S) -> AsyncGenerator[bytes]:
+    """A frame for each event: `event:` is its type, `data:` what `event_json` gives, and of events from `run_events`
+    `id:` is the place in the log.
+
+    A browser that lost the connection says the last id (`Last-Event-ID`): `run_events(..., after=int(id))` goes on
+    there, and nothing is missed or shown twice. A comment is sent when there was nothing for `ping_s` seconds. What
+    ends the iteration with an error of the bus or of the log is told in a last frame, `event: error`.
+    """
+    try:
+        async for each in or_none(events, ping_s):
+            if each is None:
+                yield PING
+            elif isinstance(each, Followed):
+                yield _frame(each.event, each.seq)
+            else:
+                yield _frame(each, None)
+    except ConviveError as error:
+        yield b"event: error\n" + data({"type": "error", "error": type(error).__name__, "message": str(error)})
+
+
+def _frame(event: AnyRunEvent, place: int | None) -> bytes:
+    begin = "" if place is None else f"id: {place}\n"
+    return f"{begin}event: {event.type}\n".encode() + data(event_json(event))
+
+
+def data(value: object) -> bytes:
+    """The last line of a frame. JSON text has no line breaks."""
+    return f"data: {json_of(cleaned(value))}\n\n".encode()
+
+
+async def or_none(items: AsyncIterable[T], every_s: float) -> AsyncGenerator[T | None]:
+    """The items, and None whenever none came for so many seconds. Waiting for an item is never broken off for that:
+    a generator would not survive it."""
+    iterator = aiter(items)
+    waiting: asyncio.Future[T] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(anext(iterator))
+            await asyncio.wait((waiting,), timeout=every_s)
+            if not waiting.done():
+                yield None
+                continue
+            try:
+                item = waiting.result()
+            except StopAsyncIteration:
+                return
+            waiting = None
+            yield item
+    finally:
+        if waiting is not None:
+            waiting.cancel()
