@@ -5,13 +5,11 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-import uvicorn
 from mcp.server import Server
 from pydantic import JsonValue
 from starlette.types import Receive, Scope, Send
@@ -20,6 +18,7 @@ from convive.agents.mcp import McpLimits, McpUnavailable, mcp_server, mcp_tools
 from convive.agents.models._scripted import ScriptedModel
 from convive.agents.runs._agent import Agent
 from tests.agents.mcp_ends import error_of, refund, use
+from tests.agents.serving import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -173,14 +172,8 @@ async def over_http(server: Server[Any], seen: list[bytes]) -> AsyncGenerator[st
             seen.append(dict(scope["headers"]).get(b"authorization", b""))
         await inner(scope, receive, send)
 
-    running = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        async with anyio.create_task_group() as group:
-            group.start_soon(partial(running.serve, sockets=[listening]))
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
-            running.should_exit = True
+    async with serving(app) as url:
+        yield f"{url}/mcp"
 
 
 async def test_a_server_is_reached_by_its_url_with_headers_and_an_agent_is_served_there() -> None:

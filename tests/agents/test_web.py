@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -12,7 +11,6 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import StreamingResponse
@@ -37,6 +35,7 @@ from convive.agents.runs import _events as shown
 from convive.agents.testing import ScriptedModel
 from convive.agents.web import SSE_HEADERS, UI_STREAM_HEADERS, event_json, sse, ui_stream
 from convive.bus import BusUnavailable, MemoryLog, RunContext
+from tests.agents.serving import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -135,14 +134,8 @@ async def served(place: Place, seen: list[str]) -> AsyncGenerator[str]:
         return StreamingResponse(body(request.path_params["run_id"], int(after)), headers=dict(SSE_HEADERS))
 
     app = Starlette(routes=[Route("/runs/{run_id}", answer)])
-    running = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        async with anyio.create_task_group() as group:
-            group.start_soon(partial(running.serve, sockets=[listening]))
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-            running.should_exit = True
+    async with serving(app) as url:
+        yield url
 
 
 async def test_over_http_a_client_that_breaks_off_in_the_middle_sees_every_event_once(place: Place) -> None:
