@@ -12,7 +12,6 @@ import pytest
 from nats.aio.msg import Msg
 
 from convive.bus import BusUnavailable, Draft, Guard, NotAppended, Record, RunContext, mint_run_id, open_bus
-from convive.bus.checks._log_checks import seqs
 from convive.bus.jetstream._connect import Connection, connect
 from convive.bus.jetstream._jetstream import JetStreamLog, StreamPlan, open_log
 from convive.bus.jetstream._jetstream_publisher import Publisher
@@ -358,29 +357,3 @@ async def test_what_a_replica_that_lags_takes_for_the_last_record_is_not_handed_
             yield Record(subject, seq, 0.0, {}, b"")
 
     assert [record.seq async for record in EachOnce(delivered())] == [3, 5, 6]
-
-
-class AheadLog(JetStreamLog):
-    """A log on replicas whose leader has removed records that the server which delivers still has."""
-
-    begins: int = 0
-    """Where the leader's records begin; 0: it has none."""
-
-    async def _first(self, subjects: tuple[str, ...], after: int) -> int:
-        return self.begins if self.begins > after else 0
-
-
-async def test_what_the_leader_has_removed_is_not_read_from_a_server_that_still_has_it(url: str) -> None:
-    """On three nodes 11 reads of 12,936 right behind a removal, or a record that replaces, were given what was gone."""
-    async with store(url) as own:
-        publisher = Publisher(own.connection, 10)
-        await publisher.start()
-        log = AheadLog(own.connection, publisher, own.stream, replicated=True)
-        for name, removed in (("some", 3), ("none", 0), ("all", 5)):
-            places = await own.log.append_all(drafts(f"{own.base}.{name}", 5))
-            log.begins = places[removed] if removed < 5 else 0
-            assert seqs(await read_all(log, f"{own.base}.{name}")) == places[removed:]
-            async with log.follow(f"{own.base}.{name}") as tail:
-                assert seqs(await take(tail, 5 - removed)) == places[removed:]
-                place = await log.append(Draft(f"{own.base}.{name}", b"new"))
-                assert seqs(await take(tail, 1)) == [place]

@@ -155,7 +155,7 @@ class Log(Protocol):
         """The records on `subjects` with `after < seq <= until` that are there now; then it ends.
 
         `since_s` (seconds since 1970) starts at the first record not older than that. Costs one request, not one a
-        record; with replicas one more a subject, since the server that delivers may lag behind the leader.
+        record; with replicas two or three more a subject, since the server that delivers may lag behind the leader.
         Raises BusUnavailable when the server stays away.
         """
         ...
