@@ -327,6 +327,17 @@ async def test_a_stream_of_an_earlier_version_learns_to_take_batches(url: str) -
         assert (await own.connection.api(f"STREAM.INFO.{own.stream}"))["config"] == config
 
 
+async def test_what_has_the_server_store_a_record_later_counts_for_its_size(url: str) -> None:
+    """A message that is too large by its headers ends the connection, and with it everything else on the bus."""
+    async with store(url) as own:
+        publisher = Publisher(own.connection, 10)
+        await publisher.start()
+        schedule = {"Nats-Schedule": "@at 2036-01-01T00:00:00Z", "Nats-Schedule-Target": f"{own.base}.{'x' * 300}"}
+        with pytest.raises(NotAppended, match="the server takes"):
+            await publisher.append(own.stream, Draft(f"{own.base}.a", bytes(1_048_576 - 300)), schedule)
+        assert await publisher.append(own.stream, Draft(f"{own.base}.a", b"after")) == 1
+
+
 def test_an_append_without_an_answer_is_sent_again_under_any_way_to_run_a_loop(nats_url: str) -> None:
     """Under `asyncio.run` nothing but a task may start another one: what looks after appends in flight is one."""
     heard: list[str] = []

@@ -134,10 +134,10 @@ class Publisher:
         """See `Log.check`."""
         self._checked(draft)
 
-    def _checked(self, draft: Draft) -> dict[str, str]:
+    def _checked(self, draft: Draft, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """The headers that a draft is sent with. Raises NotAppended."""
         check_draft(draft)
-        headers = _headers(draft)
+        headers = {**_headers(draft), **(more or {})}
         # The server counts the headers as well, and nats-py, which does not, loses the connection for good over it.
         size, most = len(draft.body) + _size(headers) + _BATCH_BYTES, self._connection.client.max_payload
         if size > most:
@@ -150,7 +150,7 @@ class Publisher:
     async def _send(self, stream: str, drafts: Sequence[Draft], schedule: Mapping[str, str] | None = None) -> _InFlight:
         if self._over:
             raise self._connection.closed()
-        headers = tuple(self._checked(draft) for draft in drafts)
+        headers = tuple(self._checked(draft, schedule) for draft in drafts)
         first, *others = drafts
         behind = max(first.guard.last if first.guard else 0, (first.at or 1) - 1)
         new = first.id is None and not guards_itself(first)
@@ -163,9 +163,6 @@ class Publisher:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         every = (first, *others)
-        if schedule:
-            for own in headers:
-                own.update(schedule)
         flight = _InFlight(every, headers, reply, loop.create_future(), now_s, now_s, behind, new)
         self._in_flight[reply] = flight
         self._waiting.set()
