@@ -126,6 +126,7 @@ QUEUE_CHECKS: Final[tuple[QueueCheck, ...]] = (
     _queue_checks.a_job_that_is_retried_comes_again_after_its_delay,
     _queue_checks.a_job_that_is_released_comes_again_as_if_it_had_not,
     _queue_checks.a_job_that_is_buried_is_kept_with_the_reason_and_not_delivered,
+    _queue_checks.a_job_of_any_size_is_refused_at_once_or_can_be_delayed_released_and_buried,
     _queue_checks.a_job_that_is_parked_comes_again_when_it_is_woken,
     _queue_checks.a_cancelled_take_loses_nothing,
     _queue_checks.what_is_no_job_is_refused,

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +25,7 @@ from convive.bus.jetstream._jetstream_publisher import Publisher
 from convive.bus.jetstream._jetstream_records import stored
 from convive.bus.log._errors import BusUnavailable, Conflict, ConviveError, WrongStream
 from convive.bus.log._log import RESERVED_HEADERS, Draft, Guard
-from convive.bus.log._queue import DeadJob, Job, Lease, check_job, one_line
+from convive.bus.log._queue import REASON_LENGTH, DeadJob, Job, Lease, check_job, one_line
 
 ASK_S = 5.0
 """How long one request for a job stands; then it is made again, so that none is lost for longer than that."""
@@ -35,6 +36,9 @@ SETTLE_S = 5.0
 RETRY_S = 0.1
 SPENT, REASON = "Cv-Spent", "Cv-Reason"
 """Headers of our own: the deliveries of an earlier copy of a job that counted; why a job was given up."""
+
+_LARGEST = {SPENT: "9" * 10, REASON: "\N{PARTY POPPER}" * REASON_LENGTH}
+"""The most that is added to the headers of a job while it is there."""
 
 _NOBODY_HAS_ONE = ("404", "408")
 _STREAM_NOT_FOUND = 10059
@@ -88,6 +92,8 @@ class JetStreamWorkQueue:
             schedule = {"Nats-Schedule": f"@at {due.replace('+00:00', 'Z')}", "Nats-Schedule-Target": subject}
             target = f"{self._base}.later.{job.id}"
         draft = Draft(target, job.body, job.headers, f"{self.name}/{job.id}", Guard(f"{self._base}.*.{job.id}", 0))
+        # A job that could not be given up would come again for ever.
+        self._publisher.check(replace(draft, headers={**job.headers, **_LARGEST}))
         # A conflict says that the job waits, is being worked on or was given up: that is one job already.
         with contextlib.suppress(Conflict):
             await self._publisher.append(self._stream, draft, schedule)
