@@ -3,6 +3,9 @@
 Every message says what happened, what is known to be safe and what to do next.
 """
 
+_SHOWN = 300
+"""Characters of what somebody else wrote."""
+
 
 class ConviveError(Exception):
     """The base of every error that Convive raises on purpose; its text is fit to be shown to a person."""
@@ -115,13 +118,16 @@ class WrongStream(ConviveError):
 
 
 class BadRecord(ConviveError):
-    """A record that is not ours or that breaks the floor protocol. It is reported, never skipped in silence."""
+    """A record that is not ours or that breaks the floor protocol. It is reported, never skipped in silence.
+
+    `why` is short and on one line, whatever the record says.
+    """
 
     def __init__(self, subject: str, seq: int, why: str) -> None:
         self.subject = subject
         self.seq = seq
-        self.why = why
-        super().__init__(f"record {seq} on {subject}: {why}")
+        self.why = _shown(why)
+        super().__init__(f"record {seq} on {_shown(subject)}: {self.why}")
 
 
 class NewerRecord(BadRecord):
@@ -149,3 +155,9 @@ class Closed(ConviveError):
     def __init__(self, conversation: str) -> None:
         self.conversation = conversation
         super().__init__(f"conversation {conversation!r} is closed. `convive replay {conversation}` shows it.")
+
+
+def _shown(text: str) -> str:
+    """What may be somebody else's words, as a person may be shown them."""
+    short = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return "".join(char if char.isprintable() else "?" for char in short)
