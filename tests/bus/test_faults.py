@@ -3,7 +3,8 @@
 import anyio
 import pytest
 
-from convive.bus import BusUnavailable, Draft, Guard, MaybeAppended, Record, open_bus
+from convive.bus import BusUnavailable, Draft, Guard, MaybeAppended, NotAppended, Record, open_bus
+from convive.bus.jetstream._connect import connect
 from convive.bus.testing import Server, drafts, read_all, server, take
 from tests.bus.stores import store
 
@@ -151,6 +152,14 @@ async def test_when_the_server_stays_away_an_append_says_that_it_does_not_know()
         bodies = [record.body for record in await read_all(own.log, f"{own.base}.a")]
         assert bodies.count(b"lost?") == 1
         assert bodies.count(b"lost too?") <= 1
+
+
+async def test_a_record_that_was_refused_each_time_is_not_said_to_be_there_perhaps() -> None:
+    async with store(patience_s=1) as own, connect(own.server.url) as admin:
+        await own.log.append(Draft(f"{own.base}.a", b"before"))
+        await admin.api(f"STREAM.DELETE.CONVIVE_{own.base.split('.')[1]}")
+        with anyio.fail_after(10), pytest.raises(NotAppended, match="no stream takes this subject"):
+            await own.log.append(Draft(f"{own.base}.a", b"after"))
 
 
 async def test_when_the_server_stays_away_reading_says_so_and_following_goes_on_afterwards() -> None:

@@ -41,15 +41,16 @@ class Conflict(NotAppended):
 class MaybeAppended(ConviveError):
     """The acknowledgement never came: the record may be in the log or not.
 
-    Appending the same draft again is safe: its id and its guard let the server store it at most once.
+    Appending the same draft again is safe where the server knows a second copy, by an id that the writer gave or by a
+    guard that the record itself moves: then it is stored at most once. Else the message says to look first.
     """
 
-    def __init__(self, subject: str, waited_s: float) -> None:
+    def __init__(self, subject: str, waited_s: float, *, why: str = "", cure: str = "") -> None:
         self.subject = subject
         self.waited_s = waited_s
         super().__init__(
-            f"{subject}: no acknowledgement within {waited_s:g} s. The record may or may not be stored. "
-            "Append the same record again: it is stored at most once."
+            f"{subject}: {why or f'no acknowledgement within {waited_s:g} s'}. The record may or may not be stored. "
+            f"{cure or 'Append the same record again: it is stored at most once.'}"
         )
 
 

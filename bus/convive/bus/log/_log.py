@@ -113,8 +113,8 @@ class Log(Protocol):
     async def append(self, draft: Draft) -> int:
         """Append one record durably and return its sequence number.
 
-        Raises Conflict (the guard does not hold), NotAppended (refused, for example too large) or
-        MaybeAppended (no answer in time; appending the same draft again is safe).
+        Raises Conflict (the guard does not hold), NotAppended (refused, for example too large) or MaybeAppended (no
+        answer in time; appending the same draft again is safe if it has an id, or moves its own guard).
         """
         ...
 

@@ -61,7 +61,8 @@ class Stream:
         `token`: only while the stream is fenced with it. `id`: a second append with the same id within ten minutes is
         answered with the position of the first. Both conditions are the server's to check; together they cost a batch.
 
-        Raises Conflict (not as expected), Fenced, NotAppended (refused, for example too large) or MaybeAppended.
+        Raises Conflict (not as expected), Fenced, NotAppended (refused, for example too large) or MaybeAppended (no
+        answer in time; appending it again is safe with an `id` or `expected`, else it may be stored twice).
         """
         entry = Entry(body, headers or {}, ttl_s)
         return (await self._append([entry], expected, token, id))[0]
