@@ -71,6 +71,7 @@ LOG_CHECKS: Final[tuple[Check, ...]] = (
     _log_checks.records_that_expire_do_not_hold_up_a_reader,
     _log_checks.a_record_that_has_expired_is_not_there,
     _log_checks.a_record_says_how_long_it_was_to_live,
+    _log_checks.a_time_to_live_that_is_none_is_refused,
     _log_checks.read_takes_what_is_behind_after_up_to_until,
     _log_checks.read_may_begin_at_a_time,
     _log_checks.read_of_an_empty_subject_ends,

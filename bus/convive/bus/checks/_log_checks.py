@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from convive.bus.log._errors import Conflict, NotAppended
-from convive.bus.log._log import TTL, Draft, Guard, Log, Record, Tail
+from convive.bus.log._log import LONGEST_TTL_S, TTL, Draft, Guard, Log, Record, Tail
 
 Check = Callable[[Log, str], Awaitable[None]]
 
@@ -309,6 +309,14 @@ async def a_record_says_how_long_it_was_to_live(log: Log, base: str) -> None:
     await log.append(Draft(f"{base}.a", b"", ttl_s=600))
     await log.append_batch([Draft(f"{base}.a", b"1"), Draft(f"{base}.a", b"2", ttl_s=500)])
     assert [record.headers.get(TTL) for record in await read_all(log, f"{base}.a")] == ["600", None, "500"]
+
+
+async def a_time_to_live_that_is_none_is_refused(log: Log, base: str) -> None:
+    for ttl_s in (0, -1, -5, 9_000_000_000, 2**63, 10**30):
+        async with refused(NotAppended, log, f"{base}.>"):
+            await log.append(Draft(f"{base}.a", b"", ttl_s=ttl_s))
+    await log.append(Draft(f"{base}.a", b"", ttl_s=LONGEST_TTL_S))
+    assert len(await read_all(log, f"{base}.a")) == 1
 
 
 # read

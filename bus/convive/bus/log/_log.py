@@ -24,6 +24,9 @@ BATCH = 1_000
 BATCH_BYTES = 16_777_216
 """The most bytes of all bodies of a batch, which a server holds until it is complete."""
 
+LONGEST_TTL_S = 3_155_760_000
+"""A hundred years. A server counts in nanoseconds of 63 bits: it takes more, and has such a record expire at once."""
+
 _SUBJECT = re.compile(r"[^\s.*>\x00]+(\.[^\s.*>\x00]+)*")
 _SUBJECT_BYTES = 1_024  # a NATS server closes a connection over a line of 4 KB
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
@@ -64,11 +67,12 @@ class Draft:
     `id` is its idempotency key: a second append with the same id is answered with the first one's place. A draft whose
     guard watches its own subject needs none: when the first record behind the guard has the same body, that one is its
     place. Without either, the log makes an id up, so that its own retries are safe. A log remembers ids for ten minutes
-    at least; what may be appended again after that needs a guard. `ttl_s` lets the record expire: soon after that many
-    seconds it is not read any more, and guards do not see it. One that `replaces` removes all earlier records on its
-    subject; its acknowledgement lost, it comes to MaybeAppended where another has replaced it meanwhile. `at` is the
-    only place at which it may be stored: whatever is appended there before it, on any subject of the log, makes it a
-    Conflict. So a batch can name its own places. Such a draft has to have an id to be appended again.
+    at least; what may be appended again after that needs a guard. `ttl_s` (whole seconds, at most `LONGEST_TTL_S`) lets
+    the record expire: soon after that time it is not read any more, and guards do not see it. One that `replaces`
+    removes all earlier records on its subject; its acknowledgement lost, it comes to MaybeAppended where another has
+    replaced it meanwhile. `at` is the only place at which it may be stored: whatever is appended there before it, on
+    any subject of the log, makes it a Conflict. So a batch can name its own places. Such a draft has to have an id to
+    be appended again.
     """
 
     subject: str
@@ -203,6 +207,11 @@ def check_draft(draft: Draft) -> None:
         raise NotAppended(f"{draft.subject[:80]!r} is not a subject to append to. Nothing was appended.")
     if draft.id is not None and not (draft.id and _is_header_value(draft.id)):
         raise NotAppended(f"{draft.subject}: {draft.id[:80]!r} is not an id for a record. Nothing was appended.")
+    if draft.ttl_s is not None and not (f"{draft.ttl_s}".isdecimal() and 1 <= draft.ttl_s <= LONGEST_TTL_S):
+        raise NotAppended(
+            f"{draft.subject}: a record lives for 1 to {LONGEST_TTL_S} whole seconds, not for {draft.ttl_s!r:.80}. "
+            "Nothing was appended; leave it out for one that does not expire."
+        )
     for name, value in draft.headers.items():
         if not _is_header_name(name):
             raise NotAppended(
