@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
 from convive.bus import (
@@ -225,6 +226,21 @@ async def test_a_record_that_expires_does_so_in_each_copy_when_it_would_have(tmp
     await import_archive(late, archive, clock=clock)
     await import_archive(elsewhere, archive, clock=clock)
     assert await there(late, "origin/notes") == await there(elsewhere, "origin/notes") == ["lasting"]
+
+
+@pytest.mark.parametrize(
+    ("ttl", "left_s"), [("1h", 3600), ("1h30m", 5400), ("90.5s", 90), ("never", None), ("1000000000000", None)]
+)
+async def test_a_copy_expires_however_the_time_to_live_was_written(nats_url: str, ttl: str, left_s: int | None) -> None:
+    """Another client may give it as Go writes spans, or so long that it never comes."""
+    name = f"ttl-{ttl.replace('.', '-')}"
+    async with open_bus(nats_url) as bus, await nats.connect(nats_url) as client:
+        origin = await held(bus, name, close=False)
+        subject = origin.subjects.stream("notes")
+        await client.jetstream().publish(subject, b"brief", headers={TTL: ttl})
+        copy = await fork(bus, origin, f"{name}-copy")
+        (brief,) = await read_all(copy.log, copy.subjects.stream("notes"))
+        assert brief.headers.get(TTL) in ([None] if left_s is None else [str(left_s), str(left_s - 1)])
 
 
 async def test_a_copy_on_a_server_expires_too(nats_url: str) -> None:

@@ -28,7 +28,7 @@ from convive.bus.conversation._floor import Floor, fold_floor
 from convive.bus.copies._archive import is_derived
 from convive.bus.log._errors import BadName, BadRecord, Conflict, ConviveError
 from convive.bus.log._ids import HOST, ConversationId, RunId, derive_run_id
-from convive.bus.log._log import BATCH, TTL, Draft, Guard, Record
+from convive.bus.log._log import BATCH, LONGEST_TTL_S, TTL, Draft, Guard, Record
 from convive.bus.log._runs import PARENT, ROOT, RunContext, run_of
 from convive.bus.streams._stream_records import NEXT, POSITION
 
@@ -38,6 +38,9 @@ FORKED = "forked here"
 _BATCH_BYTES = 1_048_576
 _DIGITS = 19
 _TRIES = 3
+_SPAN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(h|ms?|s)")
+_SPANS = re.compile(rf"(?:{_SPAN.pattern}){{1,4}}")
+_SECONDS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
 _RUN_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 Change = Callable[[Opened], Opened]
@@ -265,9 +268,17 @@ def _digest(draft: Draft) -> str:
 
 
 def _ttl_s(record: Record) -> int | None:
-    """How many seconds a record lives from when it was appended; None: as long as its log."""
+    """How many seconds a record lives from when it was appended; None: as long as its log.
+
+    A server takes spans as Go writes them (`1h30m`) from other writers.
+    """
     text = record.headers.get(TTL, "")
-    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
+    if text.isdecimal():
+        seconds = int(text) if len(text) <= _DIGITS else 0
+    else:
+        spans = _SPAN.findall(text) if _SPANS.fullmatch(text) else []
+        seconds = int(sum(float(number) * _SECONDS[unit] for number, unit in spans))
+    return seconds if 1 <= seconds <= LONGEST_TTL_S else None
 
 
 def _is_last_of_a_fork(record: Record) -> bool:
