@@ -200,6 +200,18 @@ async def test_records_with_headers_and_subjects_that_cannot_be_read_do_not_deaf
         assert len(await read_all(own.log, f"{own.base}.>")) == 8
 
 
+@pytest.mark.parametrize("lines", [b"X : 1", b" X: 1", b"X Y: 1", b"\xff: 1", b"X", b":1", b"X: 1\r\nX: 2", b"X:  1 "])
+async def test_headers_are_the_same_however_a_record_is_found(url: str, lines: bytes) -> None:
+    async with store(url) as own:
+        async with await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2])) as stranger:
+            headers = b"NATS/1.0\r\n%b\r\n\r\n" % lines
+            line = f"HPUB {own.base}.a {len(headers)} {len(headers) + 1}\r\n"
+            await stranger.send(b'CONNECT {"headers":true,"verbose":false}\r\n' + line.encode() + headers + b"x\r\n")
+            async with own.log.follow(f"{own.base}.a") as tail:
+                found = await take(tail, 1)
+        assert [await own.log.last(f"{own.base}.a")] == found
+
+
 async def test_records_that_expire_before_a_tail_gets_to_them_do_not_keep_it_from_catching_up(url: str) -> None:
     async with store(url) as own:
         # The last record of what a reader waits for is gone when the server gets there.
