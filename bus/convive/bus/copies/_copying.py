@@ -25,11 +25,11 @@ from convive.bus.conversation._events import (
     happened_s,
 )
 from convive.bus.conversation._floor import Floor, fold_floor
-from convive.bus.copies._archive import is_derived
 from convive.bus.log._errors import BadName, BadRecord, Conflict, ConviveError
 from convive.bus.log._ids import HOST, ConversationId, RunId, derive_run_id
 from convive.bus.log._log import BATCH, LONGEST_TTL_S, TTL, Draft, Guard, Record
 from convive.bus.log._runs import PARENT, ROOT, RunContext, run_of
+from convive.bus.log._subjects import is_derived
 from convive.bus.streams._stream_records import NEXT, POSITION
 
 FORKED = "forked here"
