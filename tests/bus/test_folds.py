@@ -91,6 +91,20 @@ async def test_the_state_at_any_position_is_that_of_the_records_up_to_it(kind: s
         assert (await stream.fold(TALLY)).kept  # a look back did not replace what was kept
 
 
+@pytest.mark.parametrize("kind", ["memory", "jetstream"])
+async def test_a_fold_does_not_go_on_over_records_that_were_trimmed_before_it_saw_them(
+    kind: str, nats_url: str
+) -> None:
+    async with bus_of(kind, nats_url) as bus:
+        stream = await filled(bus, "fold-trimmed", 400)
+        kept = await stream.fold(TALLY)
+        await stream.trim(kept.seq)
+        places = [await stream.append(b"after") for _ in range(300)]
+        assert (await stream.fold(TALLY, keep=False)).state.records == 700, "what was kept stands for what is gone"
+        await stream.trim(places[199])
+        assert (await stream.fold(TALLY)).state == Tally(words={"after": 100}, records=100)
+
+
 async def test_a_fold_of_another_version_begins_anew_and_is_kept_instead() -> None:
     async with memory_bus() as bus:
         stream = await filled(bus, "fold-c", 500)

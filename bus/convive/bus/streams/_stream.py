@@ -242,8 +242,11 @@ class Stream:
 
     async def fold(self, fold: Fold[State], *, until: int | None = None, keep: bool = True) -> Folded[State]:
         """A state of your own from the records of this stream, as it is now or was at a position. It is kept beside
-        them, so that the next fold begins there: see `Fold`, and `fold_records`."""
-        return await fold_records(self.log, [self.subject], fold, self._beside("fold"), until=until, keep=keep)
+        them, so that the next fold begins there: see `Fold`, and `fold_records`. What was kept goes on to stand for
+        records that were trimmed behind it; one that does not reach as far as the trim is begun anew from what is left.
+        """
+        beside, gone = self._beside("fold"), self.trimmed
+        return await fold_records(self.log, [self.subject], fold, beside, until=until, keep=keep, forgotten=gone)
 
     # Forgetting
 
