@@ -162,18 +162,23 @@ class JetStreamWorkQueue:
         return _Stored(record.subject, record.seq, record.headers, record.body)
 
     async def _listen(self) -> None:
-        """Have an inbox and, for all that is known, a consumer. Raises BusUnavailable when the bus is gone for good."""
+        """Have an inbox and, for all that is known, a consumer. Raises BusUnavailable when the bus is gone for good, or
+        when the server has refused for as long as an administrative request may take."""
         async with self._opening:
             if not self._listening:
                 await self._connection.subscribe(f"{self._inbox}.*", self._receive)
                 self._connection.on_reconnect(self._ask_all_again)
                 self._listening = True
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + self._connection.patience_s
             while self._unsure:
                 try:
                     self._lease_s = await self._ensure_consumer()
                     self._unsure = False
-                except BusUnavailable:
-                    if self._connection.client.is_closed:
+                except BusUnavailable as error:
+                    if not isinstance(error, ApiError):  # a server that is away is waited for
+                        deadline = loop.time() + self._connection.patience_s
+                    if self._connection.client.is_closed or loop.time() >= deadline:
                         raise
                     await asyncio.sleep(RETRY_S)
 

@@ -105,7 +105,8 @@ class WorkQueue(Protocol):
     async def take(self) -> Lease:
         """The next job, when there is one. Cancelling it loses none. Survives reconnects.
 
-        Raises BusUnavailable when the bus is gone for good.
+        Raises BusUnavailable when the bus is gone for good, or the server goes on to refuse (somebody has deleted the
+        stream).
         """
         ...
 
