@@ -195,9 +195,9 @@ class Consumer:
         if subscription is None:
             return
         with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
             # Nobody waits for the answer: without interest in its subject the consumer expires by itself.
             await self._connection.client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}")
-            await subscription.unsubscribe()
 
     def _receive(self, arrived: Delivered) -> None:
         if arrived.place != self._place + 1:
