@@ -5,6 +5,7 @@ AssertionError, or TimeoutError where a broken promise shows as a wait without e
 """
 # ruff: noqa: S101 - a check asserts
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -341,7 +342,10 @@ async def read_may_begin_at_a_time(log: Log, base: str) -> None:
         later = [one for one in expected if one.seq > there[2].seq]
         assert await read_all(log, f"{base}.a", since_s=record.time_s, after=there[2].seq) == later
     assert await read_all(log, f"{base}.a", since_s=there[-1].time_s + 3_600) == []
-    assert await read_all(log, f"{base}.a", since_s=0) == there
+    for since_s in (0.0, -1.0, -math.inf):
+        assert await read_all(log, f"{base}.a", since_s=since_s) == there
+    for since_s in (1e10, 1e18, math.inf):
+        assert await read_all(log, f"{base}.a", since_s=since_s) == []
 
 
 async def read_of_an_empty_subject_ends(log: Log, base: str) -> None:
