@@ -28,6 +28,7 @@ from convive.bus import (
 from convive.bus.conversation._memory import Memory, MemoryFold
 from convive.bus.conversation._seat_memory import FLOOR, SeatMemory, memory_fold
 from convive.bus.streams._stream import Stream
+from convive.bus.testing import read_all
 
 pytestmark = pytest.mark.anyio
 
@@ -139,6 +140,19 @@ async def test_a_large_state_is_kept_in_parts_all_or_none(nats_url: str) -> None
         second = await stream.fold(whole)
         assert (second.folded, second.state) == (0, first.state)
         assert len(await stream.log.subjects(f"{stream.subject}.fold.whole.*")) > 4
+
+
+@pytest.mark.parametrize("covers", [-5, 0, 10**30], ids=["before", "nothing", "beyond"])
+async def test_a_state_that_is_kept_for_no_place_is_not_believed(covers: int, nats_url: str) -> None:
+    """Anybody can write one down with all that belongs to it."""
+    async with open_bus(nats_url) as bus:
+        stream = await filled(bus, f"fold-h{covers:x}".replace("--", "-"), 300)
+        await stream.fold(TALLY)
+        (kept,) = await read_all(stream.log, f"{stream.subject}.fold.tally.0")
+        headers = {name: value for name, value in kept.headers.items() if name.startswith("Cv-")}
+        forged = Draft(kept.subject, kept.body, {**headers, "Cv-Covers": str(covers)}, replaces=True)
+        await stream.log.append(forged)
+        assert (await stream.fold(TALLY)).folded == 300
 
 
 @pytest.mark.parametrize("headers", [{}, {"Cv-Covers": "x"}, {"Cv-Covers": "9", "Cv-Parts": "3", "Cv-Records": "1"}])

@@ -191,7 +191,8 @@ async def test_an_id_that_is_none_is_refused(stream: Stream, id: str) -> None:
 
 
 async def test_a_mark_that_is_not_ours_is_told_of(stream: Stream) -> None:
-    for body in (b"", b"[]", b'{"instance": 1}', b'{"instance": "x", "stored": "y"}'):
+    odd = [b'{"instance": "x", "stored": %b}' % stored for stored in (b'"y"', b"-5", b"Infinity", b"1.5", b"9" * 5_000)]
+    for body in (b"", b"[]", b'{"instance": 1}', b"[" * 100_000, *odd):
         await stream.log.append(Draft(f"{stream.subject}.producer.lines", body))
         with pytest.raises(BadRecord, match="not the mark of a producer"):
             async with stream.producer("lines"):

@@ -111,6 +111,15 @@ async def test_taking_from_a_bus_that_is_closed_is_an_error(nats_url: str) -> No
         await queue.take()
 
 
+async def test_a_job_with_headers_of_ours_that_say_nothing_is_taken_like_any_other(nats_url: str) -> None:
+    async with queue_on(nats_url) as queue:
+        for number, spent in enumerate(("9" * 5_000, "-1", "x", "")):
+            await queue.send(Job(f"job-{number}", b"", {"Cv-Spent": spent}))
+            lease = await take_job(queue)
+            assert (lease.job.id, lease.attempt) == (f"job-{number}", 1)
+            await lease.done()
+
+
 async def test_taking_from_a_stream_that_somebody_has_deleted_is_an_error() -> None:
     async with server() as own, open_bus(own.url, patience_s=0.5) as bus, connect(own.url) as admin:
         queue = await bus.work_queue()

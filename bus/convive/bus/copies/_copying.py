@@ -27,7 +27,7 @@ from convive.bus.conversation._events import (
 from convive.bus.conversation._floor import Floor, fold_floor
 from convive.bus.log._errors import BadName, BadRecord, Conflict, ConviveError
 from convive.bus.log._ids import HOST, ConversationId, RunId, derive_run_id
-from convive.bus.log._log import BATCH, LONGEST_TTL_S, TTL, Draft, Guard, Record
+from convive.bus.log._log import BATCH, LONGEST_TTL_S, TTL, Draft, Guard, Record, whole_number
 from convive.bus.log._runs import PARENT, ROOT, RunContext, run_of
 from convive.bus.log._subjects import is_derived
 from convive.bus.streams._stream_records import NEXT, POSITION
@@ -36,7 +36,6 @@ FORKED = "forked here"
 """Why the last link of a fork takes the floor back."""
 
 _BATCH_BYTES = 1_048_576
-_DIGITS = 19
 _TRIES = 3
 _SPAN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(h|ms?|s)")
 _SPANS = re.compile(rf"(?:{_SPAN.pattern}){{1,4}}")
@@ -105,9 +104,9 @@ class Copy:
         base = target.subjects.base
         async with target.log.read(f"{base}.>") as records:
             async for record in records:
-                number = record.headers.get(ORIGIN, "").partition(" ")[0]
-                if number.isdecimal() and len(number) <= _DIGITS:
-                    done[int(number)] = record
+                number = whole_number(record.headers.get(ORIGIN, "").partition(" ")[0])
+                if number is not None:
+                    done[number] = record
                 elif not is_derived(record.subject[len(base) + 1 :]) and not _is_last_of_a_fork(record):
                     raise NameTaken(target.id)
         return cls(target, done, clock)
@@ -273,9 +272,8 @@ def _ttl_s(record: Record) -> int | None:
     A server takes spans as Go writes them (`1h30m`) from other writers.
     """
     text = record.headers.get(TTL, "")
-    if text.isdecimal():
-        seconds = int(text) if len(text) <= _DIGITS else 0
-    else:
+    seconds = whole_number(text)
+    if seconds is None:
         spans = _SPAN.findall(text) if _SPANS.fullmatch(text) else []
         seconds = int(sum(float(number) * _SECONDS[unit] for number, unit in spans))
     return seconds if 1 <= seconds <= LONGEST_TTL_S else None
@@ -298,5 +296,4 @@ def _position_header(record: Record) -> str | None:
             name = POSITION
         case _:
             return None
-    text = record.headers.get(name, "")
-    return name if text.isdecimal() and len(text) <= _DIGITS else None
+    return None if whole_number(record.headers.get(name, "")) is None else name

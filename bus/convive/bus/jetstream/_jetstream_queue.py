@@ -24,7 +24,7 @@ from convive.bus.jetstream._jetstream import create_stream
 from convive.bus.jetstream._jetstream_publisher import Publisher
 from convive.bus.jetstream._jetstream_records import stored
 from convive.bus.log._errors import BusUnavailable, Conflict, ConviveError, WrongStream
-from convive.bus.log._log import RESERVED_HEADERS, Draft, Guard
+from convive.bus.log._log import RESERVED_HEADERS, Draft, Guard, whole_number
 from convive.bus.log._queue import REASON_LENGTH, DeadJob, Job, Lease, check_job, one_line
 
 ASK_S = 5.0
@@ -327,8 +327,7 @@ class _Stored:
         self.seq = seq
         self.job = Job(subject.rpartition(".")[2], body, own)
         self.dead = DeadJob(self.job, headers.get(REASON, ""))
-        spent = headers.get(SPENT, "0")
-        self.spent = int(spent) if spent.isdecimal() else 0
+        self.spent = whole_number(headers.get(SPENT, "")) or 0
 
 
 def _wake(answer: asyncio.Future[Msg | None]) -> None:

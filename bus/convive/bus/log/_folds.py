@@ -136,7 +136,8 @@ async def _read(log: Log, beside: str, version: str, fold: Fold[State], until: i
         body = b"".join(parts[str(part)].body for part in range(number))
         if first.headers[_VERSION] != version or first.headers[_DIGEST] != _digest(body):
             return nothing
-        if until is not None and covers > until:
+        # A state is kept behind the records that are in it.
+        if not 0 < covers < first.seq or (until is not None and covers > until):
             return nothing
         return _Kept(fold.adapter.validate_json(body), covers, count, first.seq)
     except (KeyError, ValueError):  # another one is being kept at this moment, or it is none of ours

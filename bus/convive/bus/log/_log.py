@@ -247,6 +247,14 @@ def check_batch(drafts: Sequence[Draft]) -> None:
         written.add(draft.subject)
 
 
+def whole_number(text: str) -> int | None:
+    """What a header says that holds a place or a count, or None: such a number has 19 digits at most.
+
+    Python refuses to read very long ones, and anybody may write any header.
+    """
+    return int(text) if text.isdecimal() and len(text) <= 19 else None
+
+
 def guards_itself(draft: Draft) -> bool:
     """Whether the record itself moves its guard, so that it can be stored but once."""
     return draft.guard is not None and matches(draft.guard.subjects, draft.subject)

@@ -22,7 +22,7 @@ from convive.bus.log._errors import (
     ProducerReplaced,
 )
 from convive.bus.log._ids import is_slug
-from convive.bus.log._log import BATCH, Draft, Guard, Log
+from convive.bus.log._log import BATCH, Draft, Guard, Log, whole_number
 from convive.bus.log._tasks import background_tasks
 from convive.bus.streams._stream_fence import Fence
 from convive.bus.streams._stream_records import Entry, draft_of
@@ -282,9 +282,12 @@ async def _read_mark(place: Place, id: str) -> _Mark | None:
         return None
     try:
         found = json.loads(record.body)
-        return _Mark(str(found["instance"]), int(found["stored"]), record.seq)
-    except (ValueError, TypeError, KeyError):
-        raise BadRecord(record.subject, record.seq, "not the mark of a producer") from None
+        instance, stored = str(found["instance"]), whole_number(str(found["stored"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        stored = None
+    if stored is None:
+        raise BadRecord(record.subject, record.seq, "not the mark of a producer")
+    return _Mark(instance, stored, record.seq)
 
 
 def _mark_draft(subject: str, id: str | None, mark: _Mark) -> Draft:

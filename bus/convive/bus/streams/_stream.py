@@ -12,7 +12,7 @@ from math import inf
 
 from convive.bus.log._errors import BeyondTail, Conflict, NotAppended, Trimmed
 from convive.bus.log._folds import Fold, Folded, State, fold_records
-from convive.bus.log._log import Draft, Guard, Log
+from convive.bus.log._log import Draft, Guard, Log, whole_number
 from convive.bus.streams._producer import Place, Producer, open_producer
 from convive.bus.streams._stream_fence import Fence
 from convive.bus.streams._stream_records import (
@@ -329,8 +329,7 @@ class _Start:
 
 
 def _position(headers: Mapping[str, str]) -> int:
-    text = headers.get(POSITION, "")
-    return int(text) if text.isdecimal() else 0
+    return whole_number(headers.get(POSITION, "")) or 0
 
 
 def _none_or_more(value: float | None, otherwise: float) -> float:
