@@ -21,7 +21,7 @@ from convive.bus.conversation._floor import Floor, OpenGrant, fold_floor
 from convive.bus.conversation._memory import Memory
 from convive.bus.conversation._seat_memory import memory_fold
 from convive.bus.conversation._world import World
-from convive.bus.log._errors import BadName, Closed, Conflict, NewerRecord, UnknownConversation
+from convive.bus.log._errors import BadName, Closed, Conflict, UnknownConversation
 from convive.bus.log._folds import Fold, Folded, State, fold_records
 from convive.bus.log._ids import HOST, ConversationId, RunId, SeatName, seat_name
 from convive.bus.log._log import Draft, Guard, Log, Record, Tail
@@ -75,6 +75,8 @@ class Conversation:
             floor = await self._folded(None)
             if floor.opened is not None:
                 raise
+            if floor.newer is not None:  # it may have been opened
+                raise floor.newer from None
             # Nothing but records that are not ours stands there.
             return await self._append_link(HOST, opened, floor.seq, run)
 
@@ -154,9 +156,8 @@ class Conversation:
     async def _link(self, floor: Floor, author: SeatName, event: FloorEvent, run: RunContext) -> int:
         if floor.closed is not None:
             raise Closed(self.id)
-        newer = next((each for each in floor.damage if isinstance(each, NewerRecord)), None)
-        if newer is not None:  # what this link would follow is not known here
-            raise newer
+        if floor.newer is not None:  # what this link would follow is not known here
+            raise floor.newer
         return await self._append_link(author, event, floor.seq, run)
 
     async def _append_link(self, author: SeatName, event: FloorEvent, after: int, run: RunContext) -> int:

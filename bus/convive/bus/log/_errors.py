@@ -3,6 +3,8 @@
 Every message says what happened, what is known to be safe and what to do next.
 """
 
+from typing import Self
+
 _SHOWN = 300
 """Characters of what somebody else wrote."""
 
@@ -129,6 +131,11 @@ class BadRecord(ConviveError):
         self.seq = seq
         self.why = _shown(why)
         super().__init__(f"record {seq} on {_shown(subject)}: {self.why}")
+
+    def kept(self) -> Self:
+        """This error without the frames that it went through, which hold the record, of whatever size."""
+        self.__traceback__ = self.__context__ = None
+        return self
 
 
 class NewerRecord(BadRecord):
