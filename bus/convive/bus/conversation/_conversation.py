@@ -66,7 +66,7 @@ class Conversation:
                 "topic": topic,
                 "chairs": tuple(chairs),
                 "setting": setting,
-                "memories": None if memories is None else tuple(memories),
+                "memories": _places(memories),
             }
         )
         try:
@@ -115,7 +115,7 @@ class Conversation:
                 "run_id": held.grant.run_id,
                 "text": text,
                 "data": data,
-                "memories": None if memories is None else tuple(memories),
+                "memories": _places(memories),
             }
         )
         return await self._answer(floor, held, said, run)
@@ -135,7 +135,7 @@ class Conversation:
             turn=held.grant.turn,
             run_id=held.grant.run_id,
             reason=reason,
-            memories=None if memories is None else tuple(memories),
+            memories=_places(memories),
         )
         return await self._answer(floor, held, passed, run)
 
@@ -273,6 +273,11 @@ class Conversation:
             return None
         own = RunId(floor.opened.run_id)
         return RunContext(own, own, joined=floor.joined)
+
+
+def _places(memories: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The places that a link names, each once: the same thing remembered twice in a turn is one memory."""
+    return None if memories is None else tuple(dict.fromkeys(memories))
 
 
 def _digest(*parts: bytes) -> str:
