@@ -195,7 +195,8 @@ class Conversation:
 
     def world_subjects(self, *seats: SeatName) -> tuple[str, ...]:
         """The bus, and the memory and inbox of these seats: what a process that hosts them subscribes to."""
-        private = [subject for seat in seats for subject in (self.subjects.memory(seat), self.subjects.inbox(seat))]
+        each = dict.fromkeys(seats)  # a server refuses subjects that overlap
+        private = [subject for seat in each for subject in (self.subjects.memory(seat), self.subjects.inbox(seat))]
         return (self.subjects.bus, *private)
 
     def read(

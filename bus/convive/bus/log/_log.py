@@ -156,7 +156,8 @@ class Log(Protocol):
     def read(
         self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
-        """The records on `subjects` with `after < seq <= until` that are there now; then it ends.
+        """The records on `subjects` with `after < seq <= until` that are there now; then it ends. At least one subject;
+        none that overlap.
 
         `since_s` (seconds since 1970) starts at the first record not older than that. Costs one request, not one a
         record; with replicas two or three more a subject, since the server that delivers may lag behind the leader.
