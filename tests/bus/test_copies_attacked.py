@@ -3,9 +3,12 @@
 import base64
 import hashlib
 import json
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
 from convive.bus import (
@@ -24,6 +27,7 @@ from convive.bus import (
     open_archive,
     open_bus,
 )
+from convive.bus.copies._copying import Copy
 from convive.bus.log._log import TTL
 from convive.bus.testing import read_all
 from tests.bus.test_copies import ADA, BOB, Breaking, bus_on, exported, held
@@ -225,6 +229,34 @@ async def test_a_record_that_expires_does_so_in_each_copy_when_it_would_have(tmp
     await import_archive(late, archive, clock=clock)
     await import_archive(elsewhere, archive, clock=clock)
     assert await there(late, "origin/notes") == await there(elsewhere, "origin/notes") == ["lasting"]
+
+
+@pytest.mark.parametrize(
+    ("ttl", "left_s"), [("1h", 3600), ("1h30m", 5400), ("90.5s", 90), ("never", None), ("1000000000000", None)]
+)
+async def test_a_copy_expires_however_the_time_to_live_was_written(nats_url: str, ttl: str, left_s: int | None) -> None:
+    """Another client may give it as Go writes spans, or so long that it never comes."""
+    name = f"ttl-{ttl.replace('.', '-')}"
+    async with open_bus(nats_url) as bus, await nats.connect(nats_url) as client:
+        origin = await held(bus, name, close=False)
+        subject = origin.subjects.stream("notes")
+        await client.jetstream().publish(subject, b"brief", headers={TTL: ttl})
+        copy = await fork(bus, origin, f"{name}-copy")
+        (brief,) = await read_all(copy.log, copy.subjects.stream("notes"))
+        assert brief.headers.get(TTL) in ([None] if left_s is None else [str(left_s), str(left_s - 1)])
+
+
+async def test_who_completes_a_copy_does_not_hold_all_of_it() -> None:
+    async with memory_bus() as bus:
+        origin = await held(bus, "origin")
+        await (await bus.stream("origin/notes")).append_all(["x" * 100_000] * 5)
+        copy = await fork(bus, origin, "copy")
+        records = await read_all(copy.log, f"{copy.subjects.base}.>")
+        before = [sys.getrefcount(one) for one in records]
+        begun = await Copy.begin(copy, time.time)
+        assert begun.begun_at(origin.id) is not None
+        after = [sys.getrefcount(one) for one in records]
+        assert sum(after) - sum(before) <= 2, "but for the opening"
 
 
 async def test_a_copy_on_a_server_expires_too(nats_url: str) -> None:

@@ -1,9 +1,14 @@
 """The log on JetStream while servers are killed and acknowledgements get lost."""
 
+import contextlib
+
 import anyio
 import pytest
+from nats.errors import OutboundBufferLimitError
 
-from convive.bus import BusUnavailable, Draft, Guard, MaybeAppended, Record, open_bus
+from convive.bus import BusUnavailable, Draft, Guard, MaybeAppended, NotAppended, Record, open_bus
+from convive.bus.jetstream._connect import connect
+from convive.bus.jetstream._jetstream import JetStreamLog
 from convive.bus.testing import Server, drafts, read_all, server, take
 from tests.bus.stores import store
 
@@ -153,6 +158,14 @@ async def test_when_the_server_stays_away_an_append_says_that_it_does_not_know()
         assert bodies.count(b"lost too?") <= 1
 
 
+async def test_a_record_that_was_refused_each_time_is_not_said_to_be_there_perhaps() -> None:
+    async with store(patience_s=1) as own, connect(own.server.url) as admin:
+        await own.log.append(Draft(f"{own.base}.a", b"before"))
+        await admin.api(f"STREAM.DELETE.CONVIVE_{own.base.split('.')[1]}")
+        with anyio.fail_after(10), pytest.raises(NotAppended, match="no stream takes this subject"):
+            await own.log.append(Draft(f"{own.base}.a", b"after"))
+
+
 async def test_when_the_server_stays_away_reading_says_so_and_following_goes_on_afterwards() -> None:
     async with store(patience_s=0.5) as own, own.log.follow(f"{own.base}.a") as tail:
         await own.log.append(Draft(f"{own.base}.a", b"1"))
@@ -164,6 +177,26 @@ async def test_when_the_server_stays_away_reading_says_so_and_following_goes_on_
         await own.server.start()
         await own.log.append(Draft(f"{own.base}.a", b"2"))
         assert [record.body for record in await take(tail, 1)] == [b"2"]
+
+
+async def test_a_reader_that_leaves_while_nothing_more_can_be_sent_leaves_no_subscription() -> None:
+    """What is to be sent while the server is away is bounded; a subscription that stays would keep its consumer."""
+    async with store(patience_s=1) as own:
+        assert isinstance(own.log, JetStreamLog)
+        client = own.log._connection.client
+        await own.log.append_all(drafts(f"{own.base}.a", 3))
+        before = len(client._subs)
+        async with own.log.read(f"{own.base}.a") as records:
+            await anext(records)
+            own.server.kill()
+            with anyio.fail_after(10):
+                while client.is_connected:
+                    await anyio.lowlevel.checkpoint()
+            for size in (1_000_000, 1_000, 0):
+                with contextlib.suppress(OutboundBufferLimitError):
+                    while True:
+                        await client.publish(f"{own.base}.b", bytes(size))
+        assert len(client._subs) == before
 
 
 async def test_leaving_a_bus_whose_server_is_gone_does_not_take_long() -> None:

@@ -19,6 +19,7 @@ from convive.bus import (
     Interjected,
     Joined,
     Left,
+    NotAppended,
     Noted,
     Opened,
     Passed,
@@ -215,6 +216,23 @@ def test_a_conversation_goes_on_by_its_valid_links_whatever_stands_between_them(
     assert len(floor.damage) == floor.damaged == len(junk)
 
 
+def test_damage_is_told_on_one_short_line_whatever_the_record_says() -> None:
+    records = Records()
+    granted = Granted(link=1, turn=1, seat=SeatName("\x1b[2J" * 100_000), run_id=run_number(1), deadline_s=0)
+    floor = fold(
+        records.link(HOST, Opened(run_id=run_number(9), topic="soup")),
+        records.link(HOST, granted),
+        records.link(ADA, Said(link=2, turn=1, run_id=run_number(1), text="mine")),
+        records.raw(
+            records.subjects.aside(ADA), b'{"type": "noted", "text": "x", "\\u001b[2J%b": 1}' % (b"k" * 900_000)
+        ),
+    )
+    assert floor.damaged == 2
+    for bad in floor.damage:
+        assert len(str(bad)) < 500
+        assert str(bad).isprintable()
+
+
 def test_damage_beyond_the_samples_is_still_counted() -> None:
     records = Records()
     floor = fold(*plays(records), *(records.raw(records.subjects.link(ADA), b"junk") for _ in range(25)))
@@ -314,3 +332,9 @@ def test_a_body_that_is_not_ours_is_a_bad_record_with_its_place(body: bytes) -> 
     record = Records().raw("cv.00.table.bus.floor.ada", body)
     with pytest.raises(BadRecord, match=r"record 1 on cv.00.table.bus.floor.ada: not an event of ours"):
         event_of(record)
+
+
+@pytest.mark.parametrize("text", ["half of a \ud83d", "\udcff"])
+def test_a_text_that_no_record_can_hold_is_refused_in_words(text: str) -> None:
+    with pytest.raises(NotAppended, match=r"Interjected: it has no JSON form: .*Nothing was appended"):
+        Interjected(text=text).body()

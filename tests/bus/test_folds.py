@@ -28,6 +28,7 @@ from convive.bus import (
 from convive.bus.conversation._memory import Memory, MemoryFold
 from convive.bus.conversation._seat_memory import FLOOR, SeatMemory, memory_fold
 from convive.bus.streams._stream import Stream
+from convive.bus.testing import read_all
 
 pytestmark = pytest.mark.anyio
 
@@ -91,6 +92,20 @@ async def test_the_state_at_any_position_is_that_of_the_records_up_to_it(kind: s
         assert (await stream.fold(TALLY)).kept  # a look back did not replace what was kept
 
 
+@pytest.mark.parametrize("kind", ["memory", "jetstream"])
+async def test_a_fold_does_not_go_on_over_records_that_were_trimmed_before_it_saw_them(
+    kind: str, nats_url: str
+) -> None:
+    async with bus_of(kind, nats_url) as bus:
+        stream = await filled(bus, "fold-trimmed", 400)
+        kept = await stream.fold(TALLY)
+        await stream.trim(kept.seq)
+        places = [await stream.append(b"after") for _ in range(300)]
+        assert (await stream.fold(TALLY, keep=False)).state.records == 700, "what was kept stands for what is gone"
+        await stream.trim(places[199])
+        assert (await stream.fold(TALLY)).state == Tally(words={"after": 100}, records=100)
+
+
 async def test_a_fold_of_another_version_begins_anew_and_is_kept_instead() -> None:
     async with memory_bus() as bus:
         stream = await filled(bus, "fold-c", 500)
@@ -125,6 +140,19 @@ async def test_a_large_state_is_kept_in_parts_all_or_none(nats_url: str) -> None
         second = await stream.fold(whole)
         assert (second.folded, second.state) == (0, first.state)
         assert len(await stream.log.subjects(f"{stream.subject}.fold.whole.*")) > 4
+
+
+@pytest.mark.parametrize("covers", [-5, 0, 10**30], ids=["before", "nothing", "beyond"])
+async def test_a_state_that_is_kept_for_no_place_is_not_believed(covers: int, nats_url: str) -> None:
+    """Anybody can write one down with all that belongs to it."""
+    async with open_bus(nats_url) as bus:
+        stream = await filled(bus, f"fold-h{covers:x}".replace("--", "-"), 300)
+        await stream.fold(TALLY)
+        (kept,) = await read_all(stream.log, f"{stream.subject}.fold.tally.0")
+        headers = {name: value for name, value in kept.headers.items() if name.startswith("Cv-")}
+        forged = Draft(kept.subject, kept.body, {**headers, "Cv-Covers": str(covers)}, replaces=True)
+        await stream.log.append(forged)
+        assert (await stream.fold(TALLY)).folded == 300
 
 
 @pytest.mark.parametrize("headers", [{}, {"Cv-Covers": "x"}, {"Cv-Covers": "9", "Cv-Parts": "3", "Cv-Records": "1"}])

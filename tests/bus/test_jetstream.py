@@ -12,7 +12,6 @@ import pytest
 from nats.aio.msg import Msg
 
 from convive.bus import BusUnavailable, Draft, Guard, NotAppended, Record, RunContext, mint_run_id, open_bus
-from convive.bus.checks._log_checks import seqs
 from convive.bus.jetstream._connect import Connection, connect
 from convive.bus.jetstream._jetstream import JetStreamLog, StreamPlan, open_log
 from convive.bus.jetstream._jetstream_publisher import Publisher
@@ -201,6 +200,18 @@ async def test_records_with_headers_and_subjects_that_cannot_be_read_do_not_deaf
         assert len(await read_all(own.log, f"{own.base}.>")) == 8
 
 
+@pytest.mark.parametrize("lines", [b"X : 1", b" X: 1", b"X Y: 1", b"\xff: 1", b"X", b":1", b"X: 1\r\nX: 2", b"X:  1 "])
+async def test_headers_are_the_same_however_a_record_is_found(url: str, lines: bytes) -> None:
+    async with store(url) as own:
+        async with await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2])) as stranger:
+            headers = b"NATS/1.0\r\n%b\r\n\r\n" % lines
+            line = f"HPUB {own.base}.a {len(headers)} {len(headers) + 1}\r\n"
+            await stranger.send(b'CONNECT {"headers":true,"verbose":false}\r\n' + line.encode() + headers + b"x\r\n")
+            async with own.log.follow(f"{own.base}.a") as tail:
+                found = await take(tail, 1)
+        assert [await own.log.last(f"{own.base}.a")] == found
+
+
 async def test_records_that_expire_before_a_tail_gets_to_them_do_not_keep_it_from_catching_up(url: str) -> None:
     async with store(url) as own:
         # The last record of what a reader waits for is gone when the server gets there.
@@ -328,6 +339,17 @@ async def test_a_stream_of_an_earlier_version_learns_to_take_batches(url: str) -
         assert (await own.connection.api(f"STREAM.INFO.{own.stream}"))["config"] == config
 
 
+async def test_what_has_the_server_store_a_record_later_counts_for_its_size(url: str) -> None:
+    """A message that is too large by its headers ends the connection, and with it everything else on the bus."""
+    async with store(url) as own:
+        publisher = Publisher(own.connection, 10)
+        await publisher.start()
+        schedule = {"Nats-Schedule": "@at 2036-01-01T00:00:00Z", "Nats-Schedule-Target": f"{own.base}.{'x' * 300}"}
+        with pytest.raises(NotAppended, match="the server takes"):
+            await publisher.append(own.stream, Draft(f"{own.base}.a", bytes(1_048_576 - 300)), schedule)
+        assert await publisher.append(own.stream, Draft(f"{own.base}.a", b"after")) == 1
+
+
 def test_an_append_without_an_answer_is_sent_again_under_any_way_to_run_a_loop(nats_url: str) -> None:
     """Under `asyncio.run` nothing but a task may start another one: what looks after appends in flight is one."""
     heard: list[str] = []
@@ -358,29 +380,3 @@ async def test_what_a_replica_that_lags_takes_for_the_last_record_is_not_handed_
             yield Record(subject, seq, 0.0, {}, b"")
 
     assert [record.seq async for record in EachOnce(delivered())] == [3, 5, 6]
-
-
-class AheadLog(JetStreamLog):
-    """A log on replicas whose leader has removed records that the server which delivers still has."""
-
-    begins: int = 0
-    """Where the leader's records begin; 0: it has none."""
-
-    async def _first(self, subjects: tuple[str, ...], after: int) -> int:
-        return self.begins if self.begins > after else 0
-
-
-async def test_what_the_leader_has_removed_is_not_read_from_a_server_that_still_has_it(url: str) -> None:
-    """On three nodes 11 reads of 12,936 right behind a removal, or a record that replaces, were given what was gone."""
-    async with store(url) as own:
-        publisher = Publisher(own.connection, 10)
-        await publisher.start()
-        log = AheadLog(own.connection, publisher, own.stream, replicated=True)
-        for name, removed in (("some", 3), ("none", 0), ("all", 5)):
-            places = await own.log.append_all(drafts(f"{own.base}.{name}", 5))
-            log.begins = places[removed] if removed < 5 else 0
-            assert seqs(await read_all(log, f"{own.base}.{name}")) == places[removed:]
-            async with log.follow(f"{own.base}.{name}") as tail:
-                assert seqs(await take(tail, 5 - removed)) == places[removed:]
-                place = await log.append(Draft(f"{own.base}.{name}", b"new"))
-                assert seqs(await take(tail, 1)) == [place]

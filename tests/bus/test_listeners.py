@@ -11,7 +11,8 @@ import pytest
 from convive.bus import Draft, open_bus
 from convive.bus.jetstream._connect import Connection, connect
 from convive.bus.jetstream._jetstream import JetStreamLog
-from convive.bus.jetstream._jetstream_tail import ROOM, LiveTail, _Link
+from convive.bus.jetstream._jetstream_reader import BULK, ROOM, BoundedReader
+from convive.bus.jetstream._jetstream_tail import LiveTail, _Link
 from convive.bus.testing import drafts, take
 
 pytestmark = pytest.mark.anyio
@@ -125,12 +126,35 @@ async def test_a_listener_that_sleeps_holds_no_more_than_there_is_room_for_and_m
         for number in range(90):
             places.append(await own.log.append(Draft(own.subject, LARGE, id=f"{number}")))
             await take(quick, 1)
-        assert 90 * len(LARGE) > ROOM * 8_192, "more than there is room for"
+        assert 90 * len(LARGE) > ROOM * BULK, "more than there is room for"
         assert slow._link is None
         assert links() < 10
         assert not slow.caught_up
         assert [record.seq for record in await take(slow, 90)] == places
         assert slow.caught_up
+
+
+async def test_a_listener_that_comes_late_reads_no_more_at_once_than_there_is_room_for(nats_url: str) -> None:
+    async with hall(nats_url, "hall-g") as own, own.log.follow(own.subject) as first:
+        places = await own.log.append_all([Draft(own.subject, LARGE)] * 90)
+        await take(first, 90)
+        async with own.log.follow(own.subject) as late:
+            assert isinstance(late, LiveTail)
+            assert [record.seq for record in await take(late, 1)] == places[:1]
+            assert 1 < len(late._old) < 80
+            assert [record.seq for record in await take(late, 89)] == places[1:]
+
+
+async def test_a_reader_that_sleeps_holds_the_server_back_before_there_is_no_more_room(nats_url: str) -> None:
+    async with hall(nats_url, "hall-h") as own:
+        places = await own.log.append_all([Draft(own.subject, LARGE)] * 130)
+        async with own.log.read(own.subject) as reader:
+            assert isinstance(reader, BoundedReader)
+            with anyio.fail_after(10):
+                while not reader._consumer._owed:
+                    await anyio.lowlevel.checkpoint()
+            assert ROOM * BULK < sum(len(record.body) for record in reader._waiting) < 1.6 * ROOM * BULK
+            assert [record.seq async for record in reader] == places
 
 
 async def test_a_listener_that_wants_little_is_not_held_up_by_the_rest(nats_url: str) -> None:

@@ -169,6 +169,23 @@ def test_an_acknowledgement_lost_is_asked_for_again_also_where_anyio_did_not_sta
     assert bodies == [b"first", b"second"]
 
 
+@pytest.mark.parametrize(
+    ("key", "advice"), [("mine", "Append the same record again"), (None, "Look whether it is there")]
+)
+async def test_whether_a_record_may_be_appended_again_is_said_when_nobody_knows(key: str | None, advice: str) -> None:
+    async with server() as own, proxied(own.url) as proxy, open_bus(proxy.url, patience_s=0.5) as bus:
+        conversation = await bus.conversation("table")
+        draft, log = Draft(f"{conversation.subjects.base}.a", b"again?", id=key), conversation.log
+        await log.append(Draft(f"{conversation.subjects.base}.b", b"first"))
+        proxy.deaf = True
+        with anyio.fail_after(20), pytest.raises(MaybeAppended, match=advice):
+            await log.append(draft)
+        proxy.deaf = False
+        proxy.cut()
+        await log.append(draft)
+        assert len(await read_all(log, draft.subject)) == (2 if key is None else 1)
+
+
 async def test_a_record_that_was_replaced_before_its_acknowledgement_came_is_not_called_refused() -> None:
     """Nothing is left of it to know it by: what stands behind its guard is the record that has replaced it."""
     async with server() as own, proxied(own.url) as proxy, open_bus(proxy.url) as bus, open_bus(own.url) as others:
@@ -204,7 +221,8 @@ async def test_a_producer_that_was_replaced_before_its_acknowledgement_came_does
                 await producer.submit(0)
 
         async def submit_in_vain() -> None:
-            with pytest.raises(MaybeAppended):  # and not ProducerReplaced, which says that nothing of it is there
+            # And not ProducerReplaced, which says that nothing of it is there.
+            with pytest.raises(MaybeAppended, match="Begin a producer of the same id again"):
                 await submit()
 
         with anyio.fail_after(20):

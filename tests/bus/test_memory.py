@@ -22,11 +22,12 @@ from convive.bus import (
     RunContext,
     Said,
     SeatName,
+    Verification,
     Whispered,
     World,
     memory_bus,
 )
-from convive.bus.testing import Records, run_number
+from convive.bus.testing import Records, read_all, run_number
 
 ADA, BOB = SeatName("ada"), SeatName("bob")
 
@@ -215,6 +216,33 @@ async def test_the_same_memory_of_the_same_turn_is_stored_once_and_found_at_its_
         memories = [Remembered(text="a", run_id=run.run_id), Remembered(text="b", run_id=run.run_id)]
         places = await conversation.remember(ADA, memories, run)
         assert await conversation.remember(ADA, memories, run) == places
+
+
+@pytest.mark.anyio
+async def test_what_is_remembered_twice_in_a_turn_is_named_once() -> None:
+    """A guest may note the same thing twice; a link that named it twice would be a finding of `verify`."""
+    async with memory_bus() as bus:
+        table, run = await bus.conversation("table"), RunContext.root()
+
+        async def remember_twice(own: RunContext) -> list[int]:
+            return await table.remember(ADA, [Remembered(text="figs", run_id=own.run_id)] * 2, own)
+
+        places = await remember_twice(run)
+        await table.open(run, "figs", [Chair(seat=ADA)], memories=places)
+        for answer in ("said", "passed"):
+            own = run.child()
+            await table.grant(await table.floor(), ADA, own, 2e9)
+            floor, places = await table.floor(), await remember_twice(own)
+            assert floor.open_grant is not None
+            if answer == "said":
+                await table.say(floor, floor.open_grant, "figs", own, memories=places)
+            else:
+                await table.pass_on(floor, floor.open_grant, own, memories=places)
+        checks = Verification(table.subjects.base)
+        for record in await read_all(table.log, f"{table.subjects.base}.>"):
+            checks.apply(record)
+        assert checks.finish().memories == 3
+        assert checks.findings.kept == []
 
 
 @pytest.mark.anyio

@@ -6,7 +6,20 @@ from typing import Any
 
 import pytest
 
-from convive.bus import BadName, Chair, RunContext, SeatName, UnknownConversation, embedded_server, memory_bus, open_bus
+from convive.bus import (
+    BadName,
+    Bus,
+    Chair,
+    Remembered,
+    RunContext,
+    SeatName,
+    UnknownConversation,
+    embedded_server,
+    memory_bus,
+    mint_run_id,
+    open_bus,
+)
+from convive.bus.testing import take
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +67,16 @@ async def test_a_name_that_is_no_text_is_no_name() -> None:
     async with memory_bus() as bus:
         with pytest.raises(BadName, match="a conversation id is a text, not int"):
             await bus.conversation(number)
+
+
+async def test_a_seat_that_is_named_twice_is_one(bus: Bus) -> None:
+    table, run, ada = await bus.conversation(f"c-{mint_run_id()}"), RunContext.root(), SeatName("ada")
+    await table.open(run, "soup", [Chair(seat=ada)])
+    await table.remember(ada, [Remembered(text="figs")], run)
+    world = await table.world(ada, ada)
+    assert [memory.text for memory in world.private[ada].memory.held] == ["figs"]
+    async with table.follow(seats=[ada, ada]) as tail:
+        assert len(await take(tail, 2)) == 2
 
 
 @pytest.mark.parametrize(

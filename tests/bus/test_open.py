@@ -1,10 +1,12 @@
 """Which bus is opened: an explicit URL or directory, else `CONVIVE_NATS_URL`, else the embedded server."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from convive.bus import URL_VARIABLE, BusUnavailable, open_bus
+from convive.bus import URL_VARIABLE, Bus, BusUnavailable, Log, MemoryLog, MemoryWorkQueue, WorkQueue, open_bus
+from convive.bus.log._log_around import LogAround
 
 pytestmark = pytest.mark.anyio
 
@@ -35,3 +37,27 @@ async def test_an_explicit_directory_wins_over_the_environment(nats_url: str, tm
             assert bus.where not in (nats_url, *NOBODY.values())
             assert bus.sync == "always"
     assert (store / "jetstream").is_dir()
+
+
+async def test_listing_what_is_there_goes_on_while_others_open_more() -> None:
+    """A bus opens its partitions one by one, as somebody needs them."""
+    logs: dict[int, Log] = {}
+
+    class Growing(LogAround):
+        async def subjects(self, pattern: str) -> dict[str, int]:
+            await partition(len(logs))
+            return await super().subjects(pattern)
+
+    async def partition(number: int) -> Log:
+        return logs.setdefault(number, Growing(MemoryLog()))
+
+    async def existing() -> Mapping[int, Log]:
+        return logs
+
+    async def queue(name: str, lease_s: float) -> WorkQueue:
+        return MemoryWorkQueue(name, lease_s)
+
+    bus = Bus(partition, partition, existing, queue, prefix="cv", partitions=16, where="memory")
+    await (await bus.stream("orders")).append({"item": "figs"})
+    assert await bus.streams() == {"orders": 1}
+    assert len(logs) > 1

@@ -42,6 +42,14 @@ async def test_records_are_stored_in_the_order_of_submission_and_tickets_tell_wh
         assert found[7].headers == {"X": "7"}
 
 
+async def test_a_producer_that_has_ended_takes_nothing_and_says_so(stream: Stream) -> None:
+    async with stream.producer() as producer:
+        await producer.submit("first")
+    with pytest.raises(NotAppended, match=r"this producer has ended\. Nothing was appended"):
+        await producer.submit("second")
+    assert await values(stream) == ["first"]
+
+
 async def test_a_ticket_can_be_waited_for_while_the_producer_goes_on(stream: Stream) -> None:
     with anyio.fail_after(20):
         async with stream.producer() as producer:
@@ -183,7 +191,8 @@ async def test_an_id_that_is_none_is_refused(stream: Stream, id: str) -> None:
 
 
 async def test_a_mark_that_is_not_ours_is_told_of(stream: Stream) -> None:
-    for body in (b"", b"[]", b'{"instance": 1}', b'{"instance": "x", "stored": "y"}'):
+    odd = [b'{"instance": "x", "stored": %b}' % stored for stored in (b'"y"', b"-5", b"Infinity", b"1.5", b"9" * 5_000)]
+    for body in (b"", b"[]", b'{"instance": 1}', b"[" * 100_000, *odd):
         await stream.log.append(Draft(f"{stream.subject}.producer.lines", body))
         with pytest.raises(BadRecord, match="not the mark of a producer"):
             async with stream.producer("lines"):

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from convive.bus import BadName, BusUnavailable, Job, MemoryWorkQueue, WorkQueue, WrongStream, memory_bus, open_bus
+from convive.bus.jetstream._connect import connect
 from convive.bus.testing import CHECK_LEASE_S, QUEUE_CHECKS, QueueCheck, server, take_job
 
 pytestmark = pytest.mark.anyio
@@ -110,6 +111,25 @@ async def test_taking_from_a_bus_that_is_closed_is_an_error(nats_url: str) -> No
         await queue.take()
 
 
+async def test_a_job_with_headers_of_ours_that_say_nothing_is_taken_like_any_other(nats_url: str) -> None:
+    async with queue_on(nats_url) as queue:
+        for number, spent in enumerate(("9" * 5_000, "-1", "x", "")):
+            await queue.send(Job(f"job-{number}", b"", {"Cv-Spent": spent}))
+            lease = await take_job(queue)
+            assert (lease.job.id, lease.attempt) == (f"job-{number}", 1)
+            await lease.done()
+
+
+async def test_taking_from_a_stream_that_somebody_has_deleted_is_an_error() -> None:
+    async with server() as own, open_bus(own.url, patience_s=0.5) as bus, connect(own.url) as admin:
+        queue = await bus.work_queue()
+        await queue.send(Job("job-1", b""))
+        await (await take_job(queue)).done()
+        await admin.api("STREAM.DELETE.CONVIVE-QUEUE")
+        with pytest.raises(BusUnavailable, match="stream not found"):
+            await take_job(queue)
+
+
 @pytest.mark.parametrize("name", ["", "Two Words", "a.b", "x" * 58])
 async def test_a_queue_name_that_is_no_slug_is_refused(name: str) -> None:
     async with memory_bus() as bus:
@@ -134,7 +154,5 @@ async def test_a_stream_of_our_name_with_other_settings_is_refused() -> None:
 
 
 async def _make_stream(url: str) -> None:
-    from convive.bus.jetstream._connect import connect
-
     async with connect(url) as connection:
         await connection.api("STREAM.CREATE.CONVIVE-QUEUE", {"name": "CONVIVE-QUEUE", "subjects": ["cv-queue.>"]})

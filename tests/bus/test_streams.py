@@ -367,7 +367,16 @@ async def test_a_reader_may_begin_at_the_snapshot(stream: Stream) -> None:
 
 
 async def test_a_snapshot_that_does_not_say_what_it_covers_is_no_snapshot(stream: Stream) -> None:
-    for headers in ({}, {"Cv-Next": "x"}, {"Cv-Next": "0"}, {"Cv-Next": "99999999999"}):
+    for headers in ({}, {"Cv-Next": "x"}, {"Cv-Next": "0"}, {"Cv-Next": "99999999999"}, {"Cv-Next": "9" * 5_000}):
         await stream.log.append(Draft(f"{stream.subject}.snapshot", b"{}", headers))
         with pytest.raises(BadRecord, match="Cv-Next"):
             await every(stream, from_snapshot=True)
+
+
+async def test_a_note_on_a_trim_that_names_no_position_is_none(stream: Stream) -> None:
+    place = await stream.append("here")
+    await stream.log.append(Draft(f"{stream.subject}.trimmed", b"", {"Cv-Position": "9" * 5_000}))
+    assert await stream.trimmed() == 0
+    assert values(await every(stream, after=place)) == []
+    assert await stream.trim(place) == 1
+    assert await stream.trimmed() == place

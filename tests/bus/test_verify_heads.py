@@ -14,18 +14,24 @@ from convive.bus import (
     HOST,
     Chair,
     Ended,
+    Fold,
     Granted,
     Interjected,
     Opened,
     Record,
     Remembered,
+    RunContext,
     Said,
     SeatName,
     Verification,
+    Verified,
     Whispered,
+    memory_bus,
 )
-from convive.bus.testing import Records, run_number
+from convive.bus.testing import Records, read_all, run_number
 from convive.bus.verify._verify_heads import with_places
+
+pytestmark = pytest.mark.anyio
 
 ADA = SeatName("ada")
 ROOT = run_number(0)
@@ -54,6 +60,31 @@ def party(log: Records) -> list[Record]:
         log.raw(f"{log.subjects.base}.stream.notes", b"\xff"),
         log.link(HOST, Ended(link=3)),
     ]
+
+
+async def test_a_fold_that_is_kept_is_no_finding_and_moves_no_head() -> None:
+    """Whoever asks for a memory may keep it: what happened is the same as before."""
+    async with memory_bus() as bus:
+        table, run = await bus.conversation("table"), RunContext.root(ROOT)
+        notes = await bus.stream("table/notes")
+        await table.open(run, "figs", [Chair(seat=ADA)])
+        await table.remember(ADA, [Remembered(text=f"{number}") for number in range(300)], run)
+        for number in range(300):
+            await notes.append(number)
+
+        async def verified() -> Verified:
+            checks = Verification(table.subjects.base)
+            for record in await read_all(table.log, f"{table.subjects.base}.>"):
+                checks.apply(record)
+            assert checks.findings.kept == []
+            return checks.finish()
+
+        before = await verified()
+        await table.memory(ADA)
+        await notes.fold(Fold("count", int, int, lambda count, _: count + 1))
+        assert len(await table.log.subjects(f"{table.subjects.folds}.>")) == 1
+        assert len(await table.log.subjects(f"{notes.subject}.fold.>")) == 1
+        assert await verified() == before
 
 
 def heads(records: list[Record]) -> tuple[str, str]:

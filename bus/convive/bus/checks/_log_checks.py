@@ -5,13 +5,14 @@ AssertionError, or TimeoutError where a broken promise shows as a wait without e
 """
 # ruff: noqa: S101 - a check asserts
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
 
 from convive.bus.log._errors import Conflict, NotAppended
-from convive.bus.log._log import TTL, Draft, Guard, Log, Record, Tail
+from convive.bus.log._log import LONGEST_TTL_S, TTL, Draft, Guard, Log, Record, Tail
 
 Check = Callable[[Log, str], Awaitable[None]]
 
@@ -311,6 +312,14 @@ async def a_record_says_how_long_it_was_to_live(log: Log, base: str) -> None:
     assert [record.headers.get(TTL) for record in await read_all(log, f"{base}.a")] == ["600", None, "500"]
 
 
+async def a_time_to_live_that_is_none_is_refused(log: Log, base: str) -> None:
+    for ttl_s in (0, -1, -5, 9_000_000_000, 2**63, 10**30):
+        async with refused(NotAppended, log, f"{base}.>"):
+            await log.append(Draft(f"{base}.a", b"", ttl_s=ttl_s))
+    await log.append(Draft(f"{base}.a", b"", ttl_s=LONGEST_TTL_S))
+    assert len(await read_all(log, f"{base}.a")) == 1
+
+
 # read
 
 
@@ -333,7 +342,10 @@ async def read_may_begin_at_a_time(log: Log, base: str) -> None:
         later = [one for one in expected if one.seq > there[2].seq]
         assert await read_all(log, f"{base}.a", since_s=record.time_s, after=there[2].seq) == later
     assert await read_all(log, f"{base}.a", since_s=there[-1].time_s + 3_600) == []
-    assert await read_all(log, f"{base}.a", since_s=0) == there
+    for since_s in (0.0, -1.0, -math.inf):
+        assert await read_all(log, f"{base}.a", since_s=since_s) == there
+    for since_s in (1e10, 1e18, math.inf):
+        assert await read_all(log, f"{base}.a", since_s=since_s) == []
 
 
 async def read_of_an_empty_subject_ends(log: Log, base: str) -> None:

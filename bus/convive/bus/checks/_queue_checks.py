@@ -157,6 +157,20 @@ async def a_job_that_is_buried_is_kept_with_the_reason_and_not_delivered(queue: 
     await nothing_comes(queue, CHECK_LEASE_S * 1.5)
 
 
+async def a_job_of_any_size_is_refused_at_once_or_can_be_delayed_released_and_buried(queue: WorkQueue) -> None:
+    """What a log adds to a job may be too much for what its records may hold."""
+    sent = 0
+    for less in range(3_000, -1, -100):
+        try:
+            await queue.send(Job(f"{'x' * 120}-{less}", bytes(1_048_576 - less)), delay_s=0.01)
+        except NotAppended:
+            continue
+        sent += 1
+        await (await take_job(queue)).release()
+        await (await take_job(queue)).bury("\N{PARTY POPPER}" * 600)
+    assert len(await queue.dead()) == sent > 0
+
+
 async def a_job_that_is_parked_comes_again_when_it_is_woken(queue: WorkQueue) -> None:
     job = Job("job-1", b"body", {"Name": "value"})
     for _ in range(2):  # also when it was sent within the time that an id is remembered

@@ -102,7 +102,7 @@ class Bus:
     async def streams(self) -> dict[str, int]:
         """The plain streams on this bus and how many records each holds. One request a partition."""
         found: dict[str, int] = {}
-        for number, log in (await self._existing()).items():
+        for number, log in sorted((await self._existing()).items()):  # of its own: others may be opened meanwhile
             for subject, count in (await log.subjects(f"{self._prefix}.{number:02d}.*.stream.*")).items():
                 address = address_of(subject)
                 ours = is_slug(address.conversation) and is_slug(address.name)
@@ -116,7 +116,7 @@ class Bus:
         One without `opened` holds nothing but records that are not ours.
         """
         floors: dict[ConversationId, Floor] = {}
-        for number, log in (await self._existing()).items():
+        for number, log in sorted((await self._existing()).items()):
             async with log.read(f"{self._prefix}.{number:02d}.*.bus.>") as records:
                 async for record in records:
                     name = address_of(record.subject).conversation

@@ -21,7 +21,7 @@ from convive.bus.conversation._floor import Floor, OpenGrant, fold_floor
 from convive.bus.conversation._memory import Memory
 from convive.bus.conversation._seat_memory import memory_fold
 from convive.bus.conversation._world import World
-from convive.bus.log._errors import BadName, Closed, Conflict, NewerRecord, UnknownConversation
+from convive.bus.log._errors import BadName, Closed, Conflict, UnknownConversation
 from convive.bus.log._folds import Fold, Folded, State, fold_records
 from convive.bus.log._ids import HOST, ConversationId, RunId, SeatName, seat_name
 from convive.bus.log._log import Draft, Guard, Log, Record, Tail
@@ -66,7 +66,7 @@ class Conversation:
                 "topic": topic,
                 "chairs": tuple(chairs),
                 "setting": setting,
-                "memories": None if memories is None else tuple(memories),
+                "memories": _places(memories),
             }
         )
         try:
@@ -75,6 +75,8 @@ class Conversation:
             floor = await self._folded(None)
             if floor.opened is not None:
                 raise
+            if floor.newer is not None:  # it may have been opened
+                raise floor.newer from None
             # Nothing but records that are not ours stands there.
             return await self._append_link(HOST, opened, floor.seq, run)
 
@@ -113,7 +115,7 @@ class Conversation:
                 "run_id": held.grant.run_id,
                 "text": text,
                 "data": data,
-                "memories": None if memories is None else tuple(memories),
+                "memories": _places(memories),
             }
         )
         return await self._answer(floor, held, said, run)
@@ -133,7 +135,7 @@ class Conversation:
             turn=held.grant.turn,
             run_id=held.grant.run_id,
             reason=reason,
-            memories=None if memories is None else tuple(memories),
+            memories=_places(memories),
         )
         return await self._answer(floor, held, passed, run)
 
@@ -154,9 +156,8 @@ class Conversation:
     async def _link(self, floor: Floor, author: SeatName, event: FloorEvent, run: RunContext) -> int:
         if floor.closed is not None:
             raise Closed(self.id)
-        newer = next((each for each in floor.damage if isinstance(each, NewerRecord)), None)
-        if newer is not None:  # what this link would follow is not known here
-            raise newer
+        if floor.newer is not None:  # what this link would follow is not known here
+            raise floor.newer
         return await self._append_link(author, event, floor.seq, run)
 
     async def _append_link(self, author: SeatName, event: FloorEvent, after: int, run: RunContext) -> int:
@@ -194,7 +195,8 @@ class Conversation:
 
     def world_subjects(self, *seats: SeatName) -> tuple[str, ...]:
         """The bus, and the memory and inbox of these seats: what a process that hosts them subscribes to."""
-        private = [subject for seat in seats for subject in (self.subjects.memory(seat), self.subjects.inbox(seat))]
+        each = dict.fromkeys(seats)  # a server refuses subjects that overlap
+        private = [subject for seat in each for subject in (self.subjects.memory(seat), self.subjects.inbox(seat))]
         return (self.subjects.bus, *private)
 
     def read(
@@ -272,6 +274,11 @@ class Conversation:
             return None
         own = RunId(floor.opened.run_id)
         return RunContext(own, own, joined=floor.joined)
+
+
+def _places(memories: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The places that a link names, each once: the same thing remembered twice in a turn is one memory."""
+    return None if memories is None else tuple(dict.fromkeys(memories))
 
 
 def _digest(*parts: bytes) -> str:

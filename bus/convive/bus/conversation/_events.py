@@ -5,9 +5,9 @@ from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic_core import PydanticSerializationError, from_json
 
-from convive.bus.log._errors import BadRecord, NewerRecord
+from convive.bus.log._errors import BadRecord, NewerRecord, NotAppended
 from convive.bus.log._ids import ConversationId, RunId, SeatName
 from convive.bus.log._log import Record
 
@@ -32,8 +32,11 @@ class Event(BaseModel):
     schema_version: Literal[1] = Field(default=1, alias="schema")
 
     def body(self) -> bytes:
-        """The JSON body of a record."""
-        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+        """The JSON body of a record. Raises NotAppended for a text that no record can hold."""
+        try:
+            return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+        except PydanticSerializationError as error:  # half a character, as from a terminal that does not speak UTF-8
+            raise NotAppended(f"{type(self).__name__}: it has no JSON form: {error}. Nothing was appended.") from None
 
 
 class Chair(BaseModel):

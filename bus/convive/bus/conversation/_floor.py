@@ -27,7 +27,7 @@ from convive.bus.conversation._events import (
     event_of,
     happened_s,
 )
-from convive.bus.log._errors import BadName, BadRecord
+from convive.bus.log._errors import BadName, BadRecord, NewerRecord
 from convive.bus.log._ids import HOST, SeatName
 from convive.bus.log._log import Record
 from convive.bus.log._runs import run_of
@@ -51,9 +51,20 @@ class Utterance:
     turn: int | None
 
 
+SAMPLES = 10
+"""How many records that are not ours, or break the protocol, are kept to be told of."""
+
 # How a kept floor holds them (`fold`): an exception has no JSON form of its own.
-_DAMAGE_OUT = PlainSerializer(lambda damage: [(bad.subject, bad.seq, bad.why) for bad in damage])
-_DAMAGE_IN = PlainValidator(lambda kept: tuple(BadRecord(*each) for each in kept))
+_DAMAGE_OUT = PlainSerializer(
+    lambda damage: [(bad.subject, bad.seq, bad.why, isinstance(bad, NewerRecord)) for bad in damage]
+)
+_DAMAGE_IN = PlainValidator(lambda kept: tuple(_bad(*each) for each in kept))
+
+
+def _bad(subject: str, seq: int, why: str, newer: bool) -> BadRecord:
+    bad = BadRecord.__new__(NewerRecord if newer else BadRecord)
+    BadRecord.__init__(bad, subject, seq, why)
+    return bad
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,8 @@ class Floor:
     """The turn that had been granted last when that was heard; a later grant has answered it."""
     closed: Ended | None = None
     damage: Annotated[tuple[BadRecord, ...], _DAMAGE_IN, _DAMAGE_OUT] = ()
-    """Records on the bus that are not ours or break the protocol; at most the first ten."""
+    """Records on the bus that are not ours or break the protocol: at most `SAMPLES`, the first ones and, whenever it
+    came, the first of a newer version."""
     damaged: int = 0
     """How many of those there are in all."""
 
@@ -98,6 +110,11 @@ class Floor:
     @property
     def is_open(self) -> bool:
         return self.opened is not None and self.closed is None
+
+    @property
+    def newer(self) -> NewerRecord | None:
+        """The first record that a newer version wrote: what follows it is not known here."""
+        return next((each for each in self.damage if isinstance(each, NewerRecord)), None)
 
 
 def _with(floor: Floor, **changes: Any) -> Floor:
@@ -122,7 +139,14 @@ def fold_floor(floor: Floor, record: Record) -> Floor:
         return _link(floor, author, event, record)
     except BadRecord as bad:
         moved = _with(floor, seq=record.seq, at_s=happened_s(record)) if address.kind == "floor" else floor
-        return _with(moved, damage=(*moved.damage, bad)[:10], damaged=moved.damaged + 1)
+        return _with(moved, damage=_samples(moved.damage, bad.kept()), damaged=moved.damaged + 1)
+
+
+def _samples(damage: tuple[BadRecord, ...], bad: BadRecord) -> tuple[BadRecord, ...]:
+    if len(damage) < SAMPLES:
+        return (*damage, bad)
+    newer = isinstance(bad, NewerRecord) and not any(isinstance(each, NewerRecord) for each in damage)
+    return (*damage[:-1], bad) if newer else damage
 
 
 def _aside(floor: Floor, author: SeatName, event: object, record: Record) -> Floor:

@@ -11,7 +11,7 @@ from convive.bus.log._ids import SeatName
 from convive.bus.log._log import Record
 from convive.bus.log._subjects import address_of
 
-FLOOR: Fold[Floor] = Fold("floor", Floor, Floor, fold_floor, version=2)
+FLOOR: Fold[Floor] = Fold("floor", Floor, Floor, fold_floor, version=3)
 """The floor of a conversation, from the records of its bus."""
 
 
@@ -50,4 +50,4 @@ def memory_fold(seat: SeatName) -> Fold[SeatMemory]:
         decide(state.memory, seat, before, state.floor)
         return state
 
-    return Fold(f"memory-{seat}"[:63], SeatMemory, SeatMemory, step, version=2)
+    return Fold(f"memory-{seat}"[:63], SeatMemory, SeatMemory, step, version=3)

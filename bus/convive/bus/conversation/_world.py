@@ -49,7 +49,7 @@ class World:
             elif address.kind == "inbox":
                 self._whispered(private, record)
         except BadRecord as bad:
-            self.bad.append(bad)
+            self.bad.append(bad.kept())
 
     def _bus(self, record: Record) -> None:
         before = self.floor

@@ -21,6 +21,7 @@ from convive.bus.conversation._events import LAST_TIME_S
 from convive.bus.log._errors import BadName, ConviveError
 from convive.bus.log._ids import ConversationId, conversation_id
 from convive.bus.log._log import Draft, Record, check_draft
+from convive.bus.log._subjects import is_derived
 
 MAX_LINE = 64 * 1024 * 1024
 """Bytes of a line; no server takes a record that comes near it."""
@@ -116,12 +117,6 @@ async def export_lines(conversation: Conversation, until: int | None = None) -> 
             yield line
     if count:
         yield _End(records=count, sha256=digest.hexdigest()).model_dump_json().encode() + b"\n"
-
-
-def is_derived(on: str) -> bool:
-    """Whether what stands on that subject below a conversation follows from the rest, or passes."""
-    first, *others = on.split(".")
-    return first in ("live", "fold") or (first == "stream" and others[1:2] == ["fold"])
 
 
 def open_archive(path: Path) -> Archive:

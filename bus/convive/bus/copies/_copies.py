@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from convive.bus.conversation._bus import Bus
 from convive.bus.conversation._conversation import Conversation
-from convive.bus.copies._archive import Archive, BadArchive, is_derived
+from convive.bus.copies._archive import Archive, BadArchive
 from convive.bus.copies._copying import Change, Copy, CopyOrigin, NameTaken
 from convive.bus.log._errors import BeyondTail, NotAppended, UnknownConversation
 from convive.bus.log._log import Record
+from convive.bus.log._subjects import is_derived
 
 __all__ = ["Change", "NameTaken", "fork", "import_archive"]
 

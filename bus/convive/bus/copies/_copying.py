@@ -25,19 +25,21 @@ from convive.bus.conversation._events import (
     happened_s,
 )
 from convive.bus.conversation._floor import Floor, fold_floor
-from convive.bus.copies._archive import is_derived
 from convive.bus.log._errors import BadName, BadRecord, Conflict, ConviveError
 from convive.bus.log._ids import HOST, ConversationId, RunId, derive_run_id
-from convive.bus.log._log import BATCH, TTL, Draft, Guard, Record
+from convive.bus.log._log import BATCH, LONGEST_TTL_S, TTL, Draft, Guard, Record, whole_number
 from convive.bus.log._runs import PARENT, ROOT, RunContext, run_of
+from convive.bus.log._subjects import is_derived
 from convive.bus.streams._stream_records import NEXT, POSITION
 
 FORKED = "forked here"
 """Why the last link of a fork takes the floor back."""
 
 _BATCH_BYTES = 1_048_576
-_DIGITS = 19
 _TRIES = 3
+_SPAN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(h|ms?|s)")
+_SPANS = re.compile(rf"(?:{_SPAN.pattern}){{1,4}}")
+_SECONDS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
 _RUN_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 Change = Callable[[Opened], Opened]
@@ -79,16 +81,27 @@ class _Waiting:
         return named or _position_header(self.record) is not None
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A record of the copy that is there already: its place, and what it has to be (`_known_by`)."""
+
+    seq: int
+    known_by: bytes
+
+
 class Copy:
     """Appends originals to a target, rewritten: in batches, and each of these behind the link before it."""
 
-    def __init__(self, target: Conversation, done: Mapping[int, Record], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, target: Conversation, done: Mapping[int, _Done], opened: Record | None, clock: Callable[[], float]
+    ) -> None:
         self.origin: CopyOrigin | None = None
         """Set for a copy under another name, before anything is taken."""
         self._target = target
         self._clock = clock
         self._done = done
-        self._places = {0: 0} | {seq: record.seq for seq, record in done.items()}
+        self._opened = opened
+        self._places = {0: 0} | {original: each.seq for original, each in done.items()}
         self._runs: dict[bytes, RunId] = {}
         self._floor = Floor()
         self._link = 0
@@ -98,22 +111,22 @@ class Copy:
     @classmethod
     async def begin(cls, target: Conversation, clock: Callable[[], float]) -> Self:
         """Find what is there of this copy already. Raises NameTaken for anything that is no part of a copy."""
-        done: dict[int, Record] = {}
-        base = target.subjects.base
+        done: dict[int, _Done] = {}
+        opened: Record | None = None
+        base, link = target.subjects.base, target.subjects.link(HOST)
         async with target.log.read(f"{base}.>") as records:
             async for record in records:
-                number = record.headers.get(ORIGIN, "").partition(" ")[0]
-                if number.isdecimal() and len(number) <= _DIGITS:
-                    done[int(number)] = record
+                number = whole_number(record.headers.get(ORIGIN, "").partition(" ")[0])
+                if number is not None:
+                    done[number] = _Done(record.seq, _known_by(record.subject, record.body))
+                    opened = record if opened is None and record.subject == link else opened
                 elif not is_derived(record.subject[len(base) + 1 :]) and not _is_last_of_a_fork(record):
                     raise NameTaken(target.id)
-        return cls(target, done, clock)
+        return cls(target, done, opened, clock)
 
     def begun_at(self, source: ConversationId) -> int | None:
         """Where that conversation was cut when this fork of it was begun; None if it was not, or was not opened yet."""
-        link = self._target.subjects.link(HOST)
-        opened = next((record for record in self._done.values() if record.subject == link), None)
-        event = event_of(opened) if opened else None
+        event = event_of(self._opened) if self._opened else None
         origin = event.origin if isinstance(event, Opened) else None
         return origin.seq if origin and origin.conversation == source else None
 
@@ -144,7 +157,7 @@ class Copy:
             self._size += len(whole.body)
             return
         draft = self._draft(whole, event)
-        if (done.subject, done.body) != (draft.subject, draft.body):
+        if done.known_by != _known_by(draft.subject, draft.body):
             raise NameTaken(self._target.id)
         if is_link:
             self._link = done.seq
@@ -264,10 +277,22 @@ def _digest(draft: Draft) -> str:
     return hashlib.blake2b(name, digest_size=12).hexdigest()
 
 
+def _known_by(subject: str, body: bytes) -> bytes:
+    """What stands for a record that may be large. Subjects hold no zero bytes."""
+    return hashlib.blake2b(b"%b\0%b" % (subject.encode(errors="replace"), body), digest_size=16).digest()
+
+
 def _ttl_s(record: Record) -> int | None:
-    """How many seconds a record lives from when it was appended; None: as long as its log."""
+    """How many seconds a record lives from when it was appended; None: as long as its log.
+
+    A server takes spans as Go writes them (`1h30m`) from other writers.
+    """
     text = record.headers.get(TTL, "")
-    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
+    seconds = whole_number(text)
+    if seconds is None:
+        spans = _SPAN.findall(text) if _SPANS.fullmatch(text) else []
+        seconds = int(sum(float(number) * _SECONDS[unit] for number, unit in spans))
+    return seconds if 1 <= seconds <= LONGEST_TTL_S else None
 
 
 def _is_last_of_a_fork(record: Record) -> bool:
@@ -287,5 +312,4 @@ def _position_header(record: Record) -> str | None:
             name = POSITION
         case _:
             return None
-    text = record.headers.get(name, "")
-    return name if text.isdecimal() and len(text) <= _DIGITS else None
+    return None if whole_number(record.headers.get(name, "")) is None else name

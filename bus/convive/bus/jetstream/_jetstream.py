@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from convive.bus.jetstream._connect import ApiError, Connection
-from convive.bus.jetstream._jetstream_own import first_record, last_record
+from convive.bus.jetstream._jetstream_own import end_if_empty, first_record, last_record
 from convive.bus.jetstream._jetstream_publisher import Publisher
 from convive.bus.jetstream._jetstream_reader import BoundedReader, EachOnce
 from convive.bus.jetstream._jetstream_tail import Hub, Hubs, LiveTail
@@ -142,16 +142,14 @@ class JetStreamLog:
         """
         if not self._replicated or since_s is not None:
             return after
-        first = await self._first(subjects, after)
-        if first == 0:  # what comes from here on must not be passed over: first where the log ends, then whether it has
-            end = await self.end()
-            first = await self._first(subjects, after) or end + 1
-        return max(after, first - 1)
+        return min([await self._begin_on(subject, after) for subject in subjects], default=after)
 
-    async def _first(self, subjects: tuple[str, ...], after: int) -> int:
-        """The place of the first record behind `after` that the leader has on any of the subjects, or 0."""
-        found = [await first_record(self._connection, self._stream, subject, after) for subject in subjects]
-        return min((one.seq for one in found if one is not None), default=0)
+    async def _begin_on(self, subject: str, after: int) -> int:
+        """A place behind which every record of a subject is that stands behind `after`, now or later."""
+        first = await first_record(self._connection, self._stream, subject, after)
+        if first is not None:
+            return first.seq - 1
+        return max(after, await end_if_empty(self._connection, self._stream, subject))
 
     @asynccontextmanager
     async def follow(self, *subjects: str, after: int = 0, since_s: float | None = None) -> AsyncGenerator[LiveTail]:

@@ -26,6 +26,8 @@ SILENCE_S = 1.6
 """Three heartbeats without a sign of life: the consumer is gone."""
 
 RETRY_S = 0.1
+_LAST_S = 9_223_372_036
+"""As far as a server counts, in nanoseconds of 63 bits: the year 2262."""
 
 
 class Consumer:
@@ -180,7 +182,7 @@ class Consumer:
             return {"deliver_policy": "last_per_subject"}
         if self.last == 0 and self._since_s is not None:
             # Rounded down, since a float holds half a microsecond at best; what comes too early is dropped on arrival.
-            start_us = max(0, math.floor(self._since_s * 1e6) - 1)
+            start_us = max(0, math.floor(min(max(self._since_s, 0.0), _LAST_S) * 1e6) - 1)
             moment = datetime.fromtimestamp(start_us // 1_000_000, UTC).replace(microsecond=start_us % 1_000_000)
             start = moment.isoformat(timespec="microseconds")
             return {"deliver_policy": "by_start_time", "opt_start_time": start.replace("+00:00", "Z")}
@@ -195,9 +197,9 @@ class Consumer:
         if subscription is None:
             return
         with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
             # Nobody waits for the answer: without interest in its subject the consumer expires by itself.
             await self._connection.client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}")
-            await subscription.unsubscribe()
 
     def _receive(self, arrived: Delivered) -> None:
         if arrived.place != self._place + 1:

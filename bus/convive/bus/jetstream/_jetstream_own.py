@@ -6,6 +6,7 @@ from convive.bus.jetstream._jetstream_records import stored
 from convive.bus.log._log import MESSAGE_ID, Draft, Record, guards_itself
 
 _NO_MESSAGE = 10037
+_NO_PAGE = 2**31 - 1
 
 
 async def last_record(connection: Connection, stream: str, subject: str) -> Record | None:
@@ -16,6 +17,17 @@ async def last_record(connection: Connection, stream: str, subject: str) -> Reco
 async def first_record(connection: Connection, stream: str, subject: str, after: int) -> Record | None:
     """The first record on a subject behind `after`, or None. Raises BusUnavailable."""
     return await _get(connection, stream, {"seq": after + 1, "next_by_subj": subject})
+
+
+async def end_if_empty(connection: Connection, stream: str, subject: str) -> int:
+    """The end of the log while no record stands on a subject, else 0. Raises BusUnavailable.
+
+    Both by one answer of one server, which takes the end first: two may be asked while a leader is replaced, and what
+    comes between two questions would stand before an end that was asked for last.
+    """
+    # Only how many subjects there are, and no page of their names.
+    found = await connection.api(f"STREAM.INFO.{stream}", {"subjects_filter": subject, "offset": _NO_PAGE})
+    return 0 if found.get("total") else int(found["state"]["last_seq"])
 
 
 async def own_place(connection: Connection, stream: str, draft: Draft, after: int) -> int | None:

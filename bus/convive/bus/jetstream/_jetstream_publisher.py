@@ -49,6 +49,9 @@ _TRY_AGAIN = {
 }
 """Refusals that pass, and how many seconds to wait before the next attempt."""
 
+_LOOK = "Look whether it is there before you append it again: without an id it would be stored twice."
+_LEFT = "the connection was closed before an acknowledgement came"
+
 _NO_ROOM = (10023, 10047)
 _BATCH_BYTES = 96
 """What a batch adds to the headers of a record, at most."""
@@ -134,10 +137,10 @@ class Publisher:
         """See `Log.check`."""
         self._checked(draft)
 
-    def _checked(self, draft: Draft) -> dict[str, str]:
+    def _checked(self, draft: Draft, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """The headers that a draft is sent with. Raises NotAppended."""
         check_draft(draft)
-        headers = _headers(draft)
+        headers = {**_headers(draft), **(more or {})}
         # The server counts the headers as well, and nats-py, which does not, loses the connection for good over it.
         size, most = len(draft.body) + _size(headers) + _BATCH_BYTES, self._connection.client.max_payload
         if size > most:
@@ -150,7 +153,7 @@ class Publisher:
     async def _send(self, stream: str, drafts: Sequence[Draft], schedule: Mapping[str, str] | None = None) -> _InFlight:
         if self._over:
             raise self._connection.closed()
-        headers = tuple(self._checked(draft) for draft in drafts)
+        headers = tuple(self._checked(draft, schedule) for draft in drafts)
         first, *others = drafts
         behind = max(first.guard.last if first.guard else 0, (first.at or 1) - 1)
         new = first.id is None and not guards_itself(first)
@@ -163,9 +166,6 @@ class Publisher:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         every = (first, *others)
-        if schedule:
-            for own in headers:
-                own.update(schedule)
         flight = _InFlight(every, headers, reply, loop.create_future(), now_s, now_s, behind, new)
         self._in_flight[reply] = flight
         self._waiting.set()
@@ -212,12 +212,14 @@ class Publisher:
                 code = int(error.get("err_code", 0))
                 if code in (_WRONG_LAST_SEQUENCE, _DUPLICATE_IN_BATCH):
                     return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
+                refused = _refused(flight, code, str(error.get("description")))
                 if code not in _TRY_AGAIN:
-                    raise _refused(flight, code, str(error.get("description")), loop.time())
+                    raise refused
                 if self._over or loop.time() - flight.began_s > self._patience_s:
-                    raise MaybeAppended(flight.drafts[0].subject, self._patience_s)
-                flight.answer = loop.create_future()
+                    # Of one that is not new, the copy of an earlier call may be what was in the way.
+                    raise refused if flight.new else _unknown(flight)
                 await asyncio.sleep(_TRY_AGAIN[code])
+                flight.answer = loop.create_future()
                 await self._resend([flight])
         finally:
             self._in_flight.pop(flight.reply, None)
@@ -236,11 +238,9 @@ class Publisher:
                     self._waiting.clear()
         finally:
             self._over = True
-            now_s = asyncio.get_running_loop().time()
             for flight in self._in_flight.values():
                 if not flight.answer.done():
-                    waited_s = round(now_s - flight.began_s, 1)
-                    flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, waited_s))
+                    flight.answer.set_exception(_unknown(flight, _LEFT))
 
     def _sweep(self) -> None:
         """Send again what should have been acknowledged by now, and give up what is out of patience."""
@@ -249,9 +249,10 @@ class Publisher:
         for flight in self._in_flight.values():
             if flight.answer.done():
                 continue
-            waited_s = now_s - flight.began_s
-            if waited_s > self._patience_s or self._connection.client.is_closed:
-                flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, round(waited_s, 1)))
+            if self._connection.client.is_closed:
+                flight.answer.set_exception(_unknown(flight, _LEFT))
+            elif now_s - flight.began_s > self._patience_s:
+                flight.answer.set_exception(_unknown(flight))
             elif now_s - flight.sent_s > ATTEMPT_S:
                 late.append(flight)
         if late:
@@ -266,15 +267,14 @@ class Publisher:
             except BusUnavailable:  # no leader, or no server: it cannot be known yet
                 closed = self._connection.client.is_closed
                 if closed or asyncio.get_running_loop().time() - flight.began_s > self._patience_s:
-                    raise MaybeAppended(flight.drafts[0].subject, self._patience_s) from None
+                    raise _unknown(flight) from None
                 await asyncio.sleep(RETRY_S)
             else:
                 break
         if found is not None:
             return found
         if flight.unsure and flight.drafts[0].replaces:  # what has replaced our copy leaves nothing to know it by
-            waited_s = asyncio.get_running_loop().time() - flight.began_s
-            raise MaybeAppended(flight.drafts[0].subject, round(waited_s, 1))
+            raise _unknown(flight)
         draft = next((draft for draft in flight.drafts if draft.guard), flight.drafts[0])
         match = _LAST_SEQUENCE.search(description)
         expected = draft.guard.last if draft.guard else (draft.at or 1) - 1
@@ -315,14 +315,20 @@ class Publisher:
                     await self._launch(flight)
                 except BusUnavailable:  # for this copy; an earlier one may be stored
                     if not flight.answer.done():
-                        flight.answer.set_exception(MaybeAppended(flight.drafts[0].subject, self._patience_s))
+                        flight.answer.set_exception(_unknown(flight, _LEFT))
 
 
-def _refused(flight: _InFlight, code: int, description: str, now_s: float) -> NotAppended | MaybeAppended:
-    subject = flight.drafts[0].subject
+def _unknown(flight: _InFlight, why: str = "") -> MaybeAppended:
+    waited_s = round(asyncio.get_running_loop().time() - flight.began_s, 1)
+    cure = _LOOK if flight.new else ""
+    return MaybeAppended(flight.drafts[0].subject, waited_s, why=why, cure=cure)
+
+
+def _refused(flight: _InFlight, code: int, description: str) -> NotAppended | MaybeAppended:
     if flight.unsure:  # this copy was refused; another may be stored
-        return MaybeAppended(subject, round(now_s - flight.began_s, 1))
-    told = f"{subject}: the server refused the record: {description} ({code}). Nothing was appended"
+        return _unknown(flight)
+    number = f" ({code})" if code > 0 else ""
+    told = f"{flight.drafts[0].subject}: the server refused the record: {description}{number}. Nothing was appended"
     if code in _NO_ROOM:
         return NotAppended(
             f"{told}: its disk, or what JetStream may use of it, is full. Make room: trim, or free disk."

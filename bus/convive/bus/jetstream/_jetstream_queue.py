@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,8 +24,8 @@ from convive.bus.jetstream._jetstream import create_stream
 from convive.bus.jetstream._jetstream_publisher import Publisher
 from convive.bus.jetstream._jetstream_records import stored
 from convive.bus.log._errors import BusUnavailable, Conflict, ConviveError, WrongStream
-from convive.bus.log._log import RESERVED_HEADERS, Draft, Guard
-from convive.bus.log._queue import DeadJob, Job, Lease, check_job, one_line
+from convive.bus.log._log import RESERVED_HEADERS, Draft, Guard, whole_number
+from convive.bus.log._queue import REASON_LENGTH, DeadJob, Job, Lease, check_job, one_line
 
 ASK_S = 5.0
 """How long one request for a job stands; then it is made again, so that none is lost for longer than that."""
@@ -35,6 +36,9 @@ SETTLE_S = 5.0
 RETRY_S = 0.1
 SPENT, REASON = "Cv-Spent", "Cv-Reason"
 """Headers of our own: the deliveries of an earlier copy of a job that counted; why a job was given up."""
+
+_LARGEST = {SPENT: "9" * 10, REASON: "\N{PARTY POPPER}" * REASON_LENGTH}
+"""The most that is added to the headers of a job while it is there."""
 
 _NOBODY_HAS_ONE = ("404", "408")
 _STREAM_NOT_FOUND = 10059
@@ -88,6 +92,8 @@ class JetStreamWorkQueue:
             schedule = {"Nats-Schedule": f"@at {due.replace('+00:00', 'Z')}", "Nats-Schedule-Target": subject}
             target = f"{self._base}.later.{job.id}"
         draft = Draft(target, job.body, job.headers, f"{self.name}/{job.id}", Guard(f"{self._base}.*.{job.id}", 0))
+        # A job that could not be given up would come again for ever.
+        self._publisher.check(replace(draft, headers={**job.headers, **_LARGEST}))
         # A conflict says that the job waits, is being worked on or was given up: that is one job already.
         with contextlib.suppress(Conflict):
             await self._publisher.append(self._stream, draft, schedule)
@@ -156,18 +162,23 @@ class JetStreamWorkQueue:
         return _Stored(record.subject, record.seq, record.headers, record.body)
 
     async def _listen(self) -> None:
-        """Have an inbox and, for all that is known, a consumer. Raises BusUnavailable when the bus is gone for good."""
+        """Have an inbox and, for all that is known, a consumer. Raises BusUnavailable when the bus is gone for good, or
+        when the server has refused for as long as an administrative request may take."""
         async with self._opening:
             if not self._listening:
                 await self._connection.subscribe(f"{self._inbox}.*", self._receive)
                 self._connection.on_reconnect(self._ask_all_again)
                 self._listening = True
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + self._connection.patience_s
             while self._unsure:
                 try:
                     self._lease_s = await self._ensure_consumer()
                     self._unsure = False
-                except BusUnavailable:
-                    if self._connection.client.is_closed:
+                except BusUnavailable as error:
+                    if not isinstance(error, ApiError):  # a server that is away is waited for
+                        deadline = loop.time() + self._connection.patience_s
+                    if self._connection.client.is_closed or loop.time() >= deadline:
                         raise
                     await asyncio.sleep(RETRY_S)
 
@@ -316,8 +327,7 @@ class _Stored:
         self.seq = seq
         self.job = Job(subject.rpartition(".")[2], body, own)
         self.dead = DeadJob(self.job, headers.get(REASON, ""))
-        spent = headers.get(SPENT, "0")
-        self.spent = int(spent) if spent.isdecimal() else 0
+        self.spent = whole_number(headers.get(SPENT, "")) or 0
 
 
 def _wake(answer: asyncio.Future[Msg | None]) -> None:

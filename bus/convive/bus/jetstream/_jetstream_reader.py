@@ -11,7 +11,15 @@ from convive.bus.log._errors import BusUnavailable
 from convive.bus.log._log import Record
 
 ROOM = 8_192
-"""Records that wait for the reader. With more, it holds the server back."""
+"""Records that wait for a reader. With more, it holds the server back, or lets them go and reads them again later."""
+
+BULK = 8_192
+"""For so many bytes a record counts once more."""
+
+
+def room_of(record: Record) -> int:
+    """How much of `ROOM` a record takes."""
+    return 1 + len(record.body) // BULK
 
 
 class BoundedReader:
@@ -38,11 +46,12 @@ class BoundedReader:
         self._patience_s = connection.patience_s
         self._lacking_since_s: float | None = None
         self._waiting: deque[Record] = deque()
+        self._taken = 0
         self._more = asyncio.Event()
         self._until = until
         self._done = False
         self._consumer = Consumer(
-            connection, stream, subjects, after, since_s, self._take, lambda: len(self._waiting) >= ROOM, latest=latest
+            connection, stream, subjects, after, since_s, self._take, lambda: self._taken >= ROOM, latest=latest
         )
 
     async def open(self) -> None:
@@ -60,7 +69,8 @@ class BoundedReader:
         while True:
             if self._waiting:
                 record = self._waiting.popleft()
-                if len(self._waiting) < ROOM // 2:
+                self._taken -= room_of(record)
+                if self._taken < ROOM // 2:
                     await self._consumer.resume()
                 return record
             if self._done:
@@ -103,6 +113,7 @@ class BoundedReader:
             return
         if record is not None and (self._until is None or record.seq <= self._until):
             self._waiting.append(record)
+            self._taken += room_of(record)
             self._lacking_since_s = None
         self._finish_if_complete()
         self._more.set()

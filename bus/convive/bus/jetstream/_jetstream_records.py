@@ -8,6 +8,7 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
+from convive.bus.jetstream._jetstream_headers import parsed
 from convive.bus.log._log import Record
 
 _NO_HEADERS: Mapping[str, str] = {}
@@ -44,7 +45,7 @@ def stored(answer: dict[str, Any]) -> Record:
         str(message["subject"]),
         int(message["seq"]),
         _seconds(str(message["time"])),
-        _headers(base64.b64decode(message.get("hdrs", ""))),
+        parsed(base64.b64decode(message.get("hdrs", "")).partition(b"\r\n")[2]),
         base64.b64decode(message.get("data", "")),
     )
 
@@ -54,8 +55,3 @@ def _seconds(text: str) -> float:
     whole, _, fraction = text.removesuffix("Z").partition(".")
     since_1970 = int(datetime.fromisoformat(whole + "+00:00").timestamp())
     return (since_1970 * 10**9 + int(fraction.ljust(9, "0"))) / 1e9
-
-
-def _headers(raw: bytes) -> dict[str, str]:
-    lines = raw.decode(errors="replace").split("\r\n")[1:]
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines) if name}

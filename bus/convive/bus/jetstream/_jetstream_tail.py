@@ -16,13 +16,9 @@ import anyio
 
 from convive.bus.jetstream._connect import Connection
 from convive.bus.jetstream._jetstream_consumer import RETRY_S, SILENCE_S, Consumer
+from convive.bus.jetstream._jetstream_reader import ROOM, room_of
 from convive.bus.log._errors import BusUnavailable
 from convive.bus.log._log import Record, matches
-
-ROOM = 8_192
-"""Records that wait for one reader, which then reads them again later. One counts once more for every `BULK` bytes."""
-
-BULK = 8_192
 
 
 class _Link:
@@ -102,7 +98,7 @@ class Hub:
         if record is None:
             self._wake_all()
             return
-        link = _Link(record, self.newest.number + 1 + len(record.body) // BULK)
+        link = _Link(record, self.newest.number + room_of(record))
         self.newest.next = link
         self.newest = link
         if self.waiting:
@@ -295,11 +291,13 @@ class LiveTail:
 
     async def _refill(self) -> bool:
         """Read what is still missing up to the horizon; False when the server did not answer."""
+        taken = 0
         try:
             async with self._read(self._seen, self._horizon) as records:
                 async for record in records:
-                    if len(self._old) >= ROOM:
+                    if taken >= ROOM:
                         return True  # only now is it certain that there is more
+                    taken += room_of(record)
                     self._old.append(record)
                     self._seen = record.seq
         except BusUnavailable:

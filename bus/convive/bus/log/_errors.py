@@ -3,6 +3,11 @@
 Every message says what happened, what is known to be safe and what to do next.
 """
 
+from typing import Self
+
+_SHOWN = 300
+"""Characters of what somebody else wrote."""
+
 
 class ConviveError(Exception):
     """The base of every error that Convive raises on purpose; its text is fit to be shown to a person."""
@@ -38,15 +43,16 @@ class Conflict(NotAppended):
 class MaybeAppended(ConviveError):
     """The acknowledgement never came: the record may be in the log or not.
 
-    Appending the same draft again is safe: its id and its guard let the server store it at most once.
+    Appending the same draft again is safe where the server knows a second copy, by an id that the writer gave or by a
+    guard that the record itself moves: then it is stored at most once. Else the message says to look first.
     """
 
-    def __init__(self, subject: str, waited_s: float) -> None:
+    def __init__(self, subject: str, waited_s: float, *, why: str = "", cure: str = "") -> None:
         self.subject = subject
         self.waited_s = waited_s
         super().__init__(
-            f"{subject}: no acknowledgement within {waited_s:g} s. The record may or may not be stored. "
-            "Append the same record again: it is stored at most once."
+            f"{subject}: {why or f'no acknowledgement within {waited_s:g} s'}. The record may or may not be stored. "
+            f"{cure or 'Append the same record again: it is stored at most once.'}"
         )
 
 
@@ -115,13 +121,21 @@ class WrongStream(ConviveError):
 
 
 class BadRecord(ConviveError):
-    """A record that is not ours or that breaks the floor protocol. It is reported, never skipped in silence."""
+    """A record that is not ours or that breaks the floor protocol. It is reported, never skipped in silence.
+
+    `why` is short and on one line, whatever the record says.
+    """
 
     def __init__(self, subject: str, seq: int, why: str) -> None:
         self.subject = subject
         self.seq = seq
-        self.why = why
-        super().__init__(f"record {seq} on {subject}: {why}")
+        self.why = _shown(why)
+        super().__init__(f"record {seq} on {_shown(subject)}: {self.why}")
+
+    def kept(self) -> Self:
+        """This error without the frames that it went through, which hold the record, of whatever size."""
+        self.__traceback__ = self.__context__ = None
+        return self
 
 
 class NewerRecord(BadRecord):
@@ -149,3 +163,9 @@ class Closed(ConviveError):
     def __init__(self, conversation: str) -> None:
         self.conversation = conversation
         super().__init__(f"conversation {conversation!r} is closed. `convive replay {conversation}` shows it.")
+
+
+def _shown(text: str) -> str:
+    """What may be somebody else's words, as a person may be shown them."""
+    short = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return "".join(char if char.isprintable() else "?" for char in short)

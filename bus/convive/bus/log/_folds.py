@@ -6,7 +6,7 @@ What is kept of a fold is derived: it may be missing, old or of another version,
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -75,25 +75,29 @@ async def fold_records(
     *,
     until: int | None = None,
     keep: bool = True,
+    forgotten: Callable[[], Awaitable[int]] | None = None,
 ) -> Folded[State]:
     """The state of the records on `subjects`, up to a sequence number or as it is now.
 
     Begins with what was kept below `beside`, when that is of these subjects and this version and not behind `until`,
-    and keeps the state there again when enough has come on top (`keep`, and no `until`). Two requests and the records
-    that are new. Raises what `step` raises, and errors of the bus; that a state could not be kept is no error.
+    and keeps the state there again when enough has come on top (`keep`, and no `until`). `forgotten` says up to where
+    records were removed: what was kept before that does not count, since those between are missing. Two requests and
+    the records that are new. Raises what `step` raises, and errors of the bus; that a state could not be kept is no
+    error.
     """
     place = f"{beside}.{fold.name}"
     # Two seats, or two uses of a fold, may come to the same name.
     version = f"{fold.version} {_digest(' '.join(subjects).encode())}"
     kept = await _read(log, place, version, fold, until)
-    state, seq, folded = kept.state, kept.covers, 0
-    async with log.read(*subjects, after=seq, until=until) as records:
-        async for record in records:
-            state, seq, folded = fold.step(state, record), record.seq, folded + 1
-    if keep and until is None and folded >= max(_FEWEST, kept.records // _SHARE):
-        body = fold.adapter.dump_json(state, by_alias=True)
-        await _keep(log, place, version, body, seq, kept.records + folded, kept.guard)
-    return Folded(state, seq, kept.covers, folded)
+    found = await _fold(log, subjects, fold, kept, until)
+    # Asked behind the reading: what is removed from now on was read.
+    if forgotten is not None and 0 < kept.covers < await forgotten():
+        kept = _Kept(fold.start(), guard=kept.guard)
+        found = await _fold(log, subjects, fold, kept, until)
+    if keep and until is None and found.folded >= max(_FEWEST, kept.records // _SHARE):
+        body = fold.adapter.dump_json(found.state, by_alias=True)
+        await _keep(log, place, version, body, found.seq, kept.records + found.folded, kept.guard)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,17 @@ class _Kept(Generic[State]):
     covers: int = 0
     records: int = 0
     guard: int = 0
+
+
+async def _fold(
+    log: Log, subjects: Sequence[str], fold: Fold[State], kept: _Kept[State], until: int | None
+) -> Folded[State]:
+    """What was kept, and the records behind it."""
+    state, seq, folded = kept.state, kept.covers, 0
+    async with log.read(*subjects, after=seq, until=until) as records:
+        async for record in records:
+            state, seq, folded = fold.step(state, record), record.seq, folded + 1
+    return Folded(state, seq, kept.covers, folded)
 
 
 async def _read(log: Log, beside: str, version: str, fold: Fold[State], until: int | None) -> _Kept[State]:
@@ -121,7 +136,8 @@ async def _read(log: Log, beside: str, version: str, fold: Fold[State], until: i
         body = b"".join(parts[str(part)].body for part in range(number))
         if first.headers[_VERSION] != version or first.headers[_DIGEST] != _digest(body):
             return nothing
-        if until is not None and covers > until:
+        # A state is kept behind the records that are in it.
+        if not 0 < covers < first.seq or (until is not None and covers > until):
             return nothing
         return _Kept(fold.adapter.validate_json(body), covers, count, first.seq)
     except (KeyError, ValueError):  # another one is being kept at this moment, or it is none of ours

@@ -24,6 +24,9 @@ BATCH = 1_000
 BATCH_BYTES = 16_777_216
 """The most bytes of all bodies of a batch, which a server holds until it is complete."""
 
+LONGEST_TTL_S = 3_155_760_000
+"""A hundred years. A server counts in nanoseconds of 63 bits: it takes more, and has such a record expire at once."""
+
 _SUBJECT = re.compile(r"[^\s.*>\x00]+(\.[^\s.*>\x00]+)*")
 _SUBJECT_BYTES = 1_024  # a NATS server closes a connection over a line of 4 KB
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
@@ -64,11 +67,12 @@ class Draft:
     `id` is its idempotency key: a second append with the same id is answered with the first one's place. A draft whose
     guard watches its own subject needs none: when the first record behind the guard has the same body, that one is its
     place. Without either, the log makes an id up, so that its own retries are safe. A log remembers ids for ten minutes
-    at least; what may be appended again after that needs a guard. `ttl_s` lets the record expire: soon after that many
-    seconds it is not read any more, and guards do not see it. One that `replaces` removes all earlier records on its
-    subject; its acknowledgement lost, it comes to MaybeAppended where another has replaced it meanwhile. `at` is the
-    only place at which it may be stored: whatever is appended there before it, on any subject of the log, makes it a
-    Conflict. So a batch can name its own places. Such a draft has to have an id to be appended again.
+    at least; what may be appended again after that needs a guard. `ttl_s` (whole seconds, at most `LONGEST_TTL_S`) lets
+    the record expire: soon after that time it is not read any more, and guards do not see it. One that `replaces`
+    removes all earlier records on its subject; its acknowledgement lost, it comes to MaybeAppended where another has
+    replaced it meanwhile. `at` is the only place at which it may be stored: whatever is appended there before it, on
+    any subject of the log, makes it a Conflict. So a batch can name its own places. Such a draft has to have an id to
+    be appended again.
     """
 
     subject: str
@@ -113,8 +117,8 @@ class Log(Protocol):
     async def append(self, draft: Draft) -> int:
         """Append one record durably and return its sequence number.
 
-        Raises Conflict (the guard does not hold), NotAppended (refused, for example too large) or
-        MaybeAppended (no answer in time; appending the same draft again is safe).
+        Raises Conflict (the guard does not hold), NotAppended (refused, for example too large) or MaybeAppended (no
+        answer in time; appending the same draft again is safe if it has an id, or moves its own guard).
         """
         ...
 
@@ -152,10 +156,11 @@ class Log(Protocol):
     def read(
         self, *subjects: str, after: int = 0, until: int | None = None, since_s: float | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
-        """The records on `subjects` with `after < seq <= until` that are there now; then it ends.
+        """The records on `subjects` with `after < seq <= until` that are there now; then it ends. At least one subject;
+        none that overlap.
 
         `since_s` (seconds since 1970) starts at the first record not older than that. Costs one request, not one a
-        record; with replicas one more a subject, since the server that delivers may lag behind the leader.
+        record; with replicas two or three more a subject, since the server that delivers may lag behind the leader.
         Raises BusUnavailable when the server stays away.
         """
         ...
@@ -203,6 +208,11 @@ def check_draft(draft: Draft) -> None:
         raise NotAppended(f"{draft.subject[:80]!r} is not a subject to append to. Nothing was appended.")
     if draft.id is not None and not (draft.id and _is_header_value(draft.id)):
         raise NotAppended(f"{draft.subject}: {draft.id[:80]!r} is not an id for a record. Nothing was appended.")
+    if draft.ttl_s is not None and not (f"{draft.ttl_s}".isdecimal() and 1 <= draft.ttl_s <= LONGEST_TTL_S):
+        raise NotAppended(
+            f"{draft.subject}: a record lives for 1 to {LONGEST_TTL_S} whole seconds, not for {draft.ttl_s!r:.80}. "
+            "Nothing was appended; leave it out for one that does not expire."
+        )
     for name, value in draft.headers.items():
         if not _is_header_name(name):
             raise NotAppended(
@@ -236,6 +246,14 @@ def check_batch(drafts: Sequence[Draft]) -> None:
         if watched is not None and any(matches(watched, subject) for subject in written):
             raise NotAppended(f"{watched}: guarded behind a record of the same batch. Nothing was appended.")
         written.add(draft.subject)
+
+
+def whole_number(text: str) -> int | None:
+    """What a header says that holds a place or a count, or None: such a number has 19 digits at most.
+
+    Python refuses to read very long ones, and anybody may write any header.
+    """
+    return int(text) if text.isdecimal() and len(text) <= 19 else None
 
 
 def guards_itself(draft: Draft) -> bool:

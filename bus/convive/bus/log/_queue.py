@@ -18,6 +18,9 @@ LEASE_S = 10.0
 QUEUE_NAME_LENGTH = 57
 """So that `queue-<name>`, where the runs of a queue keep their journals, is the name of a conversation."""
 
+REASON_LENGTH = 500
+"""The most characters that are kept of why a job was given up."""
+
 _JOB_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 
 
@@ -102,7 +105,8 @@ class WorkQueue(Protocol):
     async def take(self) -> Lease:
         """The next job, when there is one. Cancelling it loses none. Survives reconnects.
 
-        Raises BusUnavailable when the bus is gone for good.
+        Raises BusUnavailable when the bus is gone for good, or the server goes on to refuse (somebody has deleted the
+        stream).
         """
         ...
 
@@ -145,4 +149,6 @@ def check_job(job: Job, subject: str, delay_s: float) -> None:
 
 def one_line(text: str) -> str:
     """A reason in the form that a header can carry."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500] or "no reason was given"
+    return (
+        " ".join("".join(c if c.isprintable() else " " for c in text).split())[:REASON_LENGTH] or "no reason was given"
+    )

@@ -65,6 +65,15 @@ class Subjects:
         return f"{self.base}.run.{root}.{run}"
 
 
+def is_derived(below: str) -> bool:
+    """Whether what stands on that subject below a conversation passes (live text) or follows from the rest (folds).
+
+    Neither is part of what happened: copies leave it out, and a check looks past it.
+    """
+    first, *others = below.split(".")
+    return first in ("live", "fold") or (first == "stream" and others[1:2] == ["fold"])
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """What a subject says of its record. `name` is the seat, the stream, or the run of a journal or live record."""

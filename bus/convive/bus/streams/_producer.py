@@ -12,9 +12,17 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from convive.bus.log._errors import BadName, BadRecord, Conflict, ConviveError, MaybeAppended, ProducerReplaced
+from convive.bus.log._errors import (
+    BadName,
+    BadRecord,
+    Conflict,
+    ConviveError,
+    MaybeAppended,
+    NotAppended,
+    ProducerReplaced,
+)
 from convive.bus.log._ids import is_slug
-from convive.bus.log._log import BATCH, Draft, Guard, Log
+from convive.bus.log._log import BATCH, Draft, Guard, Log, whole_number
 from convive.bus.log._tasks import background_tasks
 from convive.bus.streams._stream_fence import Fence
 from convive.bus.streams._stream_records import Entry, draft_of
@@ -25,6 +33,9 @@ BATCH_RECORDS = BATCH - 1
 FULL_BYTES = 1_048_576
 MARK_KEPT_S = 86_400
 """How long the mark of a producer without an id is kept: nobody goes on from it."""
+
+_LOOK = "Look whether it is there before you append it again; a producer with an id knows by itself."
+_GO_ON = "Begin a producer of the same id again: its `resumed_at` tells what is stored."
 
 _WAITING, _ON_ITS_WAY = 0, -1
 
@@ -154,8 +165,15 @@ class Producer:
             raise self._failed
 
     def failure(self) -> ConviveError:
-        """What the producer failed with."""
-        return self._failed or MaybeAppended(self._place.subject, 0)
+        """What the producer failed with, or that it has ended."""
+        if self._failed is None and not self._batches:
+            return NotAppended(
+                f"stream {self._place.name}: this producer has ended. Nothing was appended; begin another."
+            )
+        return self._failed or self._unknown("its producer ended before an acknowledgement came")
+
+    def _unknown(self, why: str, waited_s: float = 0.0) -> MaybeAppended:
+        return MaybeAppended(self._place.subject, waited_s, why=why, cure=_LOOK if self._id is None else _GO_ON)
 
     async def run(self) -> None:
         """Append what is submitted, one batch after the other, until cancelled or failed."""
@@ -165,6 +183,8 @@ class Producer:
                 self._work.clear()
                 while self._batches:
                     await self._store(self._batches[0])
+        except MaybeAppended as error:
+            self._failed = self._unknown("", error.waited_s)
         except ConviveError as error:
             self._failed = error
         finally:
@@ -220,7 +240,9 @@ class Producer:
         elif there.stored != self._mark.stored:
             # The mark of this batch without all of the batch: the server ran out of room in the middle of it, and
             # stores the rest when it is started again.
-            raise MaybeAppended(self._place.subject, 0)
+            raise self._unknown(
+                "the server holds only a part of its batch, and may store the rest when it is restarted"
+            )
         else:
             self._mark = there
 
@@ -260,9 +282,12 @@ async def _read_mark(place: Place, id: str) -> _Mark | None:
         return None
     try:
         found = json.loads(record.body)
-        return _Mark(str(found["instance"]), int(found["stored"]), record.seq)
-    except (ValueError, TypeError, KeyError):
-        raise BadRecord(record.subject, record.seq, "not the mark of a producer") from None
+        instance, stored = str(found["instance"]), whole_number(str(found["stored"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        stored = None
+    if stored is None:
+        raise BadRecord(record.subject, record.seq, "not the mark of a producer")
+    return _Mark(instance, stored, record.seq)
 
 
 def _mark_draft(subject: str, id: str | None, mark: _Mark) -> Draft:

@@ -12,7 +12,7 @@ from math import inf
 
 from convive.bus.log._errors import BeyondTail, Conflict, NotAppended, Trimmed
 from convive.bus.log._folds import Fold, Folded, State, fold_records
-from convive.bus.log._log import Draft, Guard, Log
+from convive.bus.log._log import Draft, Guard, Log, whole_number
 from convive.bus.streams._producer import Place, Producer, open_producer
 from convive.bus.streams._stream_fence import Fence
 from convive.bus.streams._stream_records import (
@@ -61,7 +61,8 @@ class Stream:
         `token`: only while the stream is fenced with it. `id`: a second append with the same id within ten minutes is
         answered with the position of the first. Both conditions are the server's to check; together they cost a batch.
 
-        Raises Conflict (not as expected), Fenced, NotAppended (refused, for example too large) or MaybeAppended.
+        Raises Conflict (not as expected), Fenced, NotAppended (refused, for example too large) or MaybeAppended (no
+        answer in time; appending it again is safe with an `id` or `expected`, else it may be stored twice).
         """
         entry = Entry(body, headers or {}, ttl_s)
         return (await self._append([entry], expected, token, id))[0]
@@ -241,8 +242,11 @@ class Stream:
 
     async def fold(self, fold: Fold[State], *, until: int | None = None, keep: bool = True) -> Folded[State]:
         """A state of your own from the records of this stream, as it is now or was at a position. It is kept beside
-        them, so that the next fold begins there: see `Fold`, and `fold_records`."""
-        return await fold_records(self.log, [self.subject], fold, self._beside("fold"), until=until, keep=keep)
+        them, so that the next fold begins there: see `Fold`, and `fold_records`. What was kept goes on to stand for
+        records that were trimmed behind it; one that does not reach as far as the trim is begun anew from what is left.
+        """
+        beside, gone = self._beside("fold"), self.trimmed
+        return await fold_records(self.log, [self.subject], fold, beside, until=until, keep=keep, forgotten=gone)
 
     # Forgetting
 
@@ -325,8 +329,7 @@ class _Start:
 
 
 def _position(headers: Mapping[str, str]) -> int:
-    text = headers.get(POSITION, "")
-    return int(text) if text.isdecimal() else 0
+    return whole_number(headers.get(POSITION, "")) or 0
 
 
 def _none_or_more(value: float | None, otherwise: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from convive.bus.log._errors import BadName, BadRecord, NotAppended
 from convive.bus.log._ids import ConversationId, is_slug, slugify
-from convive.bus.log._log import RESERVED_HEADERS, Draft, Record, Tail
+from convive.bus.log._log import RESERVED_HEADERS, Draft, Record, Tail, whole_number
 
 NEXT = "Cv-Next"
 POSITION = "Cv-Position"
@@ -103,11 +103,11 @@ def decoded(stream: str, record: Record) -> StreamRecord:
 
 def snapshot_of(stream: str, record: Record) -> Snapshot:
     """Raises BadRecord for a record that does not say what it covers."""
-    first_after = record.headers.get(NEXT, "")
-    if not first_after.isdecimal() or not 1 <= int(first_after) <= record.seq:
+    first_after = whole_number(record.headers.get(NEXT, "")) or 0
+    if not 1 <= first_after <= record.seq:
         raise BadRecord(record.subject, record.seq, f"a snapshot needs the header {NEXT} with a position")
     headers = {name: value for name, value in own_headers(record.headers).items() if name != NEXT}
-    return Snapshot(stream, int(first_after) - 1, record.seq, record.time_s, headers, record.body)
+    return Snapshot(stream, first_after - 1, record.seq, record.time_s, headers, record.body)
 
 
 def own_headers(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -26,12 +26,11 @@ from convive.bus.log._errors import BadName, BadRecord
 from convive.bus.log._ids import HOST, RunId, SeatName, run_id
 from convive.bus.log._log import Record
 from convive.bus.log._runs import RunContext, run_of
-from convive.bus.log._subjects import address_of
+from convive.bus.log._subjects import address_of, is_derived
 from convive.bus.verify._findings import FindingKind, Findings, GrantedTurn, Part, Verified
 from convive.bus.verify._verify_heads import Heads
 
 _PARTS: Final = frozenset(("bus", "memory", "inbox", "run", "stream"))
-_LIVE: Final = "live."
 _NO_RUN: Final = RunId("")
 
 
@@ -86,7 +85,7 @@ class Verification:
     def apply(self, record: Record) -> RunContext | None:
         """Take the next record. For one of a journal, the run by its subject; its parent is the one in the headers."""
         suffix = record.subject.removeprefix(self._prefix)
-        if suffix.startswith(_LIVE):
+        if is_derived(suffix):
             return None
         first = suffix.partition(".")[0]
         part = cast("Part", first) if first in _PARTS else "other"

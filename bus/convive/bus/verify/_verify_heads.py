@@ -8,8 +8,9 @@
 bytes of their names; `body` is the body as it is. Records come in the order of the log. A head is h(n) as 64
 hexadecimal digits.
 
-**head**: every record but live text; `position` is the sequence number in decimal digits; the headers are all but
-those of the server (`Nats-...`, in any case). It holds for one log: whatever was changed, moved, added or taken away.
+**head**: every record but live text and kept folds; `position` is the sequence number in decimal digits; the headers
+are all but those of the server (`Nats-...`, in any case). It holds for one log: whatever was changed, moved, added or
+taken away.
 
 **content head**: the records of bus, memories, inboxes and journals; `position` is empty; the headers are `Cv-Run`,
 `Cv-Root`, `Cv-Parent` and `traceparent`. In the body of a record on `bus.floor.*` the integers of the top-level array
