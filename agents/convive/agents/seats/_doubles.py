@@ -41,6 +41,15 @@ class Silence:
         return Silence(0 if wrote else self.looks + 1, place)
 
 
+def patience_after(patience_s: float, had_s: float) -> float:
+    """How long the other process has to be silent next time, when this one has lost a turn after `had_s`.
+
+    Who lost it at once was second. Who had it for so long was overtaken although it was there: two that do not hear one
+    another must not go on taking the turn from each other, and paying for it each time.
+    """
+    return 2 * patience_s if had_s >= patience_s else patience_s
+
+
 async def until_silent(conversation: Conversation, run: RunContext, silent_s: float) -> None:
     """Wait until whoever executes a run has shown no sign of life for `silent_s`, and at most a fifth longer.
 

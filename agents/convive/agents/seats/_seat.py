@@ -14,7 +14,7 @@ import anyio.abc
 from convive.agents.journal._chain import RunTaken
 from convive.agents.models._errors import ModelError
 from convive.agents.models._schema import check_number
-from convive.agents.seats._doubles import LOOKS, STANDBY_S, until_silent
+from convive.agents.seats._doubles import LOOKS, STANDBY_S, patience_after, until_silent
 from convive.agents.seats._turn import Known, Participant, Pass, Say, Turn
 from convive.bus import (
     Conflict,
@@ -133,10 +133,7 @@ class _Hosts:
                 return Pass(str(error))
             except RunTaken:
                 # Another process sits in this seat and was first. When it has spoken, this task is cancelled.
-                if anyio.current_time() - began_s >= patience_s:
-                    # This one had the turn, and was overtaken all the same: two that do not hear one another must not
-                    # go on taking it from each other, and paying for it each time.
-                    patience_s *= 2
+                patience_s = patience_after(patience_s, anyio.current_time() - began_s)
                 await until_silent(self._conversation, turn.run, patience_s)
                 turn.resumed = True
                 turn.to_remember.clear()

@@ -199,7 +199,8 @@ class Log(Protocol):
     def present(self, subject: str) -> AbstractAsyncContextManager[None]:
         """Within the block, who asks `is_present` for this very subject is answered that somebody is.
 
-        Nothing is stored, and it is no lock: any number may be present. It ends with the process or its connection, and
+        Nothing is stored, and it is no lock: any number may be present. Who finds a record that was appended within the
+        block finds its author present; on another node, a moment later. It ends with the process or its connection, and
         goes on when the connection comes back. Raises BusUnavailable when the bus is gone for good.
         """
         ...
