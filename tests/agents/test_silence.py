@@ -127,6 +127,19 @@ async def test_a_guest_who_thinks_for_long_is_not_doubled(table: Conversation) -
     assert (await texts(table), ada.asked) == (["figs"], 1)
 
 
+async def test_of_two_who_sit_there_the_second_waits_for_the_first_however_long_it_thinks(table: Conversation) -> None:
+    ada, looking = Thinking(), Looking(table.log)
+    both = over(table, looking)
+    async with seated(both, 0.2, ada=ada.seat()), seated(both, 0.2, ada=ada.seat()):
+        await anyio.wait_all_tasks_blocked()
+        open_grant = await grant(table)
+        await looking.until(lambda found: len(found) > 3 * LOOKS)
+        assert set(looking.found) == {True}
+        ada.may_answer.set()
+        await turn_over(table, open_grant.seq)
+    assert (await texts(table), ada.asked) == (["figs"], 1)
+
+
 async def test_who_sits_down_in_a_turn_leaves_it_to_the_process_that_is_at_it(table: Conversation) -> None:
     ada, looking = Thinking(), Looking(table.log)
     async with seated(table, ada=ada.seat()) as first:
