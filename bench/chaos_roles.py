@@ -55,6 +55,7 @@ from convive.bus import (
 SEATS = (SeatName("ada"), SeatName("bob"))
 PLAIN = "plain"
 STREAMS = 3
+TURN_S = 3.0
 END = "end"
 """The subject below `plain.stream` whose record tells followers that nothing comes behind it."""
 LOST = 3
@@ -105,14 +106,15 @@ async def lead(bus: Bus, notes: Notes, given: argparse.Namespace) -> None:
         places = [place for seat in SEATS for place in await party.remember(seat, [wish], run)]
         with contextlib.suppress(Conflict):
             await party.open(run, "figs", [Chair(seat=seat) for seat in SEATS], memories=places)
-    plan = Plan(given.turns, turn_s=3.0, grace_s=0.5, opens=False, toasts=False, standby_s=given.standby)
+    plan = Plan(given.turns, turn_s=TURN_S, grace_s=0.5, opens=False, toasts=False, standby_s=given.standby)
     await supervise(party, plan, run)
 
 
 async def sit(bus: Bus, notes: Notes, given: argparse.Namespace) -> None:
     """Sit in a seat to the end of the party."""
     party = await _party(bus, notes, given.party)
-    await host_seats(party, {SeatName(given.seat): Thinker()})
+    # Well before the turn is revoked, so that doubles do take turns over, also from those that were only stopped.
+    await host_seats(party, {SeatName(given.seat): Thinker()}, TURN_S / 4)
 
 
 async def heckle(bus: Bus, notes: Notes, given: argparse.Namespace) -> None:

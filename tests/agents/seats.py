@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from convive.agents import Participant, Pass, Say, Turn, host_seats
+from convive.agents import STANDBY_S, Participant, Pass, Say, Turn, host_seats
 from convive.bus import (
     Bus,
     Chair,
@@ -86,10 +86,19 @@ async def turn_over(conversation: Conversation, after: int) -> Floor:
 
 
 @asynccontextmanager
-async def seated(conversation: Conversation, **participants: Participant) -> AsyncGenerator[None]:
+async def seated(
+    conversation: Conversation, standby_s: float = STANDBY_S, /, **participants: Participant
+) -> AsyncGenerator[anyio.CancelScope]:
+    """They sit there; with the scope that is given, their process can be ended before the block is left."""
+    scope = anyio.CancelScope()
+
+    async def host() -> None:
+        with scope:
+            await host_seats(conversation, {SeatName(seat): one for seat, one in participants.items()}, standby_s)
+
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(host_seats, conversation, {SeatName(seat): one for seat, one in participants.items()})
-        yield
+        tasks.start_soon(host)
+        yield scope
         tasks.cancel_scope.cancel()
 
 

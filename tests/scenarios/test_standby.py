@@ -127,18 +127,72 @@ async def test_a_leader_that_was_stopped_with_a_decision_in_its_hand_is_refused_
 async def test_either_process_of_a_doubled_seat_may_be_killed_in_its_turn(
     table: "Person", door: "Door", which: int
 ) -> None:
-    """The other one takes the turn over when the journal of the first has been silent for a quarter of its time."""
-    env = {**door.env, "TURN_S": "20"}
+    """The other one takes the turn over when the one that has it is silent, and leaves it to that one until then."""
+    env = {**door.env, "TURN_S": "3600"}
     door.shut("amy asked")
     async with table.starts(*RUN, "--remote", "amy", env=env) as run:
         await run.out.until("Host:")
-        async with table.starts(*SIT, env=env) as one, table.starts(*SIT, env=env) as two:
-            await door.knocked("amy asked", times=2)
-            await (one, two)[which].kill()
-            door.open("amy asked")
-            ends = [await (one, two)[1 - which].ends(), await run.ends()]
+        async with table.starts(*SIT, env=env) as one:
+            await door.knocked("amy asked")
+            async with table.starts(*SIT, env=env) as two:
+                await two.err.until("amy sits in soup")
+                await (one, two)[which].kill()
+                if which == 0:
+                    await door.knocked("amy asked", times=2)
+                door.open("amy asked")
+                ends = [await (one, two)[1 - which].ends(), await run.ends()]
     assert [done.code for done in ends] == [0, 0], [done.err for done in ends]
     assert (await table.said("soup"))[1:-1] == COUNTED
+    assert door.knocks["amy asked"] == (3 if which == 0 else 2)
+
+
+@pytest.mark.parametrize(("when", "asked"), [("amy asked", 3), ("amy answered", 2)])
+async def test_a_standby_takes_over_the_turn_in_which_the_leader_is_killed(
+    table: "Person", door: "Door", when: str, asked: int
+) -> None:
+    """After `--standby` seconds, however long a turn may take. What the journal holds is not asked for again."""
+    env = {**door.env, "TURN_S": "86400"}
+    door.shut(when)
+    async with table.starts(*RUN, env=env) as run:
+        await door.knocked(when)
+        async with table.starts(*RUN, "--standby", "1", env=env) as standby:
+            await standby.err.until("and takes over a guest's turn when the process that has it is silent for 1 s\n")
+            await standby.out.until("Host:")
+            await run.kill()
+            await door.knocked(when, times=2)
+            door.open(when)
+            done = await standby.ends()
+    assert (done.code, done.err.count("took over at turn 3")) == (0, 1), done.err
+    assert (await table.said("soup"))[1:-1] == COUNTED
+    assert door.knocks["amy asked"] == asked
+
+
+@pytest.mark.parametrize("when", ["while the other asks", "when all is said"])
+async def test_a_host_that_was_stopped_in_its_turn_comes_back_too_late_and_is_refused(
+    table: "Person", door: "Door", when: str
+) -> None:
+    """SIGSTOP while its model is asked: the standby takes the turn over, and the late answer counts for nothing."""
+    env = {**door.env, "TURN_S": "86400"}
+    door.shut("amy asked")
+    async with table.starts("server"), table.starts(*RUN, env=env) as run:
+        await door.knocked("amy asked")
+        async with table.starts(*RUN, "--standby", "1", env=env) as standby:
+            await standby.out.until("Host:")
+            run.send(signal.SIGSTOP)
+            await door.knocked("amy asked", times=2)
+            if when == "while the other asks":
+                run.send(signal.SIGCONT)
+                door.open("amy asked")
+                done = await standby.ends()
+            else:
+                door.open("amy asked")
+                done = await standby.ends()
+                run.send(signal.SIGCONT)
+            late = await run.ends()
+    assert (done.code, late.code) == (0, 0), (done.err, late.err)
+    assert late.out == done.out
+    assert (await table.said("soup"))[1:-1] == COUNTED
+    assert door.knocks["amy asked"] == 3  # the first turn's twice
 
 
 async def test_of_three_standbys_two_are_killed_and_the_last_one_finishes(table: "Person", door: "Door") -> None:

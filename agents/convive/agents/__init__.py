@@ -156,6 +156,7 @@ from convive.agents.seats._agent_seat import (
     run_in_turn,
     run_options,
 )
+from convive.agents.seats._doubles import STANDBY_S
 from convive.agents.seats._policies import (
     POLICIES,
     Policy,
@@ -170,7 +171,6 @@ from convive.agents.seats._redrive import (
 )
 from convive.agents.seats._seat import host_seats
 from convive.agents.seats._supervisor import (
-    STANDBY_S,
     Close,
     Decision,
     Grant,

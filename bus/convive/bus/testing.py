@@ -82,6 +82,7 @@ LOG_CHECKS: Final[tuple[Check, ...]] = (
     _lookup_checks.latest_ends_with_the_newest_although_writers_go_on,
     _lookup_checks.last_finds_the_newest_record_also_by_wildcard,
     _lookup_checks.subjects_counts_the_records_of_each,
+    _lookup_checks.somebody_is_present_as_long_as_a_block_runs_and_nothing_is_stored,
     _batch_checks.a_batch_is_stored_in_one_piece,
     _batch_checks.a_batch_that_is_no_batch_is_refused,
     _batch_checks.a_batch_is_stored_only_if_each_of_its_guards_holds,

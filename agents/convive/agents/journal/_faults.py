@@ -164,6 +164,14 @@ class _CrashingLog(LogAround):
         self._living()
         return await self.inner.subjects(pattern)
 
+    def present(self, subject: str) -> AbstractAsyncContextManager[None]:
+        self._living()
+        return self.inner.present(subject)
+
+    async def is_present(self, subject: str, timeout_s: float) -> bool | None:
+        self._living()
+        return await self.inner.is_present(subject, timeout_s)
+
     async def _append(self, drafts: Sequence[Draft]) -> list[int]:
         self._living()
         counted = [place for place, draft in enumerate(drafts) if self._point.matches(draft.body)]

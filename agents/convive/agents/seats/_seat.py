@@ -13,6 +13,8 @@ import anyio.abc
 
 from convive.agents.journal._chain import RunTaken
 from convive.agents.models._errors import ModelError
+from convive.agents.models._schema import check_number
+from convive.agents.seats._doubles import LOOKS, STANDBY_S, patience_after, until_silent
 from convive.agents.seats._turn import Known, Participant, Pass, Say, Turn
 from convive.bus import (
     Conflict,
@@ -25,24 +27,28 @@ from convive.bus import (
     World,
 )
 
-DOUBLE_WAITS = 0.25
-"""The part of a turn's time without a sign of life after which a double takes the turn over; then twice that, and so
-on."""
-
 _log = logging.getLogger("convive.agents")
 
 
-async def host_seats(conversation: Conversation, participants: Mapping[SeatName, Participant]) -> Floor:
+async def host_seats(
+    conversation: Conversation, participants: Mapping[SeatName, Participant], standby_s: float = STANDBY_S
+) -> Floor:
     """Sit in these seats until the conversation is closed, and return its floor.
 
-    Finds a grant that was open when this process started, and takes that turn with its old run id. Raises
-    what a participant raised, alone or in an ExceptionGroup.
+    Finds a grant that was open when this process started, and takes that turn with its old run id. Where another
+    process sits in the same seat, the turn is that one's who was first; this one takes it over when the other has shown
+    no sign of life for `standby_s`. A process whose event loop is blocked for so long shows none.
+
+    Raises what a participant raised, alone or in an ExceptionGroup.
     """
     for name, each in participants.items():
         if not hasattr(each, "take_turn"):
             kind = type(each).__name__
             raise TypeError(f"in seat {name!r} sits a participant, such as AgentSeat(agent), and {kind} is none.")
-    hosts = _Hosts(conversation, participants)
+    check_number("standby_s", standby_s)
+    if not standby_s:
+        raise ValueError("standby_s=0: a process that takes over without waiting takes every turn of its double.")
+    hosts = _Hosts(conversation, participants, standby_s)
     async with conversation.follow(seats=sorted(participants)) as tail, anyio.create_task_group() as tasks:
         while True:
             while (record := await tail.catch_up()) is not None:
@@ -66,9 +72,12 @@ class _Held:
 
 
 class _Hosts:
-    def __init__(self, conversation: Conversation, participants: Mapping[SeatName, Participant]) -> None:
+    def __init__(
+        self, conversation: Conversation, participants: Mapping[SeatName, Participant], standby_s: float
+    ) -> None:
         self._conversation = conversation
         self._participants = participants
+        self._standby_s = standby_s
         self._world = World(*participants)
         self._held: _Held | None = None
         self._attended = 0
@@ -110,18 +119,22 @@ class _Hosts:
             await self._commit(turn, held.open_grant, outcome)
 
     async def _outcome(self, turn: Turn) -> Say | Pass:
-        patience = DOUBLE_WAITS
+        patience_s = self._standby_s
+        if turn.resumed:
+            await self._until_free(turn)
         while True:
+            began_s = anyio.current_time()
             try:
-                outcome = await self._participants[turn.seat].take_turn(turn)
+                async with self._conversation.log.present(self._journal(turn)):
+                    outcome = await self._participants[turn.seat].take_turn(turn)
             except ModelError as error:
                 if error.mendable:
                     raise
                 return Pass(str(error))
             except RunTaken:
                 # Another process sits in this seat and was first. When it has spoken, this task is cancelled.
-                await self._until_quiet(turn, patience)
-                patience *= 2
+                patience_s = patience_after(patience_s, anyio.current_time() - began_s)
+                await until_silent(self._conversation, turn.run, patience_s)
                 turn.resumed = True
                 turn.to_remember.clear()
             except Exception as error:
@@ -130,17 +143,13 @@ class _Hosts:
             else:
                 return _checked(outcome, turn)
 
-    async def _until_quiet(self, turn: Turn, patience: float) -> None:
-        """Wait until the run of a turn has been silent, in its journal and its text, for so much of the turn's time."""
-        run, base = turn.run, self._conversation.subjects.base
-        quiet_s = max(0.1, (turn.grant.deadline_s - turn.floor.at_s) * patience)
-        seen = 0
-        while True:
-            sign = await self._conversation.log.last(f"{base}.*.{run.root_run_id}.{run.run_id}")
-            if sign is not None and sign.seq == seen:
-                return
-            seen = sign.seq if sign is not None else seen
-            await anyio.sleep(quiet_s)
+    async def _until_free(self, turn: Turn) -> None:
+        """Whoever began this turn may still be at it; when the server knows of nobody, it is free at once."""
+        if await self._conversation.log.is_present(self._journal(turn), self._standby_s / LOOKS) is not False:
+            await until_silent(self._conversation, turn.run, self._standby_s)
+
+    def _journal(self, turn: Turn) -> str:
+        return self._conversation.subjects.journal(turn.run.root_run_id, turn.run.run_id)
 
     def _turn(self, held: _Held, *, resumed: bool) -> Turn:
         grant, above = held.open_grant.grant, self._conversation.run_of(held.floor)

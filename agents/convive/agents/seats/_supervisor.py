@@ -11,6 +11,7 @@ from typing import assert_never
 
 from convive.agents.journal._journal import Resumed, Suspended, journal_event_of
 from convive.agents.models._schema import check_number
+from convive.agents.seats._doubles import STANDBY_S
 from convive.agents.seats._policies import Policy, round_robin
 from convive.bus import (
     HOST,
@@ -31,9 +32,6 @@ from convive.bus import (
 
 SETTLE_S = 1.0
 """How long after an append its record may take to come round before the supervisor decides again."""
-
-STANDBY_S = 5.0
-"""How late whoever leads has to be before a standby acts, unless its plan says something else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What every `Log` promises of `latest`, `last` and `subjects`, as checks; see `_log_checks`."""
+"""What every `Log` promises of `latest`, `last`, `subjects` and `present`, as checks; see `_log_checks`."""
 # ruff: noqa: S101 - a check asserts
 
 import anyio
@@ -54,3 +54,21 @@ async def subjects_counts_the_records_of_each(log: Log, base: str) -> None:
     await log.append_all([*drafts(f"{base}.f.a", 3), *drafts(f"{base}.f.b", 1), *drafts(f"{base}.g", 2)])
     assert await log.subjects(f"{base}.f.*") == {f"{base}.f.a": 3, f"{base}.f.b": 1}
     assert (await log.subjects(f"{base}.>"))[f"{base}.g"] == 2
+
+
+async def somebody_is_present_as_long_as_a_block_runs_and_nothing_is_stored(log: Log, base: str) -> None:
+    here, elsewhere = f"{base}.run.a", f"{base}.run.b"
+    assert await log.is_present(here, PATIENCE_S) is False
+    async with log.present(here):
+        async with log.present(here):
+            assert await log.is_present(here, PATIENCE_S) is True
+        assert await log.is_present(here, PATIENCE_S) is True
+        assert await log.is_present(elsewhere, PATIENCE_S) is False
+        assert await log.is_present(base, PATIENCE_S) is False
+    assert await log.is_present(here, PATIENCE_S) is False
+    with anyio.CancelScope() as scope:
+        async with log.present(here):
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    assert await log.is_present(here, PATIENCE_S) is False
+    assert await log.subjects(f"{base}.>") == {}

@@ -11,6 +11,7 @@ import anyio
 
 from convive.bus.jetstream._connect import ApiError, Connection
 from convive.bus.jetstream._jetstream_own import end_if_empty, first_record, last_record
+from convive.bus.jetstream._jetstream_presence import is_present, present
 from convive.bus.jetstream._jetstream_publisher import Publisher
 from convive.bus.jetstream._jetstream_reader import BoundedReader, EachOnce
 from convive.bus.jetstream._jetstream_tail import Hub, Hubs, LiveTail
@@ -210,6 +211,12 @@ class JetStreamLog:
     async def end(self) -> int:
         found = await self._connection.api(f"STREAM.INFO.{self._stream}")
         return int(found["state"]["last_seq"])
+
+    def present(self, subject: str) -> AbstractAsyncContextManager[None]:
+        return present(self._connection, subject)
+
+    async def is_present(self, subject: str, timeout_s: float) -> bool | None:
+        return await is_present(self._connection, subject, timeout_s)
 
     async def purge(self, subject: str, until: int) -> int:
         if until < 1:  # the server takes 0 for everything

@@ -201,6 +201,23 @@ class Log(Protocol):
         """
         ...
 
+    def present(self, subject: str) -> AbstractAsyncContextManager[None]:
+        """Within the block, who asks `is_present` for this very subject is answered that somebody is.
+
+        Nothing is stored, and it is no lock: any number may be present. Who finds a record that was appended within the
+        block finds its author present; on another node, a moment later. It ends with the process or its connection, and
+        goes on when the connection comes back. Raises BusUnavailable when the bus is gone for good.
+        """
+        ...
+
+    async def is_present(self, subject: str, timeout_s: float) -> bool | None:
+        """Whether somebody is present, in this process or another, at this moment.
+
+        False when the log knows of nobody, at once. None when there was no answer within `timeout_s`: whoever was
+        present is stopped or gone, or the server is. Raises BusUnavailable when the bus is gone for good.
+        """
+        ...
+
 
 def check_draft(draft: Draft) -> None:
     """Refuse what no log could give back as it is. Raises NotAppended."""

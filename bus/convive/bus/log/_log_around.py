@@ -49,3 +49,9 @@ class LogAround:
 
     async def purge(self, subject: str, until: int) -> int:
         return await self.inner.purge(subject, until)
+
+    def present(self, subject: str) -> AbstractAsyncContextManager[None]:
+        return self.inner.present(subject)
+
+    async def is_present(self, subject: str, timeout_s: float) -> bool | None:
+        return await self.inner.is_present(subject, timeout_s)

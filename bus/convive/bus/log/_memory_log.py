@@ -7,6 +7,7 @@ import asyncio
 import heapq
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
@@ -29,6 +30,7 @@ class MemoryLog:
         self._expiring: list[tuple[float, int]] = []
         self._ids: dict[str, int] = {}
         self._tails: set[_MemoryTail] = set()
+        self._present = Counter[str]()
 
     async def append(self, draft: Draft) -> int:
         return self._store([draft])[0]
@@ -94,6 +96,19 @@ class MemoryLog:
         gone = [seq for name in names for seq in self._places[name] if seq <= until]
         self._remove(gone)
         return len(gone)
+
+    @asynccontextmanager
+    async def present(self, subject: str) -> AsyncGenerator[None]:
+        self._present[subject] += 1
+        try:
+            yield
+        finally:
+            self._present[subject] -= 1
+            if not self._present[subject]:
+                del self._present[subject]
+
+    async def is_present(self, subject: str, timeout_s: float) -> bool | None:
+        return subject in self._present
 
     def _store(self, drafts: Sequence[Draft]) -> list[int]:
         """Store all of them or none."""

@@ -173,7 +173,10 @@ def _banner(evening: Evening, choice: Choice, where: Where, standby_s: float) ->
     name = evening.conversation.id
     tell(f"{name}{' (going on)' if evening.resumed else ''} · {choice.name} ({choice.why})")
     if standby_s:
-        tell(f"standing by: this process leads when whoever leads is {standby_s:g} s late")
+        tell(
+            f"standing by: this process leads when whoever leads is {standby_s:g} s late, and takes over a guest's "
+            f"turn when the process that has it is silent for {standby_s:g} s"
+        )
     for guest in evening.party.guests:
         if guest.remote:
             tell(f"{guest.name} comes from elsewhere: convive sit {name} --as {guest.seat}{where.options}")

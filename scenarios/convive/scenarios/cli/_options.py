@@ -39,7 +39,7 @@ Standby = Annotated[
     typer.Option(
         parser=_seconds,
         metavar="[SECONDS]",
-        help=f"Lead only when whoever leads is late by that much (default: {STANDBY_S:g}).",
+        help=f"Lead, or take over a turn, only when another process is late by that much (default: {STANDBY_S:g}).",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, one object a line.")]

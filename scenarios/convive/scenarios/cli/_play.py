@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import anyio
 
-from convive.agents import Model, Models, Participant, host_seats, join_trace, standby, supervise
+from convive.agents import STANDBY_S, Model, Models, Participant, host_seats, join_trace, standby, supervise
 from convive.bus import (
     HOST,
     Bus,
@@ -135,8 +135,8 @@ async def hold(
 ) -> None:
     """Lead a party to its end while showing it from its beginning, and have somebody answer what its guests wait for.
 
-    With `standby_s`, only when whoever leads is that late. `options` are what another command has to be told to come to
-    the same bus.
+    With `standby_s`, only when whoever leads is that late, and a turn that another process has begun is taken over when
+    that one has been silent as long. `options` are what another command has to be told to come to the same bus.
 
     Raises ConviveError (also inside an ExceptionGroup) when a model or the bus fails for good; the log stays whole and
     `find` goes on from there.
@@ -149,7 +149,7 @@ async def hold(
             tell(f"took over {where}" if leads else f"another process leads since turn {turn}; this one stands by")
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(host_seats, evening.conversation, seats)
+        tasks.start_soon(host_seats, evening.conversation, seats, standby_s or STANDBY_S)
         tasks.start_soon(supervise, evening.conversation, plan, evening.run, time.time, told)
         async with anyio.create_task_group() as beside:
             beside.start_soon(attend, evening.conversation, display, agents_in(seats), options)
