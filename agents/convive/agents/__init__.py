@@ -178,6 +178,7 @@ from convive.agents.seats._supervisor import (
     Revoke,
     Wait,
     decide,
+    overdue_s,
     standby,
     supervise,
 )
@@ -365,6 +366,7 @@ __all__ = [
     "journals",
     "local_available",
     "mention_rule",
+    "overdue_s",
     "parse_mentions",
     "peek",
     "pending",

@@ -91,9 +91,11 @@ def run(
 def list_conversations(as_json: AsJson = False, url: Url = None, data: Data = None) -> None:
     """List the conversations on the bus, the latest last."""
 
+    where = commands.Where(url, data)
+
     async def work() -> None:
-        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
-            await commands.show_list(bus, as_json=as_json)
+        async with where.open_existing(dict(os.environ)) as bus:
+            await commands.show_list(bus, where.options, as_json=as_json)
 
     go(work)
 

@@ -2,21 +2,30 @@
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from convive.agents import Cost, Node, Trace, Usage, read_trace
 from convive.bus import BadRecord, Bus, Opened, Record, event_of
 from convive.scenarios.cli._commands import tell
+from convive.scenarios.cli._leading import STOPPED, nobody_leads, stopped
 from convive.scenarios.cli._tracing import COLOURS, node_row
 from convive.scenarios.cli._transcript import shown
-from convive.scenarios.cli._tree import duration, money
+from convive.scenarios.cli._tree import ID, cell, duration, money
 
 Group = Literal["session", "agent", "model"]
+
+_NAME = 40
+_BESIDE_NAME = ID + 54
+"""What a line of `runs` has beside a name."""
+_QUIET_S = 600.0
+"""Of what has told nothing for so long, it is said."""
 
 
 @dataclass(slots=True)
@@ -34,32 +43,60 @@ class _Sum:
             self.cost = cost if self.cost is None else self.cost + cost
 
 
-async def show_runs(bus: Bus, count: int, *, as_json: bool) -> None:
-    """The outermost runs, the latest last: conversations, and runs that nobody called."""
-    rows: list[tuple[Node, int]] = []
-    for trace in await _traces(bus):
-        rows += [(root, sum(node.kind == "run" for node in root.walk())) for root in trace.roots]
-    rows.sort(key=lambda row: row[0].started_s)
+async def show_runs(bus: Bus, count: int, options: str = "", *, as_json: bool) -> None:
+    """The outermost runs, the latest last: conversations, and runs that nobody called. `options` are what another
+    command has to be told to come to this bus."""
+    roots = sorted((root for trace in await _traces(bus) for root in trace.roots), key=lambda root: root.started_s)
+    rows = roots[-count:]
+    late = await _stopped(bus, rows)
     if as_json:
-        for root, below in rows[-count:]:
-            row = {key: value for key, value in node_row(root).items() if key != "children"}
-            print(json.dumps(row | {"runs": below}, ensure_ascii=False))  # noqa: T201 - the command's result
+        for root in rows:
+            row: dict[str, object] = {key: value for key, value in node_row(root).items() if key != "children"}
+            row |= {"last_s": root.last_s, "overdue_s": late.get(root.conversation), "runs": _runs_in(root)}
+            print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - the command's result
         return
     if not rows:
         tell("No runs yet.")
         return
     out = Console(highlight=False, soft_wrap=True)
-    out.print(
-        Text(f"{'run':14}  {'name':22}  {'status':11}  {'began':11}  {'took':>7}  {'runs':>4}  cost", style="dim")
-    )
-    for root, below in rows[-count:]:
+    # Of a terminal's line, the name gets what is left.
+    room = max(8, out.width - _BESIDE_NAME) if out.is_terminal else _NAME
+    names = min(room, max(4, *(cell_len(shown(root.name)) for root in rows)))
+    head = f"{cell('name', names)}  {'status':11}  {'began':11}  {'took':>7}  {'runs':>4}  cost"
+    out.print(Text(f"{'run':{ID}}  {head}", style="dim"))
+    for root in rows:
         when = datetime.fromtimestamp(root.started_s, UTC).astimezone().strftime("%m-%d %H:%M")
-        end_s = root.ended_s or (root.last_s if root.is_over else time.time())
+        status, end_s = _status(root, late)
         took = duration(max(0.0, end_s - root.started_s))
-        cost = money(root.total_cost)
-        name = shown(root.name)[:22]
-        line = f"{root.run_id[:14]}  {name:22}  {root.status:11}  {when:11}  {took:>7}  {below:>4}  {cost}"
+        told = f"{status:11}  {when}  {took:>7}  {_runs_in(root):>4}  {money(root.total_cost)}"
+        line = f"{shown(root.run_id[-ID:])}  {cell(shown(root.name), names)}  {told}"
         out.print(Text(line, style=COLOURS.get(root.status, "")))
+    if late:
+        tell(nobody_leads(late, options))
+
+
+def _runs_in(root: Node) -> int:
+    return sum(node.kind == "run" for node in root.walk())
+
+
+async def _stopped(bus: Bus, roots: Sequence[Node]) -> Mapping[str, float]:
+    """Those of the conversations that nobody seems to lead."""
+    named = {root.conversation for root in roots if root.kind == "conversation" and not root.is_over}
+    floors = await bus.conversations() if named else {}
+    return await stopped(bus, {name: floor for name, floor in floors.items() if name in named})
+
+
+def _status(root: Node, late: Mapping[str, float]) -> tuple[str, float]:
+    """How a run stands, and until when it took: of one that goes on, nobody knows whether it still does."""
+    now_s, last_s = time.time(), root.last_s
+    if root.is_over:
+        return root.status, root.ended_s or last_s
+    if root.kind == "conversation" and root.conversation in late:
+        return STOPPED, last_s
+    quiet_s = now_s - last_s
+    if root.status == "running" and quiet_s > _QUIET_S:
+        return f"quiet {duration(quiet_s)}", last_s
+    return root.status, now_s
 
 
 async def _traces(bus: Bus) -> list[Trace]:

@@ -16,6 +16,8 @@ from rich.text import Text
 
 from convive.agents import Node, Trace, find_trace, follow_trace, read_trace
 from convive.bus import Bus, ConviveError, Granted, UnknownConversation, event_of
+from convive.scenarios.cli._commands import tell
+from convive.scenarios.cli._leading import nobody_leads, overdue
 from convive.scenarios.cli._opened import Heard, OpenedLine, opened_lines
 from convive.scenarios.cli._transcript import Transcript, shown
 from convive.scenarios.cli._tree import ID, TreeLine, clipped, name_of, tree_lines
@@ -44,11 +46,16 @@ class View:
     as_json: bool = False
 
 
-async def show_trace(bus: Bus, which: str, view: View) -> None:
-    """A trace as it is now; `live`, until it is over."""
+async def show_trace(bus: Bus, which: str, view: View, options: str = "") -> None:
+    """A trace as it is now; `live`, until it is over. `options` are what another command has to be told to come to
+    this bus."""
     if view.run is not None:
         await _show_opened(bus, which, view.run, view)
         return
+    conversation = (await find_trace(bus, which)).conversation
+    there = None if conversation is None else await bus.existing(conversation)
+    if there is not None and await overdue(there, await there.floor()) is not None:
+        tell(nobody_leads([there.id], options))
     if view.live and not view.as_json and Console().is_terminal:
         await _show_live(bus, which)
     elif view.live:

@@ -151,7 +151,7 @@ class _Tree:
         end_s = node.ended_s or (total.last_s if node.is_over else self._now_s)
         took = duration(max(0.0, end_s - node.started_s))
         numbers = f"{took:>7} {tokens(total.usage, sums=sums):>13} {money(total.cost, sums=sums):>10} {_id(node):>{ID}}"
-        return f"{_cell(name, self._room - len(count))}{count} {self._stretch(node, end_s)} {numbers}".rstrip()
+        return f"{cell(name, self._room - len(count))}{count} {self._stretch(node, end_s)} {numbers}".rstrip()
 
     def _stretch(self, node: Node, end_s: float) -> str:
         """Where on the axis a node was at work."""
@@ -263,7 +263,7 @@ def _id(node: Node) -> str:
     return "" if node.parent is not None and node.parent.run_id == node.run_id else shown(node.run_id[-ID:])
 
 
-def _cell(text: str, room: int) -> str:
+def cell(text: str, room: int) -> str:
     """Exactly so many columns."""
     cut = set_cell_size(text, room)
     return cut if cut.rstrip() == text.rstrip() else f"{set_cell_size(text, room - 1)}…"
