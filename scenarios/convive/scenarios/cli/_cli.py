@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,6 @@ from convive.scenarios.cli._work import keep_working
 
 app = typer.Typer(
     name="convive",
-    help="Multi-agent conversations on a durable, totally ordered bus.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,6 +59,21 @@ Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no 
 Model = Annotated[str | None, typer.Option(help="anthropic/MODEL, local/NAME or local/FILE.gguf, scripted/party.")]
 First = Annotated[str | None, typer.Option("--from", metavar="PLACE", help="345 (sequence), turn:3, or a time.")]
 Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The last to show: as with --from.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"convive {version('convive')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Multi-agent conversations on a durable, totally ordered bus."""
 
 
 @app.command(cls=WithStandby, rich_help_panel=TABLE)
@@ -283,6 +298,10 @@ def main(arguments: list[str] | None = None) -> Any:
     given = sys.argv[1:] if arguments is None else arguments
     if "--debug" in given:
         os.environ[DEBUG_VARIABLE] = "1"
+    if sys.stdout is None:  # closed by whoever started us: they want nothing of it
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as above
     # What a run has to say of itself stands in its journal; on the screen it would run into the transcript.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks must not end a party
