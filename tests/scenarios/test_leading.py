@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from convive.agents import read_trace
 from convive.bus import Bus, Draft, RunContext, SeatName, memory_bus, open_bus
 from convive.scenarios import Guest, Party
 from convive.scenarios.cli._commands import show_list
@@ -49,6 +50,15 @@ async def test_a_party_that_nobody_leads_says_so_until_somebody_does(person: "Pe
     for command in (("ls",), ("runs",), ("trace", "soup")):
         done = await person.does(*command)
         assert ("stopped?" in done.out, done.err) == (False, "")
+
+
+async def test_the_bars_of_what_nobody_leads_end_where_it_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    async with memory_bus() as bus:
+        await _left(bus)
+        (root,) = (await read_trace(bus, "soup")).roots
+        await show_trace(bus, "soup", View())
+    took_ms = capsys.readouterr().out.splitlines()[1].split("━ ")[1].split()[0]
+    assert took_ms == f"{(root.last_s - root.started_s) * 1000:.0f}"
 
 
 async def test_where_somebody_may_well_lead_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:

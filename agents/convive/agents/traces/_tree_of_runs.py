@@ -90,6 +90,7 @@ class TreeOfRuns:
             own = call.run.child(child.run_id)
             node = Node("run", child.agent, own, "", call.started_s, call.seqs, call.conversation)
             node.status, node.ended_s = _CHILD_STATUS[child.status], call.ended_s
+            node.copied = call.run_id in self.runs and self.runs[call.run_id].copied
             node.harm("its journal is not in the log")
             if child.run_id not in self._lost:  # else those below are there, and count themselves
                 known = isfinite(child.known_cost)

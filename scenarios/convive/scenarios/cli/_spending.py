@@ -129,16 +129,21 @@ def _run_of(record: Record) -> str:
 
 
 async def show_cost(bus: Bus, which: str | None, by: Group, *, as_json: bool) -> None:
-    """What the answers of models cost, in groups, of one trace or of all."""
+    """What the answers of models cost, in groups, of one trace or of all. Of all, those with which a fork begins count
+    for the conversation that it comes from, where that is on this bus."""
     traces = await _traces(bus) if which is None else [await read_trace(bus, which)]
+    origins = {node.run_id for trace in traces for node in trace.conversations}
     groups: dict[str, _Sum] = {}
     for trace in traces:
+        twice = any(node.origin is not None and node.origin.run_id in origins for node in trace.conversations)
         for run in trace.runs.values():
-            groups.setdefault(_group(run, by), _Sum()).runs += by != "model"
-            if run.cost is not None:  # as its caller tells: the journal is missing, and with it each answer
+            if not (twice and run.copied):
+                groups.setdefault(_group(run, by), _Sum()).runs += by != "model"
+            if run.cost is not None and not (twice and run.copied):
+                # As its caller tells: the journal is missing, and with it each answer.
                 groups.setdefault(_group(run, by) or "(missing)", _Sum()).add(run.usage, run.cost)
             for part in run.children:
-                if part.kind == "trip":
+                if part.kind == "trip" and not (twice and part.copied):
                     name = part.model if by == "model" else _group(run, by)
                     answers = by == "model" and part.status == "ok"
                     groups.setdefault(name, _Sum()).add(part.usage, part.cost, answers)
