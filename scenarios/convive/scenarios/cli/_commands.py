@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from convive.bus import (
@@ -190,13 +191,18 @@ async def show_memory(conversation: Conversation, seat: str | None, *, as_json: 
             continue
         out.print(Text(shown(names.get(one, one)), style="bold"))
         for memory in private.memory.held:
-            out.print(Text.assemble("  ", (f"{memory.event.kind}: ", "dim"), shown(memory.event.text)))
+            _print_below(out, Text.assemble((f"{memory.event.kind}: ", "dim"), shown(memory.event.text)))
         for whisper in private.whispers:
-            out.print(Text.assemble("  ", (f"whispered by {whisper.sender}: ", "dim"), shown(whisper.text)))
+            _print_below(out, Text.assemble((f"whispered by {whisper.sender}: ", "dim"), shown(whisper.text)))
         if not private.memory.held and not private.whispers:
-            out.print(Text("  nothing yet", style="dim"))
+            _print_below(out, Text("nothing yet", style="dim"))
     for bad in world.bad:
         tell(f"unreadable: {shown(str(bad))}")
+
+
+def _print_below(out: Console, text: Text) -> None:
+    """A paragraph that is indented, on each of its lines in a terminal."""
+    out.print(Text.assemble("  ", text) if out.soft_wrap else Padding(text, (0, 0, 0, 2), expand=False))
 
 
 async def interject(conversation: Conversation, name: str, text: str) -> None:

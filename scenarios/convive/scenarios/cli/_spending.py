@@ -21,9 +21,11 @@ from convive.scenarios.cli._tree import ID, cell, duration, money
 
 Group = Literal["session", "agent", "model"]
 
-_NAME = 40
+_NAME = 60
 _BESIDE_NAME = ID + 54
 """What a line of `runs` has beside a name."""
+_BESIDE_GROUP = 43
+"""What a line of `cost` has beside a name."""
 _QUIET_S = 600.0
 """Of what has told nothing for so long, it is said."""
 
@@ -158,13 +160,14 @@ async def show_cost(bus: Bus, which: str | None, by: Group, *, as_json: bool) ->
         return
     out = Console(highlight=False, soft_wrap=True)
     unit = "answers" if by == "model" else "runs"
-    width = max([len(by), *(len(shown(name)) for name, _ in rows)])
+    room = max(8, out.width - _BESIDE_GROUP) if out.is_terminal else _NAME
+    width = min(room, max([len(by), *(cell_len(shown(name)) for name, _ in rows)]))
     out.print(Text(f"{by:{width}}  {unit:>7}  {'read':>9}  {'written':>9}  cost", style="dim"))
     for name, found in rows:
         usage = found.usage
         read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
         cost = money(found.cost)
-        out.print(Text(f"{shown(name):{width}}  {found.runs:>7}  {read:>9}  {usage.output_tokens:>9}  {cost}"))
+        out.print(Text(f"{cell(shown(name), width)}  {found.runs:>7}  {read:>9}  {usage.output_tokens:>9}  {cost}"))
 
 
 def _group(run: Node, by: Group) -> str:
