@@ -55,5 +55,23 @@ async def test_an_error_is_broken_between_words(person: "Person", door: "Door") 
     assert shown.screen.lines[1]
 
 
+async def test_an_encoding_without_the_signs_gets_others_in_the_same_columns(person: "Person") -> None:
+    """And in JSON the letters themselves: whoever reads it gets what was said."""
+    assert (await person.does(*HELD, "--topic", "Où est le sel… 🧂?")).code == 0
+    ascii = {"PYTHONIOENCODING": "ascii"}
+    for command in (("trace", "eve"), ("trace", "eve", "--run", "turn:1")):
+        plain, told = await person.does(*command, env=ascii), await person.does(*command)
+        assert (plain.code, plain.out.isascii()) == (0, True)
+        assert len(plain.lines) == len(told.lines)
+    assert (await person.does("trace", "eve", env=ascii)).lines[1].startswith("v eve  ")
+    shown = await person.does("replay", "eve", "--to", "turn:0", env=ascii)
+    assert shown.lines == ["* O\\xf9 est le sel~ \\U0001f9c2? At the table: Ada."]
+    listed = [await person.does("ls", "--json", env=env) for env in (ascii, {"PYTHONIOENCODING": "utf-8"})]
+    assert [one.rows[0]["topic"] for one in listed] == ["Où est le sel… 🧂?"] * 2
+    for command in (("trace", "eve"), ("replay", "eve"), ("verify", "eve")):
+        rows = [(await person.does(*command, "--json", env=env)).rows for env in (ascii, {"PYTHONIOENCODING": "utf-8"})]
+        assert rows[0] == rows[1]
+
+
 async def test_the_version_is_told(person: "Person") -> None:
     assert (await person.does("--version")).lines == [f"convive {version('convive')}"]

@@ -1,6 +1,5 @@
 """The command line. Options and help; what they do is in `_hosting`, `_commands` and `_doctor`."""
 
-import io
 import logging
 import os
 import sys
@@ -35,6 +34,7 @@ from convive.scenarios.cli._options import (
     Url,
     WithStandby,
 )
+from convive.scenarios.cli._outputs import prepare
 from convive.scenarios.cli._play import find
 from convive.scenarios.cli._trace_cli import traces
 from convive.scenarios.cli._verify import check_conversation, check_file
@@ -298,13 +298,7 @@ def main(arguments: list[str] | None = None) -> Any:
     given = sys.argv[1:] if arguments is None else arguments
     if "--debug" in given:
         os.environ[DEBUG_VARIABLE] = "1"
-    if sys.stdout is None:  # closed by whoever started us: they want nothing of it
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as above
+    prepare(for_json="--json" in given)
     # What a run has to say of itself stands in its journal; on the screen it would run into the transcript.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks must not end a party
-            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING if os.environ.get(DEBUG_VARIABLE) else logging.CRITICAL + 1)
     return app(args=[one for one in given if one != "--debug"], prog_name="convive")
