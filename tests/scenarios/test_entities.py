@@ -91,6 +91,11 @@ async def test_entities_from_a_shell(person: "Person") -> None:
             {"orders": {"bread": {"item": "bread", "state": "open"}}},
             {"baker/main-bread": "running"},
         )
+        beyond = await person.does("entity", "show", "shop/main", "--at", "999999")
+        assert (beyond.code, beyond.out) == (0, shown)
+        assert beyond.err.startswith("Nothing is at 999999 yet: its log ends at ")
+        both = await person.does("entity", "show", "shop/main", "--at", str(at), "--runs")
+        assert (both.code, "leave out one of them" in " ".join(both.err.split())) == (2, True)
         did = (await person.does("entity", "show", "shop/main", "--runs")).out
         assert [line.split()[:2] for line in did.splitlines() if "scribe" in line or "answer 1" in line] == [
             ["└", "✓"],

@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from convive.agents import Request, host_seats, supervise
+from convive.agents import Request, Trace, host_seats, read_trace, supervise
 from convive.agents.testing import ScriptedModel
 from convive.bus import HOST, Said, SeatName, event_of, memory_bus
 from convive.scenarios import Guest, Party
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.anyio
 ADA, HOST_PERSONA = Persona("Ada", "a mathematician", "sell an engine"), Persona("Host", "who keeps a table")
 
 
-async def _party(model: ScriptedModel, seed: int = 0) -> list[str]:
-    """What is said at a party of one guest and one turn."""
+async def _party(model: ScriptedModel, seed: int = 0, traces: list[Trace] | None = None) -> list[str]:
+    """What is said at a party of one guest and one turn; its trace is added to `traces`."""
     party = Party(topic="Salt", turns=1, guests=(Guest(seat="ada", name="Ada", about=ADA.about),))
     personas = {HOST: HOST_PERSONA, SeatName("ada"): ADA}
     said: list[str] = []
@@ -33,6 +33,8 @@ async def _party(model: ScriptedModel, seed: int = 0) -> list[str]:
                 event = event_of(record)
                 if isinstance(event, Said):
                     said.append(event.text)
+        if traces is not None:
+            traces.append(await read_trace(bus, "soup"))
     return said
 
 
@@ -72,3 +74,10 @@ async def test_every_request_has_a_seed_that_follows_from_that_of_the_party() ->
     assert len(asked[0]) == 4
     assert asked[0] == asked[1]
     assert asked[0] != asked[2]
+
+
+async def test_a_thought_has_a_name_of_its_own_and_stands_beside_the_speech() -> None:
+    traces: list[Trace] = []
+    await _party(ScriptedModel(lambda _: "Salt is dear.", name="anthropic/fake"), traces=traces)
+    turns = traces[0].roots[0].children
+    assert [[run.name for run in turn.children] for turn in turns] == [["Host"], ["Ada", "Ada thinks"], ["Host"]]

@@ -115,6 +115,11 @@ async def test_a_follower_in_a_terminal_sees_text_while_it_comes(person: "Person
         ("ls",),
         ("replay", "soup"),
         ("memory", "soup"),
+        ("trace", "soup"),
+        ("trace", "--run", "turn:2", "soup"),
+        ("runs",),
+        ("cost", "--by", "agent", "soup"),
+        ("verify", "soup"),
         ("doctor", "--model", "scripted/party"),
     ],
     ids=" ".join,
@@ -123,9 +128,10 @@ async def test_nothing_that_a_command_prints_is_wider_than_the_terminal(
     person: "Person", door: "Door", arguments: tuple[str, ...]
 ) -> None:
     topic = "Why is " + "the very long table so far from the kitchen that the soup is cold " * 2
+    person.writes("long.toml", f'guests = [{{seat = "amy", about = "a cook", name = "{"Amelia " * 8}"}}]')
     party = ("--conversation", "soup", "--turns", "2", "--model", "scripted/party", "--topic", topic)
-    if arguments[-1] == "soup" or arguments == ("ls",):
-        assert (await person.does("run", *party)).code == 0
+    if arguments[-1] == "soup" or arguments in (("ls",), ("runs",)):
+        assert (await person.does("run", "long.toml", *party)).code == 0
     async with terminal(person, *arguments, door=door) as shown:
         assert await shown.ends() == 0
     assert shown.screen.text

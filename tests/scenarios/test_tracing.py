@@ -89,6 +89,17 @@ def test_a_long_name_is_cut_and_never_wraps() -> None:
         assert all(line.isprintable() for line in lines)
 
 
+@pytest.mark.parametrize(("width", "title"), [(79, "read+written"), (70, "read+written"), (50, "cost"), (36, "took")])
+def test_a_narrow_terminal_gets_less_in_a_line_and_not_more_lines(width: int, title: str) -> None:
+    wide, lines = tree_lines(party(), 80, 5.0), tree_lines(party(), width, 5.0)
+    begin = next(at for at, line in enumerate(lines) if line.status == "head")
+    assert len(lines) == len(wide)
+    assert max(cell_len(line.text) for line in lines[begin:]) <= width
+    assert lines[begin].text.split()[-1] == "run"
+    assert title in lines[begin].text
+    assert [line.text[-7:] for line in lines[begin:]] == [line.text[-7:] for line in wide[begin:]]
+
+
 def long_party(turns: int) -> Trace:
     """Each turn has a run with an answer and a tool; the tool of the fourth fails, and the last turn goes on."""
     made = list[Node]()

@@ -280,7 +280,8 @@ async def test_a_person_opens_a_turn_of_a_party(person: "Person") -> None:
     assert row["heard"]["lines"] == replayed.lines
     events = [event["type"] for event in row["children"][0]["children"][0]["events"]]
     assert events == ["trip_started", "model_answered"]
-    thought = next(each for each in row["children"][0]["children"] if each["kind"] == "run")
+    _, thought = row["children"]
+    assert (thought["kind"], thought["name"]) == ("run", "Diogenes thinks")
     (below,) = (await person.does("trace", "eve", "--run", thought["run_id"], "--json")).rows
     assert below["heard"] == row["heard"]
     assert json.dumps(below["events"]) == json.dumps(thought["events"])

@@ -179,6 +179,7 @@ from convive.agents.seats._supervisor import (
     Revoke,
     Wait,
     decide,
+    overdue_s,
     standby,
     supervise,
 )
@@ -367,6 +368,7 @@ __all__ = [
     "journals",
     "local_available",
     "mention_rule",
+    "overdue_s",
     "parse_mentions",
     "peek",
     "pending",

@@ -117,7 +117,7 @@ def decide(floor: Floor, plan: Plan, now_s: float, seen_s: float = 0.0, pause: P
         return Wait()
     if floor.open_grant is not None:
         grant = floor.open_grant.grant
-        due_s = _due_s(max(grant.deadline_s, seen_s + plan.turn_s), plan, now_s, seen_s, pause) + plan.grace_s
+        due_s = _due_s(grant, plan, now_s, seen_s, pause)
         if now_s < due_s:
             return Wait(due_s)
         waits = pause is not None and pause.answered_s is None
@@ -125,7 +125,12 @@ def decide(floor: Floor, plan: Plan, now_s: float, seen_s: float = 0.0, pause: P
     return _next_grant(floor, plan)
 
 
-def _due_s(deadline_s: float, plan: Plan, now_s: float, seen_s: float, pause: Pause | None) -> float:
+def _due_s(grant: Granted, plan: Plan, now_s: float, seen_s: float, pause: Pause | None) -> float:
+    """When an open grant is to be revoked, or to be looked at again."""
+    return _over_s(max(grant.deadline_s, seen_s + plan.turn_s), plan, now_s, seen_s, pause) + plan.grace_s
+
+
+def _over_s(deadline_s: float, plan: Plan, now_s: float, seen_s: float, pause: Pause | None) -> float:
     """When the turn is over, or is to be looked at again."""
     if pause is None or not plan.answer_s:
         return deadline_s
@@ -253,6 +258,23 @@ async def _pause(conversation: Conversation, floor: Floor) -> Pause | None:
             elif isinstance(event, Resumed) and pause is not None:
                 pause = replace(pause, answered_s=record.time_s)
     return pause
+
+
+async def overdue_s(conversation: Conversation, floor: Floor, plan: Plan, now_s: float) -> float:
+    """For how long it has been due to do something about a conversation, which whoever leads it has not done; 0.0:
+    nothing is due.
+
+    Who leads writes nothing but what is due, so this is all that a log tells of whether anybody does. Not promised: one
+    that has just begun gives an open grant a whole turn's time anew. At most one request.
+    """
+    decision, pause = decide(floor, plan, now_s), None
+    if isinstance(decision, Revoke):
+        pause = await _pause(conversation, floor)
+        decision = decide(floor, plan, now_s, pause=pause)
+    if isinstance(decision, Wait):
+        return 0.0
+    since_s = _due_s(floor.open_grant.grant, plan, now_s, 0.0, pause) if floor.open_grant else floor.at_s
+    return max(0.0, now_s - since_s)
 
 
 async def _append(

@@ -62,6 +62,8 @@ class Node:
     """What could not be read of it: the first ten."""
     origin: Origin | None = None
     """For a fork: the conversation that it begins with."""
+    copied: bool = False
+    """Of a run or an answer: whether its record is a copy of one in another log, as what a fork begins with."""
     reason: str = ""
     """Why an answer or a run ended: the model's stop reason, or how the run finished."""
     call_id: str = ""

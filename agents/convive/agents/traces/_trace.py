@@ -87,11 +87,12 @@ class Trace:
 
     def apply(self, record: Record) -> None:
         """Take one more record; one that is neither a link nor of a journal changes nothing."""
-        if (time_s := happened_s(record)) != record.time_s:
+        copied = (time_s := happened_s(record)) != record.time_s
+        if copied:
             record = replace(record, time_s=time_s)
         match record.subject.rsplit(".", 3):
             case [base, "run", root, run]:
-                self._journaled(base.rpartition(".")[2], RunId(root), RunId(run), record)
+                self._journaled(base.rpartition(".")[2], RunId(root), RunId(run), record, copied=copied)
             case _:
                 address = address_of(record.subject)
                 if address.kind == "floor":
@@ -158,7 +159,7 @@ class Trace:
 
     # Journals
 
-    def _journaled(self, conversation: str, root: RunId, own: RunId, record: Record) -> None:
+    def _journaled(self, conversation: str, root: RunId, own: RunId, record: Record, *, copied: bool) -> None:
         run = _run_of(record)
         node = self.runs.get(own)
         if run is None or (run.run_id, run.root_run_id) != (own, root):
@@ -167,6 +168,7 @@ class Trace:
             return
         if node is None:
             node = Node("run", "?", run, "", record.time_s, (record.seq, record.seq), conversation)
+            node.copied = copied
             self._tree.add_run(node)
         elif node.conversation != conversation:
             node.harm(f"{conversation} has records of this run as well: record {record.seq}")
@@ -182,6 +184,8 @@ class Trace:
             return
         self._states[own] = state if state.ended is None else _OVER
         self._told(node, event, record, state)
+        if isinstance(event, ModelAnswered):
+            self._parts[own, f"llm/{event.trip}"].copied = copied
 
     def _told(self, node: Node, event: JournalEvent, record: Record, state: RunState) -> None:
         if self._keep_events and isinstance(event, RunStarted | Resumed | Ending):

@@ -41,10 +41,13 @@ class TreeOfRuns:
         """A turn has begun."""
         self.turns[node.run_id] = node
         node.put_below(conversation)
-        if node.run_id in self.runs:
-            self._place(self.runs[node.run_id])
-        else:
+        run = self.runs.get(node.run_id)
+        if run is None:
             self._find(node.run_id)
+            return
+        self._place(run)
+        for each in [below for below in run.children if below.kind == "run"]:
+            self._place(each)
 
     def add_run(self, node: Node) -> None:
         """A run has begun."""
@@ -87,6 +90,7 @@ class TreeOfRuns:
             own = call.run.child(child.run_id)
             node = Node("run", child.agent, own, "", call.started_s, call.seqs, call.conversation)
             node.status, node.ended_s = _CHILD_STATUS[child.status], call.ended_s
+            node.copied = call.run_id in self.runs and self.runs[call.run_id].copied
             node.harm("its journal is not in the log")
             if child.run_id not in self._lost:  # else those below are there, and count themselves
                 known = isfinite(child.known_cost)
@@ -108,13 +112,14 @@ class TreeOfRuns:
         parent = node.run.parent_run_id
         above = self.turns.get(node.run_id) or self._calls.get(node.run_id)
         if above is None and parent is not None:
-            run = self.runs.get(parent)
-            above = run or self.turns.get(parent) or self._conversation(parent)
+            run, turn = self.runs.get(parent), self.turns.get(parent)
+            above = run or turn or self._conversation(parent)
             node.orphan = above is None
-            if above is None or above.kind == "turn":  # a turn stands for its run, which may have a journal
+            if run is not None:
+                beside = turn is not None and _began_after(node, run)
+                above = next((call for call in run.children if self._made(node, call)), turn if beside else run)
+            elif above is None or above is turn:  # a turn stands for its run, which may have a journal
                 self._lost.setdefault(parent, {})[node.run_id] = node
-            elif run is not None:
-                above = next((call for call in run.children if self._made(node, call)), run)
         if above is not None:
             self._put(node, above)
 
@@ -128,7 +133,7 @@ class TreeOfRuns:
             node.put_below(above)
             node.goes_on(node.status)
             self.tops.pop(node.run_id, None)
-            if above.kind != "turn" or above.run_id == node.run_id:
+            if above.kind != "turn" or above.run_id in self.runs:
                 self._is_found(node)
         elif node.parent is None:
             self._is_found(node)
@@ -156,3 +161,8 @@ class TreeOfRuns:
         _, trip, index = call.part.split("/")
         key = call_key(above, int(trip), int(index))
         return any(called_run_id(above, key, asked, number) == node.run_id for number in range(1, _MOST_ALIKE + 1))
+
+
+def _began_after(node: Node, run: Node) -> bool:
+    """Whether a run began when the one that it names above it was over: what the seat did next in that turn."""
+    return run.ended_s is not None and run.conversation == node.conversation and node.started_s >= run.ended_s

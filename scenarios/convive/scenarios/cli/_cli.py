@@ -1,10 +1,10 @@
 """The command line. Options and help; what they do is in `_hosting`, `_commands` and `_doctor`."""
 
-import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +34,7 @@ from convive.scenarios.cli._options import (
     Url,
     WithStandby,
 )
+from convive.scenarios.cli._outputs import prepare
 from convive.scenarios.cli._play import find
 from convive.scenarios.cli._trace_cli import traces
 from convive.scenarios.cli._verify import check_conversation, check_file
@@ -42,7 +43,6 @@ from convive.scenarios.cli._work import keep_working
 
 app = typer.Typer(
     name="convive",
-    help="Multi-agent conversations on a durable, totally ordered bus.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,6 +59,21 @@ Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no 
 Model = Annotated[str | None, typer.Option(help="anthropic/MODEL, local/NAME or local/FILE.gguf, scripted/party.")]
 First = Annotated[str | None, typer.Option("--from", metavar="PLACE", help="345 (sequence), turn:3, or a time.")]
 Last = Annotated[str | None, typer.Option("--to", metavar="PLACE", help="The last to show: as with --from.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"convive {version('convive')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Multi-agent conversations on a durable, totally ordered bus."""
 
 
 @app.command(cls=WithStandby, rich_help_panel=TABLE)
@@ -91,9 +106,11 @@ def run(
 def list_conversations(as_json: AsJson = False, url: Url = None, data: Data = None) -> None:
     """List the conversations on the bus, the latest last."""
 
+    where = commands.Where(url, data)
+
     async def work() -> None:
-        async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
-            await commands.show_list(bus, as_json=as_json)
+        async with where.open_existing(dict(os.environ)) as bus:
+            await commands.show_list(bus, where.options, as_json=as_json)
 
     go(work)
 
@@ -281,9 +298,7 @@ def main(arguments: list[str] | None = None) -> Any:
     given = sys.argv[1:] if arguments is None else arguments
     if "--debug" in given:
         os.environ[DEBUG_VARIABLE] = "1"
+    prepare(for_json="--json" in given)
     # What a run has to say of itself stands in its journal; on the screen it would run into the transcript.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks must not end a party
-            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING if os.environ.get(DEBUG_VARIABLE) else logging.CRITICAL + 1)
     return app(args=[one for one in given if one != "--debug"], prog_name="convive")

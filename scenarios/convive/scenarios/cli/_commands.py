@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from convive.bus import (
@@ -30,6 +31,7 @@ from convive.bus import (
     slugify,
 )
 from convive.scenarios.cli._display import Display, JsonDisplay, PlainDisplay, TerminalDisplay
+from convive.scenarios.cli._leading import STOPPED, nobody_leads, overdue, stopped
 from convive.scenarios.cli._transcript import shown
 from convive.scenarios.cli._watch import Span, replay, watch
 
@@ -88,16 +90,20 @@ def tell(text: str) -> None:
     out.print(Text(text, style="dim"), soft_wrap=not out.is_terminal)
 
 
-async def show_list(bus: Bus, *, as_json: bool) -> None:
-    """All conversations, the latest last."""
-    rows = sorted((await bus.conversations()).items(), key=lambda row: row[1].at_s)
+async def show_list(bus: Bus, options: str, *, as_json: bool) -> None:
+    """All conversations, the latest last. `options` are what another command has to be told to come to this bus."""
+    floors = await bus.conversations()
+    rows, late = sorted(floors.items(), key=lambda row: row[1].at_s), await stopped(bus, floors)
     if as_json:
         for name, floor in rows:
-            print(json.dumps(_row(name, floor)))  # noqa: T201 - standard output is this command's result
+            row = _row(name, floor) | {"overdue_s": late.get(name)}
+            print(json.dumps(row))  # noqa: T201 - standard output is this command's result
     elif not rows:
         tell("No conversations yet. Start one: convive run dinner-party")
     else:
-        _print_table(rows)
+        _print_table([(name, STOPPED if name in late else _state(floor), floor) for name, floor in rows])
+        if late:
+            tell(nobody_leads(late, options))
 
 
 def _row(name: str, floor: Floor) -> dict[str, object]:
@@ -111,16 +117,16 @@ def _row(name: str, floor: Floor) -> dict[str, object]:
     }
 
 
-def _print_table(rows: Sequence[tuple[str, Floor]]) -> None:
+def _print_table(rows: Sequence[tuple[str, str, Floor]]) -> None:
     """Columns as wide as what is in them; the topic gets what is left of a terminal's line."""
-    names = max(12, *(len(name) for name, _ in rows))
-    states = max(5, *(len(_state(floor)) for _, floor in rows))
+    names = max(12, *(len(name) for name, _, _ in rows))
+    states = max(5, *(len(state) for _, state, _ in rows))
     out = Console(highlight=False, soft_wrap=True)
     lines = [f"{'conversation':{names}}  {'state':{states}}  turns  {'last':11}  topic"]
-    for name, floor in rows:
+    for name, state, floor in rows:
         when = datetime.fromtimestamp(floor.at_s, UTC).astimezone().strftime("%m-%d %H:%M")
         topic = shown(floor.opened.topic) if floor.opened else ""
-        lines.append(f"{name:{names}}  {_state(floor):{states}}  {floor.turn:5}  {when}  {topic}")
+        lines.append(f"{name:{names}}  {state:{states}}  {floor.turn:5}  {when}  {topic}")
     for number, line in enumerate(lines):
         text = Text(line, style="dim" if number == 0 else "")
         if out.is_terminal:
@@ -146,6 +152,8 @@ async def show_replay(conversation: Conversation, display: Display, span: Span, 
 
 async def show_live(conversation: Conversation, display: Display, span: Span, options: str = "") -> None:
     """What was said, is being said and will be said, until the conversation is closed."""
+    if await overdue(conversation, await conversation.floor()) is not None:
+        tell(nobody_leads([conversation.id], options))
     seq = 0
 
     def seen(number: int) -> None:
@@ -183,13 +191,18 @@ async def show_memory(conversation: Conversation, seat: str | None, *, as_json: 
             continue
         out.print(Text(shown(names.get(one, one)), style="bold"))
         for memory in private.memory.held:
-            out.print(Text.assemble("  ", (f"{memory.event.kind}: ", "dim"), shown(memory.event.text)))
+            _print_below(out, Text.assemble((f"{memory.event.kind}: ", "dim"), shown(memory.event.text)))
         for whisper in private.whispers:
-            out.print(Text.assemble("  ", (f"whispered by {whisper.sender}: ", "dim"), shown(whisper.text)))
+            _print_below(out, Text.assemble((f"whispered by {whisper.sender}: ", "dim"), shown(whisper.text)))
         if not private.memory.held and not private.whispers:
-            out.print(Text("  nothing yet", style="dim"))
+            _print_below(out, Text("nothing yet", style="dim"))
     for bad in world.bad:
         tell(f"unreadable: {shown(str(bad))}")
+
+
+def _print_below(out: Console, text: Text) -> None:
+    """A paragraph that is indented, on each of its lines in a terminal."""
+    out.print(Text.assemble("  ", text) if out.soft_wrap else Padding(text, (0, 0, 0, 2), expand=False))
 
 
 async def interject(conversation: Conversation, name: str, text: str) -> None:

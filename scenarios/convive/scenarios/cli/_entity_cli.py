@@ -61,10 +61,15 @@ def show(
     data: Data = None,
 ) -> None:
     """What an entity is: its state, what waits for it, its children, its failures."""
+    if until is not None and runs:
+        raise typer.BadParameter(
+            "--at shows what an entity was, --runs all that it did until now: leave out one of them"
+        )
 
     async def work() -> None:
         async with Where(url, data).open_existing(dict(os.environ)) as bus:
             state = await entities.look(bus, name, until=until)
+            await showing.tell_end(bus, state, until)
             showing.show(state, await entities.runs(bus, name) if runs else None, as_json=as_json)
 
     go(work)

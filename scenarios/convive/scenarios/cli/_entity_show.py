@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from convive.agents import Trace, entities
-from convive.agents.entities import EntityState
+from convive.agents.entities import EntityName, EntityState
 from convive.bus import Bus, ConviveError
 from convive.scenarios.cli._commands import tell
 from convive.scenarios.cli._tracing import COLOURS, node_row
@@ -36,6 +36,15 @@ def value_of(text: str) -> JsonValue:
     except ValueError:
         return text
     return found
+
+
+async def tell_end(bus: Bus, state: EntityState, until: int | None) -> None:
+    """Say so when a place is asked for that is not there yet."""
+    if until is None:
+        return
+    end = await (await bus.conversation(EntityName.of(state.name).space)).log.end()
+    if until > end:
+        tell(f"Nothing is at {until} yet: its log ends at {end}. This is {state.name} as it is now.")
 
 
 def show(state: EntityState, runs: Trace | None = None, *, as_json: bool) -> None:

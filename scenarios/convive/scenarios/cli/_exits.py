@@ -1,6 +1,7 @@
 """Running a command: signals, errors and exit codes. No traceback reaches a person who did not ask for one."""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -9,12 +10,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, NoReturn
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from convive.bus import ConviveError
 from convive.scenarios.cli._transcript import shown
 
 DEBUG_VARIABLE = "CONVIVE_DEBUG"
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def go(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -52,18 +56,22 @@ def _tell(error: Exception) -> NoReturn:
         raise typer.Exit(FAILED) from None
     known = list(dict.fromkeys(str(one) for one in _leaves(error) if isinstance(one, ConviveError)))
     for text in known[:3]:
-        typer.echo(f"convive: {_lines(text)}", err=True)
+        _say(text)
     if not known:
         first = next(_leaves(error))
         where = "".join(f" ({note})" for note in getattr(first, "__notes__", ()))
-        what = _lines(f"{type(first).__name__}: {first}{where}")
-        typer.echo(f"convive: {what}. Run it again with --debug for the traceback.", err=True)
+        if isinstance(first, OSError) and first.errno in _FULL:
+            _say(f"{first.strerror}: standard output or the data directory takes no more. Make room and do it again.")
+        else:
+            _say(f"{type(first).__name__}: {first}{where}. Run it again with --debug for the traceback.")
     raise typer.Exit(FAILED) from None
 
 
-def _lines(text: str) -> str:
-    """An error's text as a terminal may show it: it can quote a server, or a record on the bus."""
-    return "\n".join(shown(line) for line in text.splitlines())
+def _say(text: str) -> None:
+    """An error, as a terminal may show it: it can quote a server, or a record on the bus."""
+    out = Console(stderr=True, highlight=False)
+    lines = "\n".join(f"{' ' * (len(line) - len(line.lstrip()))}{shown(line)}" for line in text.splitlines())
+    out.print(Text(f"convive: {lines}"), soft_wrap=not out.is_terminal)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

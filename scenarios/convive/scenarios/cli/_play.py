@@ -24,7 +24,7 @@ from convive.scenarios.cli._display import Display
 from convive.scenarios.cli._watch import Span, watch
 from convive.scenarios.party._guests import HOST as HOST_PERSONA
 from convive.scenarios.party._party import Party, PartyError
-from convive.scenarios.party._party_file import party_from
+from convive.scenarios.party._party_file import party_of
 from convive.scenarios.party._scene import Persona
 from convive.scenarios.party._table_guest import INTENTION, TableGuest
 
@@ -65,12 +65,12 @@ async def find(bus: Bus, name: str) -> Evening | None:
         return None
     opened = floor.opened
     assert opened is not None  # noqa: S101 - `floor` raises otherwise
-    if not isinstance(opened.setting, Mapping) or "guests" not in opened.setting:
+    party = party_of(opened.setting, f"conversation {name}")
+    if party is None:
         raise PartyError(
             f"the conversation {name} was not opened by `convive run`: who leads it is not known here. Take a seat in "
             f"it (convive sit {name} --as NAME --agent module:attribute), or watch it (convive follow {name})."
         )
-    party = party_from(opened.setting, f"conversation {name}")
     run = conversation.run_of(floor) or RunContext.root(opened.run_id)
     return Evening(conversation, party, run, True, floor.closed is not None)
 

@@ -43,13 +43,15 @@ def trace(
     view = tracing.View(run, depth, live, full, as_json)
     check_options(view, export)
 
+    where = Where(url, data)
+
     async def work(bus: Bus) -> None:
         if export is not None:
             await send_trace(bus, which)
         else:
-            await tracing.show_trace(bus, which, view)
+            await tracing.show_trace(bus, which, view, where.options)
 
-    _on_bus(Where(url, data), work)
+    _on_bus(where, work)
 
 
 @traces.command(rich_help_panel=TRACES)
@@ -60,7 +62,8 @@ def runs(
     data: Data = None,
 ) -> None:
     """List the outermost runs: conversations, and runs that nobody called."""
-    _on_bus(Where(url, data), lambda bus: spending.show_runs(bus, count, as_json=as_json))
+    where = Where(url, data)
+    _on_bus(where, lambda bus: spending.show_runs(bus, count, where.options, as_json=as_json))
 
 
 @traces.command(rich_help_panel=TRACES)

@@ -16,6 +16,8 @@ from rich.text import Text
 
 from convive.agents import Node, Trace, find_trace, follow_trace, read_trace
 from convive.bus import Bus, ConviveError, Granted, UnknownConversation, event_of
+from convive.scenarios.cli._commands import tell
+from convive.scenarios.cli._leading import nobody_leads, overdue
 from convive.scenarios.cli._opened import Heard, OpenedLine, opened_lines
 from convive.scenarios.cli._transcript import Transcript, shown
 from convive.scenarios.cli._tree import ID, TreeLine, clipped, name_of, tree_lines
@@ -44,11 +46,17 @@ class View:
     as_json: bool = False
 
 
-async def show_trace(bus: Bus, which: str, view: View) -> None:
-    """A trace as it is now; `live`, until it is over."""
+async def show_trace(bus: Bus, which: str, view: View, options: str = "") -> None:
+    """A trace as it is now; `live`, until it is over. `options` are what another command has to be told to come to
+    this bus."""
     if view.run is not None:
         await _show_opened(bus, which, view.run, view)
         return
+    conversation = (await find_trace(bus, which)).conversation
+    there = None if conversation is None else await bus.existing(conversation)
+    stopped = there is not None and await overdue(there, await there.floor()) is not None
+    if there is not None and stopped:
+        tell(nobody_leads([there.id], options))
     if view.live and not view.as_json and Console().is_terminal:
         await _show_live(bus, which)
     elif view.live:
@@ -60,7 +68,9 @@ async def show_trace(bus: Bus, which: str, view: View) -> None:
         for root in [trace.runs[asked]] if asked in trace.runs else trace.roots:
             print(json.dumps(node_row(root), ensure_ascii=False))  # noqa: T201 - standard output is this command's result
         return
-    _print(tree_lines(trace, Console().width, time.time(), trace.runs.get(asked), view.depth))
+    # What is under way was so until now, as far as anybody knows, unless nobody leads it.
+    now_s = max(root.last_s for root in trace.roots) if stopped else time.time()
+    _print(tree_lines(trace, Console().width, now_s, trace.runs.get(asked), view.depth))
 
 
 def _print(lines: Iterable[TreeLine]) -> None:
@@ -129,6 +139,7 @@ def node_row(node: Node, level: int = 0, *, events: bool = False) -> dict[str, o
         "detail": node.detail or None,
         "orphan": node.orphan,
         "damage": node.damage,
+        "copied": node.copied,
         "origin": None if node.origin is None else node.origin.model_dump(),
         **told,
         "children": [node_row(child, level + 1, events=events) for child in below],

@@ -27,9 +27,11 @@ ID = 6
 LONG = 200
 """More lines than that are folded, as far as it goes."""
 
-_NARROW = 80
-_BAR = 10  # columns, in a narrow terminal
-_NUMBERS = 35 + ID  # what stands beside name and bar: time, tokens, cost, id, and the gaps
+_NAMES = 29  # columns of a name in a terminal of 80, which has room for a bar of 10
+_BAR, _LONGEST_BAR = 10, 40
+_NARROWEST = 36
+_COLUMNS = (("took", 7, 0), ("read+written", 13, 66), ("cost", 10, 48), ("run", ID, 0))
+"""What stands beside name and bar, in how many columns, and the narrowest terminal that has room for it."""
 _LEADS = {"": "", "├ ": "│ ", "└ ": "  "}
 _LONG_NEWS = 300
 _STEPS = 20  # of a path, from its end
@@ -55,7 +57,8 @@ def tree_lines(
     *,
     latest: int | None = None,
 ) -> list[TreeLine]:
-    """The whole tree, or what is below one node, in lines of at most `width` columns (80 at least).
+    """The whole tree, or what is below one node, in lines of at most `width` columns (36 at least). Below 80 there is
+    less of a bar, then no tokens, then no cost.
 
     `now_s` is where the bars of what is under way end. `depth` levels below the top are unfolded; without it as many
     as make `long` lines, and one in any case. What failed, waits or goes on is unfolded wherever it is. With `latest`,
@@ -66,7 +69,7 @@ def tree_lines(
         roots = sorted(roots, key=lambda node: node.started_s)[-latest:]
     if not roots:
         return []
-    tree = _Tree(roots, now_s, max(width, _NARROW))
+    tree = _Tree(roots, now_s, max(width, _NARROWEST))
     depth = tree.fitting(long) if depth is None else depth
     lines = list(_news(roots))
     lines.append(TreeLine(tree.head(), "head"))
@@ -109,8 +112,11 @@ class _Tree:
     def __init__(self, roots: list[Node], now_s: float, width: int) -> None:
         self._roots = roots
         self._now_s = now_s
-        self._bar = min(40, _BAR + (width - _NARROW) // 2)
-        self._room = width - self._bar - _NUMBERS
+        self._columns = [(title, size) for title, size, least in _COLUMNS if width >= least]
+        beside = sum(size + 1 for _, size in self._columns)
+        left = width - beside - _NAMES - 1 - _BAR  # half of it is the bar's, in a wide terminal
+        self._bar = max(0, _BAR + left) if left < 0 else min(_LONGEST_BAR, _BAR + left // 2)
+        self._room = width - beside - (self._bar + 1 if self._bar else 0)
         self._sums: dict[int, _Sum] = {}
         for top in roots:
             for node in reversed(list(top.walk())):  # children before what they are a part of
@@ -121,8 +127,8 @@ class _Tree:
         self._length_s = max((last_s if over else max(now_s, last_s)) - self._first_s, 1e-6)
 
     def head(self) -> str:
-        numbers = f"{'took':>7} {'read+written':>13} {'cost':>10} {'run':>{ID}}"
-        return f"{'':{self._room}} {'':{self._bar}} {numbers}"
+        titles = {title: title for title, _ in self._columns}
+        return f"{'':{self._room}}{self._bar_and_numbers('', titles)}"
 
     def fitting(self, long: int) -> int:
         """How many levels make at most `long` lines."""
@@ -150,8 +156,18 @@ class _Tree:
         count = f" +{folded}" if folded else ""
         end_s = node.ended_s or (total.last_s if node.is_over else self._now_s)
         took = duration(max(0.0, end_s - node.started_s))
-        numbers = f"{took:>7} {tokens(total.usage, sums=sums):>13} {money(total.cost, sums=sums):>10} {_id(node):>{ID}}"
-        return f"{_cell(name, self._room - len(count))}{count} {self._stretch(node, end_s)} {numbers}".rstrip()
+        told = {
+            "took": took,
+            "read+written": tokens(total.usage, sums=sums),
+            "cost": money(total.cost, sums=sums),
+            "run": _id(node),
+        }
+        beside = self._bar_and_numbers(self._stretch(node, end_s) if self._bar else "", told)
+        return f"{cell(name, self._room - len(count))}{count}{beside}".rstrip()
+
+    def _bar_and_numbers(self, bar: str, told: Mapping[str, str]) -> str:
+        stretch = f" {bar:{self._bar}}" if self._bar else ""
+        return stretch + "".join(f" {told[title]:>{size}}" for title, size in self._columns)
 
     def _stretch(self, node: Node, end_s: float) -> str:
         """Where on the axis a node was at work."""
@@ -263,7 +279,7 @@ def _id(node: Node) -> str:
     return "" if node.parent is not None and node.parent.run_id == node.run_id else shown(node.run_id[-ID:])
 
 
-def _cell(text: str, room: int) -> str:
+def cell(text: str, room: int) -> str:
     """Exactly so many columns."""
     cut = set_cell_size(text, room)
     return cut if cut.rstrip() == text.rstrip() else f"{set_cell_size(text, room - 1)}…"

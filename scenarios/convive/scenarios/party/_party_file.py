@@ -59,6 +59,13 @@ def party_from(data: Mapping[str, Any], where: str) -> Party:
         raise PartyError("\n".join(f"{where}: {line}" for line in _lines(error))) from None
 
 
+def party_of(setting: object, where: str) -> Party | None:
+    """The party that a conversation was opened for; None when that was none of `convive run`. Raises PartyError."""
+    if not isinstance(setting, Mapping) or "guests" not in setting:
+        return None
+    return party_from(cast("Mapping[str, Any]", setting), where)
+
+
 def _toml(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise PartyError(f"{path}: larger than {MAX_FILE_BYTES} bytes; that is no guest list.")

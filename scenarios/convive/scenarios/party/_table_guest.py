@@ -50,13 +50,14 @@ class TableGuest:
         self._small = is_small(model)
         self._sees = _SEES["small" if self._small else "local" if model.name.startswith("local/") else "large"]
         self._seed = seed
-        self._agent = Agent(persona.name, model=model)
+        self._speaker = Agent(persona.name, model=model)
+        self._thinker = Agent(f"{persona.name} thinks", model=model)
 
     async def take_turn(self, turn: Turn) -> Say | Pass:
-        """Speak, think about what was heard, and say it: speech and thought commit together."""
+        """Find words, then think about what was heard: speech and thought commit together."""
         scene = self._scene(turn)
         seed = self._seed + turn.grant.turn
-        result = await self._ask(turn, turn.run, self._speech(scene, seed), self._refine(scene, seed))
+        result = await self._ask(self._speaker, turn, turn.run, self._speech(scene, seed), self._refine(scene, seed))
         if result.error is not None:
             return Pass(result.error.message)
         if not result.text:
@@ -111,7 +112,7 @@ class TableGuest:
         if request is None or scene.cue is not None:
             return
         run = turn.run.child(derive_run_id(turn.run.run_id, "thought"))
-        result = await self._ask(turn, run, request, None)
+        result = await self._ask(self._thinker, turn, run, request)
         if result.status != "completed":
             return  # a guest may speak without a thought; what it said must not be lost for it
         text = f"{opening(request)}{result.text}"
@@ -119,13 +120,15 @@ class TableGuest:
         if kept:
             turn.remember(kept, THOUGHT)
 
-    async def _ask(self, turn: Turn, run: RunContext, request: Request, refine: Refine | None) -> AgentResult:
+    async def _ask(
+        self, agent: Agent, turn: Turn, run: RunContext, request: Request, refine: Refine | None = None
+    ) -> AgentResult:
         def sampling(context: AskContext) -> Sampling:
             seed = request.sampling.seed
             return request.sampling.model_copy(update={"seed": None if seed is None else seed + context.trip})
 
         return await run_in_turn(
-            self._agent,
+            agent,
             turn,
             run=run,
             history=request.messages,
