@@ -2,7 +2,8 @@
 
 import pytest
 
-from convive.agents.journal._fold import RunState, fold, fold_all, replayable
+from convive.agents.journal._fold import RunState, fold, replayable
+from convive.agents.journal._folding import fold_all
 from convive.agents.journal._journal import (
     JournalEvent,
     ModelAnswered,

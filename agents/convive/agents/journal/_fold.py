@@ -201,19 +201,16 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
             assert_never(event)
 
 
-def fold_all(events: Iterable[JournalEvent]) -> RunState:
-    """The state after a whole journal or any prefix of one. Raises ValueError for a damaged one."""
-    state = RunState()
-    for event in events:
-        state = fold(state, event)
-    return state
+def latest_alone(state: RunState) -> RunState:
+    """A state without what no rule of the fold looks at: the trips before the latest, and what came of them."""
+    return _but(state, trips=state.trips[-1:], messages=(), resolutions={}, used_tokens=())
 
 
 def _trip_started(state: RunState, event: TripStarted) -> RunState:
     if state.trips and state.trips[-1].answer is None:
         _expect(event.trip == state.trips[-1].index, f"trip {event.trip} starts before the one before it has an answer")
         return _with_trip(state, _but(state.trips[-1], attempt=event.attempt))
-    before = state.trips[-1].index + 1 if state.trips else 0  # a check keeps the latest trip alone
+    before = state.trips[-1].index + 1 if state.trips else 0  # see `latest_alone`
     _expect(event.trip == before, f"trip {event.trip} follows {before} trips")
     _expect(not (state.trips and state.trips[-1].open_calls), f"trip {event.trip} starts with tool calls open")
     return _but(state, trips=(*state.trips, Trip(event.trip, event.attempt)))

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from pydantic_core import from_json
 
-from convive.agents.journal._fold import RunState, fold, joined
+from convive.agents.journal._fold import RunState, joined
+from convive.agents.journal._folding import Folding
 from convive.agents.journal._journal import (
     JournalEvent,
     ModelAnswered,
@@ -64,7 +65,7 @@ class _Events:
         self._run_id = run_id
         self._live = live
         self._after = after
-        self._states: dict[RunId, RunState] = {}
+        self._runs: dict[RunId, Folding] = {}
         self._ready: deque[Followed] = deque()
         self._over = False
 
@@ -93,17 +94,18 @@ class _Events:
 
     def _journaled(self, run: RunContext, record: Record) -> shown.AnyRunEvent | None:
         event = journal_event_of(record)
+        folding = self._runs.setdefault(run.run_id, Folding())
         try:
-            state = fold(self._states.get(run.run_id, RunState()), event)
+            folding.take(event)
         except ValueError as error:
             raise BadRecord(record.subject, record.seq, str(error)) from None
-        self._states[run.run_id] = state
-        if run.run_id == self._run_id and state.ended is not None:
+        if run.run_id == self._run_id and folding.now.ended is not None:
             self._over = True
-        return _event(run, state, event)
+        return _event(run, folding, event)
 
 
-def _event(run: RunContext, state: RunState, event: JournalEvent) -> shown.AnyRunEvent | None:
+def _event(run: RunContext, folding: Folding, event: JournalEvent) -> shown.AnyRunEvent | None:
+    state = folding.now
     match event:
         case RunStarted():
             return shown.RunStarted(run, event.agent)
@@ -120,11 +122,11 @@ def _event(run: RunContext, state: RunState, event: JournalEvent) -> shown.AnyRu
         case ToolReturned():
             return shown.ToolFinished(run, event.trip, event.call_id, event.name, event.content, event.is_error)
         case Suspended():
-            return shown.RunSuspended(run, _result(run, state))
+            return shown.RunSuspended(run, _result(run, folding.state))
         case RunFinished():
-            return shown.RunFinished(run, _result(run, state))
+            return shown.RunFinished(run, _result(run, folding.state))
         case RunFailed():
-            return shown.RunFailed(run, _result(run, state))
+            return shown.RunFailed(run, _result(run, folding.state))
         case RunCancelled():
             return shown.RunCancelled(run, event.reason)
 
