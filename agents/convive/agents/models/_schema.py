@@ -265,6 +265,14 @@ def jsonable(value: object) -> JsonValue:
     return data
 
 
+def schema_in_words(schema: Mapping[str, JsonValue]) -> str:
+    """What a model is told that is not held to a schema by its provider."""
+    return (
+        "Your final answer must be JSON that fits this JSON Schema, without any other text around it:\n"
+        f"{json_of(schema)}"
+    )
+
+
 def check_number(name: str, value: object, *, whole: bool = False, signed: bool = False) -> None:
     """Raises TypeError for what is no number (True is none), and ValueError for one below zero unless `signed`."""
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):

@@ -8,7 +8,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from convive.agents.journal._journal import Rejected
-from convive.agents.models._schema import Untitled, json_of
+from convive.agents.models._schema import Untitled, schema_in_words
 from convive.bus import ConviveError
 
 if TYPE_CHECKING:
@@ -39,10 +39,7 @@ class Output:
     @property
     def instruction(self) -> str:
         """What a model is told that cannot be held to a schema by its provider."""
-        return (
-            "Your final answer must be JSON that fits this JSON Schema, without any other text around it:\n"
-            f"{json_of(self.schema)}"
-        )
+        return schema_in_words(self.schema)
 
     def read(self, text: str) -> Any:
         """The data in an answer; a fence around the JSON is taken off. Raises ValidationError."""
