@@ -145,4 +145,6 @@ def check_job(job: Job, subject: str, delay_s: float) -> None:
 
 def one_line(text: str) -> str:
     """A reason in the form that a header can carry."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500] or "no reason was given"
+    return (
+        " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500].rstrip() or "no reason was given"
+    )
