@@ -12,6 +12,7 @@ import anyio
 from convive.agents.journal._chain import LEAVE_RUN, Chain, RunTaken
 from convive.agents.journal._journal import Place, RunFailed, RunStarted, journal_event_of
 from convive.agents.models._errors import ModelAnswerBroken, ModelError
+from convive.agents.models._failover import OnFailure, telling
 from convive.agents.models._model import Answer, Model, Request, TextDelta, ThinkingDelta, holds_to_schema
 from convive.agents.queues._channel import announce
 from convive.agents.queues._queue import OUTCOMES, QueuedRun, RunOrder, order_of, place_of, queueing_on
@@ -241,6 +242,10 @@ class _Patient:
     @property
     def name(self) -> str:
         return self._model.name
+
+    def telling(self, on_failure: OnFailure) -> Model:
+        """The same, with `on_failure` told: see `FailoverModel`."""
+        return _Patient(telling(self._model, on_failure))
 
     def stream(
         self, request: Request

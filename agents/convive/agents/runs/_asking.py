@@ -11,7 +11,7 @@ from convive.agents.journal._digest import Digests
 from convive.agents.journal._fold import joined
 from convive.agents.journal._journal import ModelAnswered, Rejected, TripStarted
 from convive.agents.models._errors import ModelAnswerBroken, ModelError
-from convive.agents.models._failover import FailoverModel
+from convive.agents.models._failover import telling
 from convive.agents.models._messages import Message, ToolUse
 from convive.agents.models._model import Answer, Model, Request, Sampling, TextDelta, ThinkingDelta, holds_to_schema
 from convive.agents.models._schema import clean
@@ -33,6 +33,8 @@ class Asking:
         self.opening: tuple[Message, ...] = ()
         self._execution = execution
         self._first_chunk_s: float | None = None
+        self._broken: list[str] = []
+        """The models whose answer to the latest request broke off, so that another one was asked."""
         self._digests = Digests()
         self._messages: tuple[Message, ...] = ()
         """The opening and what the first `_added` messages of the run added to it."""
@@ -85,6 +87,7 @@ class Asking:
     async def _answer(self, request: Request, asked: str, trip: int, attempt: int) -> Answer:
         run, recorded = self._execution, self._execution.task.place.recorded
         self._first_chunk_s = None
+        self._broken = []
         if recorded is not None:
             return recorded.answer(run.task.run, trip, asked)
         if run.live:
@@ -117,14 +120,14 @@ class Asking:
 
     def _model(self, trip: int) -> Model:
         run = self._execution
-        model = run.settings.model
-        if not isinstance(model, FailoverModel) or not run.audience:
-            return model
 
         async def told(failed: Model, error: ModelError) -> None:
-            await run.show(shown.ModelFailed(run.task.run, trip, failed.name, type(error).__name__, str(error)))
+            if isinstance(error, ModelAnswerBroken):
+                self._broken.append(failed.name)
+            if run.audience:
+                await run.show(shown.ModelFailed(run.task.run, trip, failed.name, type(error).__name__, str(error)))
 
-        return model.telling(told)
+        return telling(run.settings.model, told)
 
     async def _show(self, trip: int, item: TextDelta | ThinkingDelta) -> None:
         run = self._execution
@@ -177,7 +180,7 @@ class Asking:
                 refined = verdict
         if settings.output is not None and final and rejected is None:
             rejected = settings.output.judge(answer.text if refined is None else refined)
-        cost = cost_of(settings.cost, answer, settings.model.name, lost=attempt - 1)
+        cost = cost_of(settings.cost, answer, settings.model.name, lost=attempt - 1, broken=self._broken)
         return ModelAnswered(
             trip=trip,
             parts=answer.parts,
