@@ -4,8 +4,9 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self, cast
 
+from pydantic import JsonValue
 from pydantic_core import from_json
 
 from convive.agents.journal._fold import RunState, joined
@@ -83,10 +84,10 @@ class _Events:
 
     def _take(self, record: Record) -> None:
         run = run_of(record.headers)
-        if run is None:
-            raise BadRecord(record.subject, record.seq, "it names no run")
         if record.subject.startswith(self._live):
-            event = _live_event(run, from_json(record.body))
+            event = None if run is None else _live_event(run, record.body)
+        elif run is None:
+            raise BadRecord(record.subject, record.seq, "it names no run")
         else:
             event = self._journaled(run, record)
         if event is not None and record.seq > self._after:
@@ -138,9 +139,16 @@ def _result(run: RunContext, state: RunState) -> AgentResult:
     return result_of(state, run, opening)
 
 
-def _live_event(run: RunContext, body: Any) -> shown.AnyRunEvent | None:
-    if body["type"] == "delta":
-        return shown.TextDelta(run, body["trip"], body["text"])
-    if body["type"] == "update":
-        return shown.ToolUpdated(run, body["trip"], body["call"], body["name"], body["value"])
-    return None
+def _live_event(run: RunContext, body: bytes) -> shown.AnyRunEvent | None:
+    """What a live record shows; None for the end of a text, and for what is not ours or of a newer version."""
+    try:
+        told: object = from_json(body)
+    except ValueError:
+        return None
+    match told:
+        case {"type": "delta", "trip": int(trip), "text": str(text)}:
+            return shown.TextDelta(run, trip, text)
+        case {"type": "update", "trip": int(trip), "call": str(call), "name": str(name), "value": value}:
+            return shown.ToolUpdated(run, trip, call, name, cast("JsonValue", value))
+        case _:
+            return None
