@@ -169,14 +169,12 @@ class AnthropicModel:
                 if event is None:
                     raise MalformedEvent("the stream ended without message_stop")
                 item = fold.push(event.data) if event.data else None
-                if isinstance(item, Answer):
-                    answer = item
-                elif item is not None:
+                answer = item if isinstance(item, Answer) else None
+                if item is not None:
                     yield item
         with anyio.move_on_after(_DRAIN_S), suppress(ModelError), self._translated():
             async for _ in events:
                 pass
-        yield answer
 
     async def _ready_client(self) -> "anthropic.AsyncAnthropic":
         if self._client is None:

@@ -32,6 +32,9 @@ class Asking:
     def __init__(self, execution: Execution) -> None:
         self.opening: tuple[Message, ...] = ()
         self._execution = execution
+        self._heard: Answer | None = None
+        """The answer to the latest request, once it is whole."""
+        self._asked, self._asked_s, self._took_s = "", 0.0, 0.0
         self._first_chunk_s: float | None = None
         self._broken: list[str] = []
         """The models whose answer to the latest request broke off, so that another one was asked."""
@@ -47,29 +50,34 @@ class Asking:
         await hooks.tell("on_iteration")
         if self._called_off:
             return
-        attempt, answer, asked = step.attempt, Answer(parts=(), stop_reason="other"), ""
+        attempt = step.attempt
         while True:
+            self._heard = None
             await run.chain.append(TripStarted(trip=step.trip, attempt=attempt))
             if run.audience:
                 await show(shown.TripStarted(run.task.run, step.trip, attempt))
-            began = time.perf_counter()
             try:
                 with anyio.move_on_after(run.meter.left_s) as deadline:
                     request = await hooks.request(await self._request(step.trip, attempt))
                     if self._called_off:
                         return
-                    asked = self._digests.of(request)
-                    answer = await self._answer(request, asked, step.trip, attempt)
-                if deadline.cancelled_caught:
+                    await self._hear(request, step.trip, attempt)
+                if deadline.cancelled_caught and self._heard is None:
                     run.meter.time_is_up()
                     return
                 break
+            except anyio.get_cancelled_exc_class():
+                await self._keep_all_the_same(step.trip, attempt)
+                raise
             except ModelAnswerBroken as error:
+                if self._heard is not None:
+                    break  # what broke behind the answer takes nothing from it
                 if attempt - step.attempt >= _BROKEN_RETRIES:
                     raise
                 _log.info("run %s: trip %d is asked for again: %s", run.task.run.run_id, step.trip, error)
                 attempt += 1
-        event = self._judged(answer, asked, step.trip, attempt, round(time.perf_counter() - began, 6))
+        assert self._heard is not None  # noqa: S101 - for the type checker: what heard nothing was left above
+        event = self._judged(self._heard, step.trip, attempt)
         await run.chain.keep(event)
         run.meter.limits(run.chain.state)
         await hooks.tell("on_usage", event.usage)
@@ -84,18 +92,33 @@ class Asking:
         """Whether a hook ended the run before the model was asked."""
         return self._execution.stopping.mode in ("now", "after_tools")
 
-    async def _answer(self, request: Request, asked: str, trip: int, attempt: int) -> Answer:
+    async def _keep_all_the_same(self, trip: int, attempt: int) -> None:
+        """Keep an answer that is here, and paid for, while the run is being cancelled."""
+        run = self._execution
+        if self._heard is None or run.chain.lost:
+            return
+        if run.live:
+            run.live.stop()
+        try:
+            await run.chain.keep(self._judged(self._heard, trip, attempt))
+        except Exception as error:  # noqa: BLE001 - the cancellation goes on; the answer can be asked for again
+            _log.warning("run %s was cancelled, and its answer could not be kept: %s", run.task.run.run_id, error)
+
+    async def _hear(self, request: Request, trip: int, attempt: int) -> None:
+        """Ask, and listen to the end. As soon as the answer is whole, it is in `_heard`."""
         run, recorded = self._execution, self._execution.task.place.recorded
         self._first_chunk_s = None
         self._broken = []
+        self._asked = self._digests.of(request)
+        self._asked_s = time.perf_counter()
         if recorded is not None:
-            return recorded.answer(run.task.run, trip, asked)
+            self._heard = recorded.answer(run.task.run, trip, self._asked)
+            self._took_s = 0.0
+            return
         if run.live:
             run.live.begin(trip, attempt)
             if request.messages[-1].role == "assistant":
                 run.live.text(request.messages[-1].text)  # the answer continues these words
-        answer: Answer | None = None
-        asked_s = time.perf_counter()
         asked_of = self._model(trip)
         asking = asked_of.stream(request)
         if not hasattr(asking, "__aenter__"):
@@ -106,17 +129,19 @@ class Asking:
         async with asking as items:
             async for item in items:
                 if isinstance(item, Answer):
-                    answer = item
+                    self._heard, self._took_s = item, self._since_asked_s()
                     continue
                 if self._first_chunk_s is None:
-                    self._first_chunk_s = round(time.perf_counter() - asked_s, 6)
+                    self._first_chunk_s = self._since_asked_s()
                 if run.live or run.audience or run.settings.middleware:
                     await self._show(trip, item)
-        if answer is None:
+        if self._heard is None:
             raise ModelAnswerBroken(f"{run.settings.model.name} ended its stream without an answer.")
         if run.live:
             await run.live.settle()
-        return answer
+
+    def _since_asked_s(self) -> float:
+        return round(time.perf_counter() - self._asked_s, 6)
 
     def _model(self, trip: int) -> Model:
         run = self._execution
@@ -166,7 +191,7 @@ class Asking:
         self._messages, self._added = before, len(added)
         return before
 
-    def _judged(self, answer: Answer, asked: str, trip: int, attempt: int, took_s: float) -> ModelAnswered:
+    def _judged(self, answer: Answer, trip: int, attempt: int) -> ModelAnswered:
         settings = self._execution.settings
         refined, rejected = None, None
         cut = answer.stop_reason == "length"
@@ -187,11 +212,11 @@ class Asking:
             stop_reason=answer.stop_reason,
             usage=answer.usage,
             model=answer.model,
-            took_s=took_s,
+            took_s=self._took_s,
             cost=cost.amount,
             known_cost=cost.known,
             refined=refined,
             rejected=rejected,
-            asked=asked,
+            asked=self._asked,
             first_chunk_s=self._first_chunk_s,
         )
