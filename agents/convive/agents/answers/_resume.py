@@ -5,8 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Unpack
 
-from pydantic import ValidationError
-
 from convive.agents.journal._chain import Chain, RunTaken
 from convive.agents.journal._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result, args_hash, plain
 from convive.agents.journal._journal import Place, Resumed, RunCancelled, RunStarted, Suspended
@@ -19,7 +17,7 @@ from convive.agents.journal._refusals import (
     TurnOver,
 )
 from convive.agents.journal._waiting import Found, Turns, Where, find_run, turns_around, waiting_for
-from convive.agents.models._schema import BadArguments
+from convive.agents.models._schema import BadArguments, check_data
 from convive.agents.queues._queue import wake_worker
 from convive.agents.runs._agent import Agent
 from convive.agents.runs._options import RunOptions
@@ -300,7 +298,7 @@ def _fit(interrupt: Interrupt, answer: Resolution, settings: Settings | None) ->
         if isinstance(answer, Edit) and tool is not None:
             tool.parameters.validate(answer.arguments)
         if isinstance(answer, Result) and tool is not None and tool.result is not None:
-            tool.result.validate_python(answer.value)
-    except (BadArguments, ValidationError, ValueError) as error:
+            check_data(tool.result, answer.value)
+    except (BadArguments, ValueError) as error:
         raise BadAnswers(f"{what}: the answer does not fit: {error}") from None
     return answer

@@ -4,11 +4,17 @@ import inspect
 import logging
 from types import SimpleNamespace
 
-from pydantic import ValidationError
-
 from convive.agents.journal._fold import Call
 from convive.agents.journal._interrupts import Approve, Deny, Edit, Interrupt, Result, args_hash
-from convive.agents.models._schema import ModelParameters, Parameters, clean, json_of, jsonable
+from convive.agents.models._schema import (
+    BadArguments,
+    ModelParameters,
+    Parameters,
+    check_data,
+    clean,
+    json_of,
+    jsonable,
+)
 from convive.agents.tools._calls import Outcome, Ready
 from convive.agents.tools._tools import NeedsAnswer, Tool, ToolContext
 
@@ -35,14 +41,13 @@ async def gate(call: Call, ready: Ready, context: ToolContext, agent: str) -> Re
 
 def _given(tool: Tool, value: object) -> Outcome:
     """The result that a client tool was given. Whoever answered may not have had the agent to check it with."""
+    shown = jsonable(value)
     try:
         if tool.result is not None:
-            tool.result.validate_python(value)
-    except ValidationError as error:
-        issues = "; ".join(issue["msg"] for issue in error.errors(include_url=False, include_input=False)[:3])
-        message = f"What {tool.name} gave back does not fit: {issues}."
+            check_data(tool.result, shown)
+    except BadArguments as error:
+        message = f"What {tool.name} gave back does not fit: {error}."
         return Outcome(json_of({"error": "invalid_result", "message": message}), is_error=True)
-    shown = jsonable(value)
     return Outcome(clean(shown) if isinstance(shown, str) else json_of(shown))
 
 
