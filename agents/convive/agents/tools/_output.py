@@ -20,7 +20,7 @@ else:
 
     Data = TypeVar("Data", covariant=True)
 
-_FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FENCE = re.compile(r"```(?:json)?[ \t]*\n")
 _MOST_ISSUES = 20
 
 
@@ -43,8 +43,10 @@ class Output:
 
     def read(self, text: str) -> Any:
         """The data in an answer; a fence around the JSON is taken off. Raises ValidationError."""
-        fenced = _FENCED.search(text)
-        return self.adapter.validate_json(fenced[1] if fenced else text.strip())
+        begins = _FENCE.search(text)
+        ends = -1 if begins is None else text.find("```", begins.end())
+        fenced = text if begins is None or ends < 0 else text[begins.end() : ends]
+        return self.adapter.validate_json(fenced.strip())
 
     def judge(self, text: str) -> Rejected | None:
         """Why an answer is of no use, with each place that does not fit; None if it is fit."""
