@@ -94,6 +94,14 @@ def check_data(kind: TypeAdapter[typing.Any], value: JsonValue) -> None:
         raise BadArguments(_issues(error)) from None
 
 
+def schema_of(kind: TypeAdapter[typing.Any]) -> dict[str, JsonValue] | None:
+    """A JSON Schema of a type; None for a type that has none."""
+    try:
+        return kind.json_schema(schema_generator=Untitled)
+    except PydanticUserError:
+        return None
+
+
 class Untitled(GenerateJsonSchema):
     """JSON Schema without the titles that pydantic derives from names: tokens that tell a model nothing."""
 
