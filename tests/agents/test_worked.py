@@ -16,7 +16,7 @@ from convive.agents.journal._journal import (
 from convive.agents.models._messages import ToolUse
 from convive.agents.testing import ScriptedModel
 from convive.bus import RunId
-from tests.agents.runs import place, use
+from tests.agents.runs import Given, place, use
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +64,8 @@ async def test_a_run_that_went_on_has_the_time_that_is_left() -> None:
     async def act() -> str:
         return "done"
 
-    calls = use(*[("look", {})] * 10, ("act", {}))
+    nothing: Given = {}
+    calls = use(*[("look", nothing)] * 10, ("act", nothing))
     ada = Agent("ada", model=ScriptedModel([calls, "That is all."]), tools=[look, act], limits=Limits(seconds=2))
     where = place()
     waiting = await ada.prompt("x", place=where)

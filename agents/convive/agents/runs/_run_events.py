@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
 from pydantic import JsonValue
 from pydantic_core import from_json
@@ -142,13 +142,13 @@ def _result(run: RunContext, state: RunState) -> AgentResult:
 def _live_event(run: RunContext, body: bytes) -> shown.AnyRunEvent | None:
     """What a live record shows; None for the end of a text, and for what is not ours or of a newer version."""
     try:
-        told: object = from_json(body)
+        told: JsonValue = from_json(body)
     except ValueError:
         return None
     match told:
         case {"type": "delta", "trip": int(trip), "text": str(text)}:
             return shown.TextDelta(run, trip, text)
         case {"type": "update", "trip": int(trip), "call": str(call), "name": str(name), "value": value}:
-            return shown.ToolUpdated(run, trip, call, name, cast("JsonValue", value))
+            return shown.ToolUpdated(run, trip, call, name, value)
         case _:
             return None
