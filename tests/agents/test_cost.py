@@ -144,6 +144,25 @@ async def test_a_request_that_was_lost_on_its_way_may_have_been_billed() -> None
     assert (failed.status, failed.cost, failed.report.known_cost) == ("failed", None, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("first", "cost"), [("acme/big", None), ("free/x", 3.0), ("unheard/of", None)], ids=["paid", "free", "unknown"]
+)
+async def test_an_answer_that_broke_off_before_the_next_model_was_asked_may_have_been_billed(
+    first: str, cost: float | None
+) -> None:
+    """G93, W7: the words of a tool call are no delta, so that another model takes over from the middle of one"""
+    models = [ScriptedModel([ModelAnswerBroken("cut")], name=first), ScriptedModel([say("hi")], name="acme/small")]
+    result = await Agent("ada", model=models, cost=TABLE).prompt("x")
+    assert (result.cost, result.report.known_cost) == (cost, 3.0)
+    by_rule = Agent("ada", model=[ScriptedModel([ModelAnswerBroken("cut")], name="a/a"), ScriptedModel([say("hi")])])
+    assert (await by_rule.prompt("x", cost=lambda model, usage: 2.0)).cost is None
+
+
+async def test_a_model_that_refused_before_the_next_one_was_asked_costs_nothing() -> None:
+    models = [ScriptedModel([ModelOverloaded("busy")], name="acme/big"), ScriptedModel([say("hi")], name="acme/small")]
+    assert (await Agent("ada", model=models, cost=TABLE).prompt("x")).cost == 3.0
+
+
 def check_sums(result: AgentResult) -> None:
     report = result.report
     own = sum((trip.usage for trip in report.trips), Usage())

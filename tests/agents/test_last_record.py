@@ -3,7 +3,7 @@
 import pytest
 
 from convive.agents import Agent, Place, ToolUse
-from convive.agents.journal._fold import fold_all
+from convive.agents.journal._folding import fold_all
 from convive.agents.journal._interrupts import Interrupt
 from convive.agents.journal._journal import (
     JournalEvent,

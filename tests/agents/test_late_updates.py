@@ -42,6 +42,30 @@ async def test_a_thread_that_was_given_up_shows_nothing_more() -> None:
     assert seen[-1] == "run_finished"
 
 
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+async def test_a_generator_without_an_end_is_closed_when_its_call_is_given_up(how: str) -> None:
+    """Checklist 8.5: the thread is ours between two items; driven on, it would never be free again."""
+    begun, closed = threading.Event(), threading.Event()
+
+    @tool(timeout_s=0.1 if how == "timeout" else None)
+    def count() -> Generator[int, None, None]:
+        begun.set()
+        try:
+            while not closed.wait(0.001):
+                yield 1
+        finally:
+            closed.set()
+
+    ada = Agent("ada", model=ScriptedModel([use("count"), "end"]), tools=[count])
+    async with ada.stream("x") as run:
+        await anyio.to_thread.run_sync(begun.wait, 10)
+        if how == "cancel":
+            run.cancel("enough")
+    over = await anyio.to_thread.run_sync(closed.wait, 5)
+    closed.set()
+    assert over
+
+
 async def test_a_task_that_a_tool_left_behind_shows_nothing_more() -> None:
     """Rule 10 of the design: nothing comes after the terminal event, and no update after its call's result."""
     contexts: list[ToolContext] = []

@@ -1,11 +1,14 @@
 """Limits of time and cost."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import anyio
 import pytest
 
 from convive.agents import Agent, Answer, Approve, Limits, Place, RunFailed, Text, ToolUse, Usage, resume, tool
-from convive.agents.journal._fold import RunState
-from convive.agents.journal._journal import RunStarted
+from convive.agents.journal._fold import Call, RunState, Trip
+from convive.agents.journal._journal import ChildRun, RunStarted, ToolReturned
 from convive.agents.models._model import Request
 from convive.agents.models._scripted import Scripted, ScriptedModel
 from convive.agents.runs._meter import Meter
@@ -152,3 +155,23 @@ def test_time_that_earlier_executions_took_counts() -> None:
     assert meter.elapsed_s < 1
     meter.time_is_up()
     assert meter.elapsed_s > 10
+
+
+def test_what_is_left_costs_no_look_at_the_trips_before_the_latest() -> None:
+    """A run that calls an agent in each trip would take time that is quadratic in its trips."""
+
+    class Trips(tuple[Trip, ...]):
+        def __iter__(self) -> Iterator[Trip]:
+            raise AssertionError("each trip is looked at")
+
+    below = RunId("1" * 32)
+    over = ChildRun(run_id=below, agent="b", status="completed", usage=Usage(input_tokens=7))
+    returned = ToolReturned(trip=1, index=0, call_id="c", name="ask", content="", children=(over,))
+    state = RunState(trips=Trips((Trip(0), Trip(1, calls=(Call(0, "c", "ask", {}, returned=returned),)))))
+    above = Meter(RunId("0" * 32), Limits(tokens=100), None)
+    meter = Meter(below, Limits(), above)
+    counted = RunState(usage=Usage(input_tokens=7))
+    assert meter.limits(counted).tokens == 100
+    assert above.left().tokens == 93
+    above.limits(replace(state, usage=Usage(input_tokens=7)))
+    assert above.left().tokens == 93

@@ -1,5 +1,6 @@
 """Structured output: native or by instruction, always validated, repaired within the trips."""
 
+import time
 from typing import Any, assert_type
 
 import pytest
@@ -228,3 +229,25 @@ async def test_the_result_of_a_stream_and_of_each_shape_has_the_type_of_the_outp
     assert_type(made, AgentResult[Recipe])
     results = (await run.result(), await other.result(), inline, asked, made)
     assert [result.data and result.data.minutes for result in results] == [20] * 5
+
+
+@pytest.mark.parametrize("blanks", [" ", "\t", " \n", "```json\n "])
+def test_an_answer_that_runs_away_in_blanks_is_judged_in_time_that_is_linear(blanks: str) -> None:
+    """Models do that in JSON; the event loop waits for the verdict. In quadratic time this takes more than a minute."""
+    began = time.perf_counter()
+    assert output_of(Recipe, 0).judge("```json\n" + blanks * 400_000) is not None
+    assert time.perf_counter() - began < 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n{"title": "Soup", "minutes": 20}\n```',
+        'Here you are:\n```\n{"title": "Soup", "minutes": 20}   ```\nEnjoy.',
+        '```json  \n{"title": "Soup", "minutes": 20}```  ```json\nmore\n```',
+        '```{"a": 1}``` or rather ```json\n{"title": "Soup", "minutes": 20}\n```',
+    ],
+)
+def test_the_first_fence_around_an_answer_is_taken_off(text: str) -> None:
+    """W14"""
+    assert output_of(Recipe, 0).read(text) == Recipe(title="Soup", minutes=20)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from convive.agents.journal._chain import Chain, RunTaken
-from convive.agents.journal._fold import fold_all
+from convive.agents.journal._folding import fold_all
 from convive.agents.journal._journal import (
     JournalEvent,
     ModelAnswered,

@@ -140,3 +140,16 @@ async def test_a_damaged_journal_is_reported() -> None:
     await place.log.append(Draft(place.journal(run), b'{"type":"run_finished","text":""}', run.headers()))
     with pytest.raises(BadRecord, match="does not begin with run_started"):
         await followed(place, run.run_id)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[]", b"no json", b'{"type":"delta"}', b'{"type":"delta","trip":"a","text":1}', b'{"type":"update","trip":0}'],
+)
+@pytest.mark.parametrize("named", [True, False])
+async def test_live_text_that_is_none_of_ours_is_passed_over(body: bytes, named: bool) -> None:
+    """It is for the eye: a stranger, or a newer version that shows more, does not end what is followed."""
+    place, run = Place(MemoryLog(), "base"), RunContext.root()
+    await place.log.append(Draft(place.live_text(run), body, run.headers() if named else {}))
+    await Agent("ada", model=ScriptedModel(["hi"])).prompt("x", run=run, place=place)
+    assert names(await followed(place, run.run_id))[-1] == "run_finished"

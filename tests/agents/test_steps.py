@@ -2,7 +2,8 @@
 
 import pytest
 
-from convive.agents.journal._fold import RunState, fold, fold_all, replayable
+from convive.agents.journal._fold import RunState, fold, replayable
+from convive.agents.journal._folding import fold_all
 from convive.agents.journal._journal import (
     JournalEvent,
     ModelAnswered,
@@ -84,6 +85,15 @@ def test_the_tool_calls_of_a_cut_or_refused_answer_are_never_carried_out(stop: S
     assert "t0" in (step.warning or "")
     messages = fold_all([STARTED, *events]).messages
     assert [part.type for message in messages for part in message.parts] == ["text"]
+
+
+def test_an_answer_that_ended_for_an_unknown_reason_is_taken_with_a_warning() -> None:
+    """W4: such as a provider's own tools that it paused; nobody else can say whether more was to come"""
+    step = decide(answered(0, Text(text="One moment."), stop="other"))
+    assert isinstance(step, Finish)
+    assert (step.text, step.reason) == ("One moment.", "answered")
+    assert "may not be whole" in (step.warning or "")
+    assert decide(answered(0, Text(text="It is gone."))) == Finish("It is gone.", "answered")
 
 
 def test_a_trip_of_silent_calls_only_finishes_with_the_prose_beside_them() -> None:

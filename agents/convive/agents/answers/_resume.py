@@ -5,8 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Unpack
 
-from pydantic import ValidationError
-
 from convive.agents.journal._chain import Chain, RunTaken
 from convive.agents.journal._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result, args_hash, plain
 from convive.agents.journal._journal import Place, Resumed, RunCancelled, RunStarted, Suspended
@@ -19,13 +17,15 @@ from convive.agents.journal._refusals import (
     TurnOver,
 )
 from convive.agents.journal._waiting import Found, Turns, Where, find_run, turns_around, waiting_for
-from convive.agents.models._schema import BadArguments
+from convive.agents.models._json_schema import check_outermost
+from convive.agents.models._schema import BadArguments, check_data
 from convive.agents.queues._queue import wake_worker
 from convive.agents.runs._agent import Agent
 from convive.agents.runs._options import RunOptions
 from convive.agents.runs._result import AgentResult
 from convive.agents.runs._settings import Settings, digests
 from convive.agents.tools._output import Data
+from convive.agents.tools._tools import Tool
 from convive.bus import Bus, RunContext, run_of
 
 GoesOn = Literal["seat", "worker", "nobody"]
@@ -108,7 +108,8 @@ async def accept_answers(
 
     Everything is checked first. Raises UnknownRun, NotSuspended, AlreadyResumed (a used token, or another process was
     first), SuspensionExpired, TurnOver, BadAnswers or AgentChanged; then nothing changed. Without the `agent`, edited
-    arguments and results are checked when the run goes on: what does not fit is told to the model, and not carried out.
+    arguments and results are checked at their outermost level, names and types (`Interrupt.takes`), and the rest when
+    the run goes on: what does not fit is told to the model then, and not carried out.
     """
     found, _ = await _accept(where, run_id, answers, agent, token, force)
     return _options(found)
@@ -285,6 +286,20 @@ def _checked(
     return checked
 
 
+def _check_answer(interrupt: Interrupt, tool: Tool | None, answer: Resolution) -> None:
+    """Raises BadArguments. Without the tool, what the run noted of it says what fits, as far as that goes."""
+    match answer:
+        case Edit(arguments=arguments) if tool is not None:
+            tool.parameters.validate(arguments)
+        case Result(value=value) if tool is not None:
+            if tool.result is not None:
+                check_data(tool.result, value)
+        case Edit(arguments=given) | Result(value=given) if interrupt.takes is not None:
+            check_outermost(interrupt.takes, given)
+        case _:
+            pass
+
+
 def _fit(interrupt: Interrupt, answer: Resolution, settings: Settings | None) -> Resolution:
     fitting: tuple[type, ...] = (Approve, Deny, Edit) if interrupt.kind == "approval" else (Deny, Result)
     what = f"{interrupt.tool} ({interrupt.id})"
@@ -297,10 +312,7 @@ def _fit(interrupt: Interrupt, answer: Resolution, settings: Settings | None) ->
     tool = owner.tools.get(interrupt.tool) if owner else None
     try:
         answer = plain(answer)
-        if isinstance(answer, Edit) and tool is not None:
-            tool.parameters.validate(answer.arguments)
-        if isinstance(answer, Result) and tool is not None and tool.result is not None:
-            tool.result.validate_python(answer.value)
-    except (BadArguments, ValidationError, ValueError) as error:
+        _check_answer(interrupt, tool, answer)
+    except (BadArguments, ValueError) as error:
         raise BadAnswers(f"{what}: the answer does not fit: {error}") from None
     return answer

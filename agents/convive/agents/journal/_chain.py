@@ -11,6 +11,7 @@ import anyio
 from pydantic import BaseModel
 
 from convive.agents.journal._fold import RunState, fold
+from convive.agents.journal._folding import Folding
 from convive.agents.journal._journal import JournalEvent, Place, journal_event_of
 from convive.agents.models._schema import cleaned
 from convive.bus import (
@@ -99,14 +100,16 @@ class Chain:
     async def read(self) -> None:
         """Fold what the journal holds. One request. Raises BadRecord for a damaged journal."""
         self.lost = True  # until it is known whole
+        folding = Folding()
         async with self._log.read(self._subject) as records:
             async for record in records:
                 event = journal_event_of(record)
                 try:
-                    self.state = fold(self.state, event)
+                    folding.take(event)
                 except ValueError as error:
                     raise BadRecord(record.subject, record.seq, str(error)) from None
                 self._last, self._count = record.seq, self._count + 1
+        self.state = folding.state
         self.lost = False
 
     async def start(self, event: JournalEvent) -> bool:

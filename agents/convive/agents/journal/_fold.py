@@ -53,6 +53,8 @@ class Call:
     silent: bool = False
     rewritten: bool = False
     """Whether a hook has put `arguments` in place of the model's."""
+    since_s: float = 0.0
+    """When its handler was last started, in seconds of the trip's tools."""
     returned: ToolReturned | None = None
     interrupt: Interrupt | None = None
     """What the call waits for, or waited for."""
@@ -67,6 +69,8 @@ class Trip:
     attempt: int = 1
     answer: ModelAnswered | None = None
     calls: tuple[Call, ...] = ()
+    tools_s: float = 0.0
+    """Seconds that the tools took; those that ran side by side count once."""
 
     @property
     def text(self) -> str:
@@ -158,8 +162,7 @@ class RunState:
     @property
     def worked_s(self) -> float:
         """Seconds that answers and tools took."""
-        took = (call.returned.took_s for trip in self.trips for call in trip.calls if call.returned is not None)
-        return sum(trip.took_s for trip in self.trips) + sum(took)
+        return sum(trip.took_s + trip.tools_s for trip in self.trips)
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -186,7 +189,8 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
             call = _call(state, event.trip, event.index)
             if event.arguments is not None:
                 call = _but(call, arguments=event.arguments, rewritten=True)
-            return _with_call(state, _but(call, attempt=event.attempt, silent=event.silent))
+            began = {"attempt": event.attempt, "silent": event.silent, "since_s": state.trips[-1].tools_s}
+            return _with_call(state, _but(call, **began))
         case ToolReturned():
             return _returned(state, event)
         case Suspended():
@@ -201,19 +205,16 @@ def fold(state: RunState, event: JournalEvent) -> RunState:
             assert_never(event)
 
 
-def fold_all(events: Iterable[JournalEvent]) -> RunState:
-    """The state after a whole journal or any prefix of one. Raises ValueError for a damaged one."""
-    state = RunState()
-    for event in events:
-        state = fold(state, event)
-    return state
+def latest_alone(state: RunState) -> RunState:
+    """A state without what no rule of the fold looks at: the trips before the latest, and what came of them."""
+    return _but(state, trips=state.trips[-1:], messages=(), resolutions={}, used_tokens=())
 
 
 def _trip_started(state: RunState, event: TripStarted) -> RunState:
     if state.trips and state.trips[-1].answer is None:
         _expect(event.trip == state.trips[-1].index, f"trip {event.trip} starts before the one before it has an answer")
         return _with_trip(state, _but(state.trips[-1], attempt=event.attempt))
-    before = state.trips[-1].index + 1 if state.trips else 0  # a check keeps the latest trip alone
+    before = state.trips[-1].index + 1 if state.trips else 0  # see `latest_alone`
     _expect(event.trip == before, f"trip {event.trip} follows {before} trips")
     _expect(not (state.trips and state.trips[-1].open_calls), f"trip {event.trip} starts with tool calls open")
     return _but(state, trips=(*state.trips, Trip(event.trip, event.attempt)))
@@ -245,9 +246,11 @@ def _answered(state: RunState, event: ModelAnswered) -> RunState:
 
 def _returned(state: RunState, event: ToolReturned) -> RunState:
     call = _call(state, event.trip, event.index)
-    state = _with_call(state, _but(call, returned=event))
-    state = _with_children(state, event.children)
+    state = _with_children(_with_call(state, _but(call, returned=event)), event.children)
     trip = state.trips[-1]
+    if (ended_s := call.since_s + event.took_s) > trip.tools_s:
+        trip = _but(trip, tools_s=ended_s)
+        state = _with_trip(state, trip)
     if state.outline or trip.open_calls or trip.answer is None:
         return state
     said = _said(trip.answer)

@@ -32,6 +32,9 @@ class Interrupt(BaseModel):
     args_hash: str
     about: JsonValue = None
     """What the tool itself says of it, where it was the tool that asked (`NeedsAnswer`)."""
+    takes: dict[str, JsonValue] | None = None
+    """A JSON Schema of what an answer may bring: the arguments of an `Edit`, or the value of a client tool's `Result`.
+    None where there is none, or one too long to keep."""
 
 
 @dataclass(frozen=True, config=_ANSWER)

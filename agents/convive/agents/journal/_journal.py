@@ -1,17 +1,20 @@
 """A run's journal: the closed union of its events, and where it stands on the bus (architecture.md, section 6)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from convive.agents.journal._interrupts import Interrupt, Resolution
 from convive.agents.models._messages import Message, Part
 from convive.agents.models._model import StopReason, Usage
+from convive.agents.models._schema import clean
 from convive.bus import Event, Log, MemoryLog, Record, RunContext, RunId, unreadable
 
 if TYPE_CHECKING:
     from convive.agents.journal._recorded import Recorded
+
+_LONGEST_REASON = 10_000
 
 FinishReason = Literal["answered", "silent", "stop_condition", "limit", "length", "refusal", "fallback", "handoff"]
 """Why a run finished: the model had its say; every tool call was silent; a stop condition held; a limit was
@@ -173,6 +176,16 @@ class RunFailed(Event):
     message: str
     transient: bool = False
     children: tuple[ChildRun, ...] = ()
+
+    @classmethod
+    def of(cls, error: Exception, *, transient: bool = False) -> Self:
+        """The failure that an error is. Of a text that is very long, the beginning is kept."""
+        kind = type(error).__name__
+        try:
+            text = str(error)
+        except Exception:  # noqa: BLE001 - a foreign class, which may fail at this too
+            text = ""
+        return cls(error=kind, message=clean(text[:_LONGEST_REASON]) or kind, transient=transient)
 
 
 class RunCancelled(Event):

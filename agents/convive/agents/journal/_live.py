@@ -11,6 +11,7 @@ the answer's journal record comes after that, and after the run's last record no
 """
 
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -22,6 +23,9 @@ from convive.agents.models._schema import clean, json_of
 from convive.bus import ConviveError, Draft, NotAppended, RunContext
 
 LIVE_TTL_S = 120
+MOST_UPDATES = 1_000
+"""How many updates of tools wait to be posted."""
+
 _INTERVAL_S = 0.05
 _PATIENCE_S = 1.0
 
@@ -41,7 +45,8 @@ class Live:
         self._patience_s = patience_s
         self._trip, self._attempt, self._offset = 0, 0, 0
         self._text: list[str] = []
-        self._ready: list[str] = []
+        self._ready = deque[str]()
+        self._updates = deque[str](maxlen=MOST_UPDATES)
         self._wake = anyio.Event()
         self._turn = anyio.Lock(fast_acquire=True)
         self._over = False
@@ -57,8 +62,8 @@ class Live:
         self._wake.set()
 
     def update(self, trip: int, call_id: str, name: str, value: JsonValue) -> None:
-        """Progress of a tool."""
-        self._ready.append(json_of({"type": "update", "trip": trip, "call": call_id, "name": name, "value": value}))
+        """Progress of a tool. Of more than can be posted, the latest are."""
+        self._updates.append(json_of({"type": "update", "trip": trip, "call": call_id, "name": name, "value": value}))
         self._wake.set()
 
     @asynccontextmanager
@@ -96,6 +101,7 @@ class Live:
     def stop(self) -> None:
         """Send nothing more."""
         self._over = True
+        self._updates.clear()
         self._ready.clear()
         self._text.clear()
 
@@ -110,8 +116,8 @@ class Live:
     async def _send(self) -> None:
         async with self._turn:
             self._gather()
-            while self._ready and not self._over:
-                body = self._ready.pop(0).encode()
+            while (waiting := self._updates or self._ready) and not self._over:
+                body = waiting.popleft().encode()
                 try:
                     await self._log.post(Draft(self._subject, body, self._headers, ttl_s=LIVE_TTL_S))
                 except NotAppended as error:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from convive.agents.journal._fold import RunState, fold
+from convive.agents.journal._fold import RunState
+from convive.agents.journal._folding import Folding
 from convive.agents.journal._interrupts import Interrupt
 from convive.agents.journal._journal import JournalEvent, Place, RunCancelled, RunFailed, RunFinished, Suspended
 from convive.agents.journal._journal import journal_event_of as event_of
@@ -115,12 +116,14 @@ async def find_run(where: Where, run_id: str) -> Found:
     Raises UnknownRun, and errors of the bus.
     """
     place = await place_of_run(where, run_id)
-    found = None
+    reading = None
     async with place.log.read(f"{place.base}.run.*.{run_id}") as records:
         async for record in records:
-            found = _with(found, place, record)
-    if found is None:
+            reading = reading or _Reading(place, record)
+            reading.take(record)
+    if reading is None:
         raise UnknownRun(f"there is no run {run_id} at {place.base}.")
+    found = reading.found
     above = await _above(found)
     if above is not None:
         raise UnknownRun(
@@ -212,15 +215,26 @@ def _ids(suspended: Suspended | None) -> set[str]:
     return set() if suspended is None else {each.id for each in suspended.everything}
 
 
-def _with(found: Found | None, place: Place, record: Record) -> Found:
-    """One more record of a journal. Raises BadRecord."""
-    state = RunState() if found is None else found.state
-    try:
-        state = fold(state, event_of(record))
-    except ValueError as error:
-        raise BadRecord(record.subject, record.seq, str(error)) from None
-    run = _run(record) if found is None else found.run
-    return Found(place, run, state, record.time_s)
+class _Reading:
+    """A journal that is being read, from its first record on."""
+
+    def __init__(self, place: Place, first: Record) -> None:
+        self._place = place
+        self._run = _run(first)
+        self._folding = Folding()
+        self._at_s = 0.0
+
+    def take(self, record: Record) -> None:
+        """One more record. Raises BadRecord."""
+        try:
+            self._folding.take(event_of(record))
+        except ValueError as error:
+            raise BadRecord(record.subject, record.seq, str(error)) from None
+        self._at_s = record.time_s
+
+    @property
+    def found(self) -> Found:
+        return Found(self._place, self._run, self._folding.state, self._at_s)
 
 
 def _run(record: Record) -> RunContext:
@@ -307,18 +321,20 @@ def _is_part(one: _Last, subject: str, latest: Mapping[str, _Last]) -> bool:
 
 async def _journals(place: Place, subjects: Sequence[str]) -> list[Found]:
     """The runs of these journals, as many at a time as one request takes; those that cannot be read are left out."""
-    found: dict[str, Found] = {}
+    read: dict[str, _Reading] = {}
     broken: set[str] = set()
     for first in range(0, len(subjects), _AT_ONCE):
         async with place.log.read(*subjects[first : first + _AT_ONCE]) as records:
             async for record in records:
                 base = record.subject.rsplit(".", 3)[0]
                 try:
-                    found[record.subject] = _with(found.get(record.subject), replace(place, base=base), record)
+                    reading = read.get(record.subject) or _Reading(replace(place, base=base), record)
+                    read[record.subject] = reading
+                    reading.take(record)
                 except BadRecord as error:
                     _log.warning("the journal %s is left out: %s", record.subject, error)
                     broken.add(record.subject)
-    return [each for subject, each in found.items() if subject not in broken]
+    return [each.found for subject, each in read.items() if subject not in broken]
 
 
 async def _turns(place: Place) -> Turns:

@@ -4,6 +4,7 @@ import importlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +12,7 @@ import anyio
 import anyio.to_thread
 from pydantic import JsonValue
 
+from convive.agents.models._anthropic_output import can_hold, output_config
 from convive.agents.models._anthropic_wire import AnswerFold, MalformedEvent, ProviderSaid, request_body
 from convive.agents.models._errors import (
     BadModelRequest,
@@ -22,6 +24,7 @@ from convive.agents.models._errors import (
     UnknownModel,
 )
 from convive.agents.models._model import Answer, Delta, Request
+from convive.agents.models._schema import schema_in_words
 
 # The SDK takes about a second to import, on each start of the command line; `replay` and `ls` never need it.
 if TYPE_CHECKING:
@@ -76,7 +79,8 @@ class AnthropicModel:
     ANTHROPIC_API_KEY and its other sources. `extra_body` is merged into each request's JSON and wins over it.
     The SDK retries `max_retries` times before a stream starts, never afterwards; `timeout_s` is the longest
     silence of the provider. `structured_output`: whether the endpoint holds answers to a schema; by default if the
-    model is one of Claude's. An object belongs to the event loop that first used it.
+    model is one of Claude's. A schema that it cannot express (free keys, free values, recursion) is said in words. An
+    object belongs to the event loop that first used it.
     """
 
     def __init__(
@@ -118,10 +122,15 @@ class AnthropicModel:
         or ModelUnreachable. Iterating raises ModelAnswerBroken when the answer breaks off or cannot be read,
         and any of the others when the provider says so in mid-stream. Raises RuntimeError after `aclose`.
         """
+        schema = request.output_schema
+        held = schema is not None and can_hold(schema)
+        if schema is not None and not held:
+            request = replace(request, system=f"{request.system}\n\n{schema_in_words(schema)}".lstrip())
         body = request_body(request, self._model, self._name.partition("/")[0]) | self._extra_body
         client = await self._ready_client()
-        if request.output_schema is not None:
-            body["output_config"] = _output_config(request.output_schema)
+        if schema is not None and held:
+            also = body.get("output_config")
+            body["output_config"] = output_config(schema) | (also if isinstance(also, dict) else {})
         async with AsyncExitStack() as stack:
             with self._translated():
                 response = await stack.enter_async_context(
@@ -158,14 +167,12 @@ class AnthropicModel:
                 if event is None:
                     raise MalformedEvent("the stream ended without message_stop")
                 item = fold.push(event.data) if event.data else None
-                if isinstance(item, Answer):
-                    answer = item
-                elif item is not None:
+                answer = item if isinstance(item, Answer) else None
+                if item is not None:
                     yield item
         with anyio.move_on_after(_DRAIN_S), suppress(ModelError), self._translated():
             async for _ in events:
                 pass
-        yield answer
 
     async def _ready_client(self) -> "anthropic.AsyncAnthropic":
         if self._client is None:
@@ -261,13 +268,6 @@ def _what_happened(error: Exception, timeout_s: float) -> tuple[type[ModelError]
             return ModelAnswerBroken, f"the answer broke off: {error}"
         case _:
             return ModelAccessDenied, f"the credentials cannot be used: {error}"
-
-
-def _output_config(schema: Mapping[str, JsonValue]) -> JsonValue:
-    """Holds the answer to the schema, as far as the API can; what it cannot express it takes as a description."""
-    import anthropic
-
-    return {"format": {"type": "json_schema", "schema": anthropic.transform_schema(dict(schema))}}
 
 
 def _has_key(headers: Mapping[str, object]) -> bool:

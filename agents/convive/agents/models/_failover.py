@@ -100,6 +100,12 @@ class FailoverModel:
         raise NoModelAnswered(failures) from failures[-1]
 
 
+def telling(model: Model, on_failure: OnFailure) -> Model:
+    """The model; where it is several in order, with `on_failure` told of those that gave no answer."""
+    tells: Callable[[OnFailure], Model] | None = getattr(model, "telling", None)
+    return model if tells is None else tells(on_failure)
+
+
 def first_that_can(models: Iterable[Model]) -> Model:
     """One model that asks these in order until one answers; of one model, that itself. ValueError without any."""
     given = tuple(models)

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import from_json, to_json
@@ -46,7 +46,7 @@ class Parameters:
             kind = type(arguments).__name__
             raise BadArguments([{"path": "", "message": f"the arguments must be a JSON object, not {kind}"}])
         try:
-            valid = self.model.model_validate(arguments)
+            valid = self.model.model_validate_json(to_json(arguments))
         except ValidationError as error:
             raise BadArguments(_issues(error)) from None
         return {self.names[field]: getattr(valid, field) for field in valid.model_fields_set}
@@ -59,8 +59,9 @@ class ModelParameters(Parameters):
 
     def validate(self, arguments: JsonValue) -> dict[str, object]:
         """The model, as the handler's one argument. Raises BadArguments."""
+        sent = to_json(arguments)
         try:
-            return {name: self.model.model_validate(arguments) for name in self.names}
+            return {name: self.model.model_validate_json(sent) for name in self.names}
         except ValidationError as error:
             raise BadArguments(_issues(error)) from None
 
@@ -83,6 +84,22 @@ def check_input(model: object, name: str) -> None:
     """Raises BadTool for what is no pydantic model."""
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise BadTool(f"tool {name!r}: input= takes a pydantic model, whose fields are the arguments, not {model!r}.")
+
+
+def check_data(kind: TypeAdapter[typing.Any], value: JsonValue) -> None:
+    """Raises BadArguments for JSON data that is not of this type."""
+    try:
+        kind.validate_json(to_json(value))
+    except ValidationError as error:
+        raise BadArguments(_issues(error)) from None
+
+
+def schema_of(kind: TypeAdapter[typing.Any]) -> dict[str, JsonValue] | None:
+    """A JSON Schema of a type; None for a type that has none."""
+    try:
+        return kind.json_schema(schema_generator=Untitled)
+    except PydanticUserError:
+        return None
 
 
 class Untitled(GenerateJsonSchema):
@@ -263,6 +280,14 @@ def jsonable(value: object) -> JsonValue:
         return value
     data: JsonValue = from_json(json_of(value))
     return data
+
+
+def schema_in_words(schema: Mapping[str, JsonValue]) -> str:
+    """What a model is told that is not held to a schema by its provider."""
+    return (
+        "Your final answer must be JSON that fits this JSON Schema, without any other text around it:\n"
+        f"{json_of(schema)}"
+    )
 
 
 def check_number(name: str, value: object, *, whole: bool = False, signed: bool = False) -> None:

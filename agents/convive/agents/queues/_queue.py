@@ -9,7 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from convive.agents.journal._fold import RunState, fold, joined
+from convive.agents.journal._fold import joined
+from convive.agents.journal._folding import Folding
 from convive.agents.journal._journal import Place, journal_event_of
 from convive.agents.models._messages import Message, user
 from convive.agents.queues._channel import channel_space
@@ -134,18 +135,19 @@ class QueuedRun:
         Failed, cancelled and given-up runs have a result too. Raises BusUnavailable, or BadRecord for a damaged
         journal.
         """
-        state, paused = RunState(), False
+        folding, paused = Folding(), False
         async with self._place.log.follow(self._place.journal(self.run)) as tail:
-            while state.ended is None and not (paused and tail.caught_up):
+            while folding.now.ended is None and not (paused and tail.caught_up):
                 record = await tail.next()
                 if record is None:
                     continue
                 event = journal_event_of(record)
                 paused = OUTCOMES.get(event.type) == "paused"
                 try:
-                    state = fold(state, event)
+                    folding.take(event)
                 except ValueError as error:
                     raise BadRecord(record.subject, record.seq, str(error)) from None
+        state = folding.state
         started = state.started
         assert started is not None  # noqa: S101 - the fold refuses anything before it
         new = () if started.input is None else (user(started.input),)

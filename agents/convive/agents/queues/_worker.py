@@ -12,8 +12,8 @@ import anyio
 from convive.agents.journal._chain import LEAVE_RUN, Chain, RunTaken
 from convive.agents.journal._journal import Place, RunFailed, RunStarted, journal_event_of
 from convive.agents.models._errors import ModelAnswerBroken, ModelError
+from convive.agents.models._failover import OnFailure, telling
 from convive.agents.models._model import Answer, Delta, Model, Request, holds_to_schema
-from convive.agents.models._schema import clean
 from convive.agents.queues._channel import announce
 from convive.agents.queues._queue import OUTCOMES, QueuedRun, RunOrder, order_of, place_of, queueing_on
 from convive.agents.runs._agent import Agent
@@ -125,9 +125,7 @@ class _Worker:
         if self._begun is not None:
             self._begun(run)
         try:
-            if order.channel is not None:
-                await announce(self._bus, order.channel, run, self._place, order.event_prefix)
-            result = await self._perform(order, run, lease)
+            result = await self._result(order, run, lease)
         except RunTaken as error:
             # The other one has the job, or its lease: an acknowledgement would take it from whoever comes after it.
             _log.info("%s", error)
@@ -136,12 +134,24 @@ class _Worker:
             await anyio.sleep(LOST_S)
         except NewerRecord as error:
             await self._leave(lease, error)
-        except (OtherRun, BadRecord) as error:
+        except (OtherRun, BadRecord, NotAppended) as error:
             await bury(lease, str(error))  # the journal under this id is not this run's, or cannot be written on
+        else:
+            if result is not None:
+                await (self._park(run, lease) if result.status == "suspended" else lease.done())
+
+    async def _result(self, order: RunOrder, run: RunContext, lease: Lease) -> AgentResult | None:
+        """The result of a job's run; None when it is tried again, or given up. Raises what says that it is not this
+        worker's, and what kept its failure out of the journal."""
+        try:
+            if order.channel is not None:
+                await announce(self._bus, order.channel, run, self._place, order.event_prefix)
+            return await self._perform(order, run, lease)
+        except (*LEAVE_RUN, OtherRun, BadRecord):
+            raise
         except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
             await self._again(order, run, lease, error)
-        else:
-            await (self._park(run, lease) if result.status == "suspended" else lease.done())
+            return None
 
     async def _leave(self, lease: Lease, error: NewerRecord) -> None:
         """Give a job back to newer workers: it is in order, and takes no attempt of theirs."""
@@ -180,24 +190,17 @@ class _Worker:
         return result
 
     async def _again(self, order: RunOrder, run: RunContext, lease: Lease, error: Exception) -> None:
-        told = clean(str(error)) or type(error).__name__
+        failed = RunFailed.of(error, transient=True)
         if lease.attempt < order.max_attempts and not isinstance(error, NotAppended):
             delay_s = min(self._retry_s * 2 ** (lease.attempt - 1), RETRY_MOST_S)
-            _log.warning("run %s, attempt %d of %d: %s", run.run_id, lease.attempt, order.max_attempts, told)
+            _log.warning("run %s, attempt %d of %d: %s", run.run_id, lease.attempt, order.max_attempts, failed.message)
             await lease.retry(delay_s)
             return
-        failed = RunFailed(error=type(error).__name__, message=told, transient=True)
-        try:
-            recorded = await self._record(order, run, failed)
-        except RunTaken:
-            return
-        except LEAVE_RUN as lost:
-            _log.warning("the failure of run %s could not be recorded yet: %s", run.run_id, lost)
-            return
+        recorded = await self._record(order, run, failed)
         if not recorded and isinstance(error, WorkersLost):
             await lease.done()  # the last of them had done its work
             return
-        await bury(lease, f"{failed.error}: {told}")
+        await bury(lease, f"{failed.error}: {failed.message}")
         if recorded and order.on_failure is not None:
             try:
                 await _call(order.on_failure, await QueuedRun(self._place, run).result())
@@ -239,6 +242,10 @@ class _Patient:
     @property
     def name(self) -> str:
         return self._model.name
+
+    def telling(self, on_failure: OnFailure) -> Model:
+        """The same, with `on_failure` told: see `FailoverModel`."""
+        return _Patient(telling(self._model, on_failure))
 
     def stream(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Delta | Answer]]:
         return self._stream(request)

@@ -11,7 +11,7 @@ from convive.agents.journal._digest import Digests
 from convive.agents.journal._fold import joined
 from convive.agents.journal._journal import ModelAnswered, Rejected, TripStarted
 from convive.agents.models._errors import ModelAnswerBroken, ModelError
-from convive.agents.models._failover import FailoverModel
+from convive.agents.models._failover import telling
 from convive.agents.models._messages import Message, ToolUse
 from convive.agents.models._model import (
     Answer,
@@ -43,7 +43,12 @@ class Asking:
     def __init__(self, execution: Execution) -> None:
         self.opening: tuple[Message, ...] = ()
         self._execution = execution
+        self._heard: Answer | None = None
+        """The answer to the latest request, once it is whole."""
+        self._asked, self._asked_s, self._took_s = "", 0.0, 0.0
         self._first_chunk_s: float | None = None
+        self._broken: list[str] = []
+        """The models whose answer to the latest request broke off, so that another one was asked."""
         self._digests = Digests()
         self._messages: tuple[Message, ...] = ()
         """The opening and what the first `_added` messages of the run added to it."""
@@ -56,29 +61,34 @@ class Asking:
         await hooks.tell("on_iteration")
         if self._called_off:
             return
-        attempt, answer, asked = step.attempt, Answer(parts=(), stop_reason="other"), ""
+        attempt = step.attempt
         while True:
+            self._heard = None
             await run.chain.append(TripStarted(trip=step.trip, attempt=attempt))
             if run.audience:
                 await show(shown.TripStarted(run.task.run, step.trip, attempt))
-            began = time.perf_counter()
             try:
                 with anyio.move_on_after(run.meter.left_s) as deadline:
                     request = await hooks.request(await self._request(step.trip, attempt))
                     if self._called_off:
                         return
-                    asked = self._digests.of(request)
-                    answer = await self._answer(request, asked, step.trip, attempt)
-                if deadline.cancelled_caught:
+                    await self._hear(request, step.trip, attempt)
+                if deadline.cancelled_caught and self._heard is None:
                     run.meter.time_is_up()
                     return
                 break
+            except anyio.get_cancelled_exc_class():
+                await self._keep_all_the_same(step.trip, attempt)
+                raise
             except ModelAnswerBroken as error:
+                if self._heard is not None:
+                    break  # what broke behind the answer takes nothing from it
                 if attempt - step.attempt >= _BROKEN_RETRIES:
                     raise
                 _log.info("run %s: trip %d is asked for again: %s", run.task.run.run_id, step.trip, error)
                 attempt += 1
-        event = self._judged(answer, asked, step.trip, attempt, round(time.perf_counter() - began, 6))
+        assert self._heard is not None  # noqa: S101 - for the type checker: what heard nothing was left above
+        event = self._judged(self._heard, step.trip, attempt)
         await run.chain.keep(event)
         run.meter.limits(run.chain.state)
         await hooks.tell("on_usage", event.usage)
@@ -93,17 +103,33 @@ class Asking:
         """Whether a hook ended the run before the model was asked."""
         return self._execution.stopping.mode in ("now", "after_tools")
 
-    async def _answer(self, request: Request, asked: str, trip: int, attempt: int) -> Answer:
+    async def _keep_all_the_same(self, trip: int, attempt: int) -> None:
+        """Keep an answer that is here, and paid for, while the run is being cancelled."""
+        run = self._execution
+        if self._heard is None or run.chain.lost:
+            return
+        if run.live:
+            run.live.stop()
+        try:
+            await run.chain.keep(self._judged(self._heard, trip, attempt))
+        except Exception as error:  # noqa: BLE001 - the cancellation goes on; the answer can be asked for again
+            _log.warning("run %s was cancelled, and its answer could not be kept: %s", run.task.run.run_id, error)
+
+    async def _hear(self, request: Request, trip: int, attempt: int) -> None:
+        """Ask, and listen to the end. As soon as the answer is whole, it is in `_heard`."""
         run, recorded = self._execution, self._execution.task.place.recorded
         self._first_chunk_s = None
+        self._broken = []
+        self._asked = self._digests.of(request)
+        self._asked_s = time.perf_counter()
         if recorded is not None:
-            return recorded.answer(run.task.run, trip, asked)
+            self._heard = recorded.answer(run.task.run, trip, self._asked)
+            self._took_s = 0.0
+            return
         if run.live:
             run.live.begin(trip, attempt)
             if request.messages[-1].role == "assistant":
                 run.live.text(request.messages[-1].text)  # the answer continues these words
-        answer: Answer | None = None
-        asked_s = time.perf_counter()
         asked_of = self._model(trip)
         asking = asked_of.stream(request)
         if not hasattr(asking, "__aenter__"):
@@ -114,28 +140,30 @@ class Asking:
         async with asking as items:
             async for item in items:
                 if isinstance(item, Answer):
-                    answer = item
+                    self._heard, self._took_s = item, self._since_asked_s()
                     continue
                 if self._first_chunk_s is None and not isinstance(item, ArgumentsDelta):
-                    self._first_chunk_s = round(time.perf_counter() - asked_s, 6)
+                    self._first_chunk_s = self._since_asked_s()
                 if run.live or run.audience or run.settings.middleware:
                     await self._show(trip, item)
-        if answer is None:
+        if self._heard is None:
             raise ModelAnswerBroken(f"{run.settings.model.name} ended its stream without an answer.")
         if run.live:
             await run.live.settle()
-        return answer
+
+    def _since_asked_s(self) -> float:
+        return round(time.perf_counter() - self._asked_s, 6)
 
     def _model(self, trip: int) -> Model:
         run = self._execution
-        model = run.settings.model
-        if not isinstance(model, FailoverModel) or not run.audience:
-            return model
 
         async def told(failed: Model, error: ModelError) -> None:
-            await run.show(shown.ModelFailed(run.task.run, trip, failed.name, type(error).__name__, str(error)))
+            if isinstance(error, ModelAnswerBroken):
+                self._broken.append(failed.name)
+            if run.audience:
+                await run.show(shown.ModelFailed(run.task.run, trip, failed.name, type(error).__name__, str(error)))
 
-        return model.telling(told)
+        return telling(run.settings.model, told)
 
     async def _show(self, trip: int, item: Delta) -> None:
         run = self._execution
@@ -173,7 +201,7 @@ class Asking:
         self._messages, self._added = before, len(added)
         return before
 
-    def _judged(self, answer: Answer, asked: str, trip: int, attempt: int, took_s: float) -> ModelAnswered:
+    def _judged(self, answer: Answer, trip: int, attempt: int) -> ModelAnswered:
         settings = self._execution.settings
         refined, rejected = None, None
         cut = answer.stop_reason == "length"
@@ -187,19 +215,19 @@ class Asking:
                 refined = verdict
         if settings.output is not None and final and rejected is None:
             rejected = settings.output.judge(answer.text if refined is None else refined)
-        cost = cost_of(settings.cost, answer, settings.model.name, lost=attempt - 1)
+        cost = cost_of(settings.cost, answer, settings.model.name, lost=attempt - 1, broken=self._broken)
         return ModelAnswered(
             trip=trip,
             parts=answer.parts,
             stop_reason=answer.stop_reason,
             usage=answer.usage,
             model=answer.model,
-            took_s=took_s,
+            took_s=self._took_s,
             cost=cost.amount,
             known_cost=cost.known,
             refined=refined,
             rejected=rejected,
-            asked=asked,
+            asked=self._asked,
             first_chunk_s=self._first_chunk_s,
         )
 

@@ -47,9 +47,10 @@ class Meter:
 
     def limits(self, state: RunState) -> Limits:
         """The limits of the run as it stands, with what the runs above leave it."""
-        if self._below:
-            for child in state.children:
-                self._below.pop(child.run_id, None)
+        if self._below and state.trips:
+            for call in state.trips[-1].calls:  # of the ones before it was heard then
+                for child in call.returned.children if call.returned is not None else ():
+                    self._below.pop(child.run_id, None)
         self._own = Used(state.usage.total_tokens, state.tool_calls, state.known_cost)
         if self._above is None:
             return self._limits

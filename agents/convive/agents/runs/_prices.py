@@ -1,7 +1,7 @@
 """What answers cost: a table of prices that a user can replace, and amounts that say whether they are whole."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
@@ -170,19 +170,22 @@ CostOf = Prices | Callable[[str, Usage], float | None]
 """A price table; or a function of a model's name and of the usage of one answer, None when that is not known."""
 
 
-def cost_of(rule: CostOf | None, answer: Answer, asked: str, lost: int = 0) -> Cost:
+def cost_of(rule: CostOf | None, answer: Answer, asked: str, lost: int = 0, broken: Sequence[str] = ()) -> Cost:
     """What an answer of the model named `asked` costs, and the requests before it that were lost on their way.
 
-    Nobody told what those used, so that they are free or unknown. Without a rule all is unknown.
+    `broken`: those models of several whose answer to this request broke off. Nobody told what the lost ones used, so
+    that they are free or unknown. Without a rule all is unknown.
     """
     if isinstance(rule, Prices):
         cost = rule.cost(answer.usage, asked, answer.model)
-        return cost + rule.cost(Usage(), asked) if lost else cost
+        for name in (*broken, asked) if lost else broken:
+            cost += rule.cost(Usage(), name)
+        return cost
     # Of several models, the one that answered signs with its provider.
     amount = None if rule is None else rule(answer.model if "/" in answer.model else asked, answer.usage)
     if amount is None or not isfinite(amount):
         return Cost(complete=False)
-    return Cost(amount, complete=not lost)
+    return Cost(amount, complete=not lost and not broken)
 
 
 def unpriced(rule: CostOf | None, model: str) -> list[str]:

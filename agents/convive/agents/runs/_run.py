@@ -22,7 +22,6 @@ from convive.agents.journal._journal import (
 )
 from convive.agents.models._errors import ModelError
 from convive.agents.models._messages import Message, user
-from convive.agents.models._schema import clean
 from convive.agents.runs import _events as shown
 from convive.agents.runs._asking import Asking
 from convive.agents.runs._execution import Aborted, execution_of
@@ -38,7 +37,6 @@ from convive.bus import ConviveError, NotAppended
 MOST_BELOW = 10
 """How many runs may stand below a run, one below the other."""
 
-_LONGEST_REASON = 10_000
 _log = logging.getLogger("convive.agents")
 
 
@@ -273,9 +271,7 @@ class Performer:
     async def _failed(self, error: Exception) -> None:
         self._cause = error
         transient = isinstance(error, ModelError) and error.transient
-        kind = type(error).__name__
-        message = clean(str(error))[:_LONGEST_REASON] or kind
-        await self._end(RunFailed(error=kind, message=message, transient=transient))
+        await self._end(RunFailed.of(error, transient=transient))
         if not isinstance(error, ModelError | NotAppended):
             await self._show_end(self.result())
 

@@ -4,11 +4,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
+from pydantic import JsonValue
 from pydantic_core import from_json
 
-from convive.agents.journal._fold import RunState, fold, joined
+from convive.agents.journal._fold import RunState, joined
+from convive.agents.journal._folding import Folding
 from convive.agents.journal._journal import (
     JournalEvent,
     ModelAnswered,
@@ -64,7 +66,7 @@ class _Events:
         self._run_id = run_id
         self._live = live
         self._after = after
-        self._states: dict[RunId, RunState] = {}
+        self._runs: dict[RunId, Folding] = {}
         self._ready: deque[Followed] = deque()
         self._over = False
 
@@ -82,10 +84,10 @@ class _Events:
 
     def _take(self, record: Record) -> None:
         run = run_of(record.headers)
-        if run is None:
-            raise BadRecord(record.subject, record.seq, "it names no run")
         if record.subject.startswith(self._live):
-            event = _live_event(run, from_json(record.body))
+            event = None if run is None else _live_event(run, record.body)
+        elif run is None:
+            raise BadRecord(record.subject, record.seq, "it names no run")
         else:
             event = self._journaled(run, record)
         if event is not None and record.seq > self._after:
@@ -93,17 +95,18 @@ class _Events:
 
     def _journaled(self, run: RunContext, record: Record) -> shown.AnyRunEvent | None:
         event = journal_event_of(record)
+        folding = self._runs.setdefault(run.run_id, Folding())
         try:
-            state = fold(self._states.get(run.run_id, RunState()), event)
+            folding.take(event)
         except ValueError as error:
             raise BadRecord(record.subject, record.seq, str(error)) from None
-        self._states[run.run_id] = state
-        if run.run_id == self._run_id and state.ended is not None:
+        if run.run_id == self._run_id and folding.now.ended is not None:
             self._over = True
-        return _event(run, state, event)
+        return _event(run, folding, event)
 
 
-def _event(run: RunContext, state: RunState, event: JournalEvent) -> shown.AnyRunEvent | None:
+def _event(run: RunContext, folding: Folding, event: JournalEvent) -> shown.AnyRunEvent | None:
+    state = folding.now
     match event:
         case RunStarted():
             return shown.RunStarted(run, event.agent)
@@ -120,11 +123,11 @@ def _event(run: RunContext, state: RunState, event: JournalEvent) -> shown.AnyRu
         case ToolReturned():
             return shown.ToolFinished(run, event.trip, event.call_id, event.name, event.content, event.is_error)
         case Suspended():
-            return shown.RunSuspended(run, _result(run, state))
+            return shown.RunSuspended(run, _result(run, folding.state))
         case RunFinished():
-            return shown.RunFinished(run, _result(run, state))
+            return shown.RunFinished(run, _result(run, folding.state))
         case RunFailed():
-            return shown.RunFailed(run, _result(run, state))
+            return shown.RunFailed(run, _result(run, folding.state))
         case RunCancelled():
             return shown.RunCancelled(run, event.reason)
 
@@ -136,9 +139,16 @@ def _result(run: RunContext, state: RunState) -> AgentResult:
     return result_of(state, run, opening)
 
 
-def _live_event(run: RunContext, body: Any) -> shown.AnyRunEvent | None:
-    if body["type"] == "delta":
-        return shown.TextDelta(run, body["trip"], body["text"])
-    if body["type"] == "update":
-        return shown.ToolUpdated(run, body["trip"], body["call"], body["name"], body["value"])
-    return None
+def _live_event(run: RunContext, body: bytes) -> shown.AnyRunEvent | None:
+    """What a live record shows; None for the end of a text, and for what is not ours or of a newer version."""
+    try:
+        told: JsonValue = from_json(body)
+    except ValueError:
+        return None
+    match told:
+        case {"type": "delta", "trip": int(trip), "text": str(text)}:
+            return shown.TextDelta(run, trip, text)
+        case {"type": "update", "trip": int(trip), "call": str(call), "name": str(name), "value": value}:
+            return shown.ToolUpdated(run, trip, call, name, value)
+        case _:
+            return None

@@ -51,6 +51,8 @@ class Suspend:
     suspended: Suspended
 
 
+_UNKNOWN_END = "the provider ended the answer for a reason that is not known here, so that it may not be whole"
+
 Step = Ask | UseTools | Finish | Suspend | Stop
 
 
@@ -82,7 +84,7 @@ def next_step(state: RunState, limits: Limits, stop: bool = False, elapsed_s: fl
     if trip.answer.stop_reason == "length" or trip.answer.stop_reason == "refusal":
         return Finish(trip.text, trip.answer.stop_reason, warning=_dropped_calls(trip.answer))
     if not trip.calls:
-        return Finish(trip.text, "answered")
+        return Finish(trip.text, "answered", _UNKNOWN_END if trip.answer.stop_reason == "other" else None)
     if trip.open_calls:
         return UseTools(trip.index, trip.open_calls)
     return _after_tools(state, limits, stop, reached)

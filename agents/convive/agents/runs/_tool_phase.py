@@ -200,7 +200,7 @@ class ToolPhase:
         else:
             # A tool that gathers results and exceptions alike has not noticed that it waits, and has no result yet.
             if outcome.needs is not None:
-                waiting.append(waits_for(call, outcome.needs, context, self._settings.name))
+                waiting.append(waits_for(call, ready.tool, outcome.needs, context, self._settings.name))
             elif not frame.waiting:
                 await end_below(frame, "the tool call that it belongs to went on without it")
                 return replace(outcome, children=tuple(frame.spent.values()))

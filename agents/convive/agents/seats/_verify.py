@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from convive.agents.journal._fold import RunState, fold
+from convive.agents.journal._fold import RunState, fold, latest_alone
 from convive.agents.journal._journal import JournalEvent, RunStarted, ToolCalled, ToolReturned, journal_event_of
 from convive.bus import (
     BadName,
@@ -122,7 +122,7 @@ class JournalVerification:
         if state.ended is not None:
             run.fate, run.state = "ended", None
         else:
-            run.state = _latest(state)
+            run.state = latest_alone(state)
 
     def _check_parent(self, run: _Run, record: Record, event: RunStarted) -> None:
         """The journal itself knows best which run is above it; headers may leave it out, but not name another."""
@@ -166,11 +166,6 @@ class JournalVerification:
             return "damaged"
         over = self._checks.floor.closed is not None or (turn is not None and turn.fate != "open")
         return "left" if over or (above is not None and above.fate in ("ended", "left")) else "open"
-
-
-def _latest(state: RunState) -> RunState:
-    """A state without what no rule of the fold looks at: each record would copy all of it."""
-    return replace(state, trips=state.trips[-1:], messages=(), resolutions={}, used_tokens=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,25 @@ import inspect
 import logging
 from types import SimpleNamespace
 
-from pydantic import ValidationError
+from pydantic import JsonValue
+from pydantic_core import to_json
 
 from convive.agents.journal._fold import Call
 from convive.agents.journal._interrupts import Approve, Deny, Edit, Interrupt, Result, args_hash
-from convive.agents.models._schema import ModelParameters, Parameters, clean, json_of, jsonable
+from convive.agents.models._schema import (
+    BadArguments,
+    ModelParameters,
+    Parameters,
+    check_data,
+    clean,
+    json_of,
+    jsonable,
+    schema_of,
+)
 from convive.agents.tools._calls import Outcome, Ready
 from convive.agents.tools._tools import NeedsAnswer, Tool, ToolContext
 
+_MOST_SCHEMA = 10_000
 _log = logging.getLogger("convive.agents")
 
 
@@ -23,30 +34,29 @@ async def gate(call: Call, ready: Ready, context: ToolContext, agent: str) -> Re
         case Result(value=value):
             return _given(ready.tool, value)
         case Approve() | Edit():
-            return _interrupt(call, context, agent, "client_tool") if ready.tool.client else ready
+            return _interrupt(call, ready.tool, context, agent, "client_tool") if ready.tool.client else ready
         case None:
             pass
     if call.interrupt is not None:
         return call.interrupt
     if await needs_approval(ready.tool, ready.arguments, context):
-        return _interrupt(call, context, agent, "approval")
-    return _interrupt(call, context, agent, "client_tool") if ready.tool.client else ready
+        return _interrupt(call, ready.tool, context, agent, "approval")
+    return _interrupt(call, ready.tool, context, agent, "client_tool") if ready.tool.client else ready
 
 
 def _given(tool: Tool, value: object) -> Outcome:
     """The result that a client tool was given. Whoever answered may not have had the agent to check it with."""
+    shown = jsonable(value)
     try:
         if tool.result is not None:
-            tool.result.validate_python(value)
-    except ValidationError as error:
-        issues = "; ".join(issue["msg"] for issue in error.errors(include_url=False, include_input=False)[:3])
-        message = f"What {tool.name} gave back does not fit: {issues}."
+            check_data(tool.result, shown)
+    except BadArguments as error:
+        message = f"What {tool.name} gave back does not fit: {error}."
         return Outcome(json_of({"error": "invalid_result", "message": message}), is_error=True)
-    shown = jsonable(value)
     return Outcome(clean(shown) if isinstance(shown, str) else json_of(shown))
 
 
-def _interrupt(call: Call, context: ToolContext, agent: str, kind: str) -> Interrupt:
+def _interrupt(call: Call, tool: Tool, context: ToolContext, agent: str, kind: str) -> Interrupt:
     return Interrupt.model_validate(
         {
             "id": f"{context.idempotency_key}-{kind}",
@@ -59,8 +69,17 @@ def _interrupt(call: Call, context: ToolContext, agent: str, kind: str) -> Inter
             "index": call.index,
             "arguments": call.arguments,
             "args_hash": args_hash(call.arguments),
+            "takes": _taken(tool, kind),
         }
     )
+
+
+def _taken(tool: Tool, kind: str) -> dict[str, JsonValue] | None:
+    """The schema of an answer: so that it can be checked where the agent's code is not, and shown to who gives it."""
+    schema: dict[str, JsonValue] | None = tool.spec.input_schema
+    if kind == "client_tool":
+        schema = None if tool.result is None else schema_of(tool.result)
+    return schema if schema is not None and len(to_json(schema)) <= _MOST_SCHEMA else None
 
 
 async def needs_approval(tool: Tool, arguments: dict[str, object], context: ToolContext) -> bool:
@@ -85,7 +104,7 @@ def _defaults(parameters: Parameters) -> dict[str, object]:
     return {name: field.get_default(call_default_factory=True, validated_data={}) for name, field in optional.items()}
 
 
-def waits_for(call: Call, needs: NeedsAnswer, context: ToolContext, agent: str) -> Interrupt:
+def waits_for(call: Call, tool: Tool, needs: NeedsAnswer, context: ToolContext, agent: str) -> Interrupt:
     """What a call waits for whose tool says so. Each attempt may, and none takes an answer to an earlier one."""
-    interrupt = _interrupt(call, context, agent, needs.kind)
+    interrupt = _interrupt(call, tool, context, agent, needs.kind)
     return interrupt.model_copy(update={"id": f"{interrupt.id}-{call.attempt}", "about": jsonable(needs.about)})

@@ -8,7 +8,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from convive.agents.journal._journal import Rejected
-from convive.agents.models._schema import Untitled, json_of
+from convive.agents.models._schema import Untitled, schema_in_words
 from convive.bus import ConviveError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ else:
 
     Data = TypeVar("Data", covariant=True)
 
-_FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FENCE = re.compile(r"```(?:json)?[ \t]*\n")
 _MOST_ISSUES = 20
 
 
@@ -39,15 +39,14 @@ class Output:
     @property
     def instruction(self) -> str:
         """What a model is told that cannot be held to a schema by its provider."""
-        return (
-            "Your final answer must be JSON that fits this JSON Schema, without any other text around it:\n"
-            f"{json_of(self.schema)}"
-        )
+        return schema_in_words(self.schema)
 
     def read(self, text: str) -> Any:
         """The data in an answer; a fence around the JSON is taken off. Raises ValidationError."""
-        fenced = _FENCED.search(text)
-        return self.adapter.validate_json(fenced[1] if fenced else text.strip())
+        begins = _FENCE.search(text)
+        ends = -1 if begins is None else text.find("```", begins.end())
+        fenced = text if begins is None or ends < 0 else text[begins.end() : ends]
+        return self.adapter.validate_json(fenced.strip())
 
     def judge(self, text: str) -> Rejected | None:
         """Why an answer is of no use, with each place that does not fit; None if it is fit."""

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, JsonValue
 
+from convive.agents.models._json_schema import check_outermost
 from convive.agents.models._model import ToolSpec
 from convive.agents.models._schema import BadArguments, BadTool, Parameters
 from convive.agents.tools._tools import Tool, ToolContext
@@ -19,15 +20,6 @@ SchemaHandler = Callable[[ToolContext, dict[str, JsonValue]], object]
 _MOST = 64
 """The longest name of a tool that all providers take."""
 _FITS = re.compile(rf"[A-Za-z0-9_-]{{1,{_MOST}}}")
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "string": (str,),
-    "boolean": (bool,),
-    "integer": (int,),
-    "number": (int, float),
-    "object": (dict,),
-    "array": (list,),
-    "null": (type(None),),
-}
 
 
 class _SchemaParameters(Parameters):
@@ -40,12 +32,7 @@ class _SchemaParameters(Parameters):
         if not isinstance(arguments, dict):
             kind = type(arguments).__name__
             raise BadArguments([{"path": "", "message": f"the arguments must be a JSON object, not {kind}"}])
-        issues = [
-            {"path": name, "message": message}
-            for name, message in (*_missing(self.schema, arguments), *_unfit(self.schema, arguments))
-        ]
-        if issues:
-            raise BadArguments(issues)
+        check_outermost(self.schema, arguments)
         return {"arguments": dict(arguments)}
 
 
@@ -106,36 +93,3 @@ def _function(handler: SchemaHandler) -> Callable[..., object]:
         return handler(context, arguments)
 
     return call_in_thread
-
-
-def _missing(schema: Mapping[str, JsonValue], arguments: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
-    required = schema.get("required")
-    names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
-    return [(name, "Field required") for name in names if name not in arguments]
-
-
-def _unfit(schema: Mapping[str, JsonValue], arguments: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
-    properties = schema.get("properties")
-    known = properties if isinstance(properties, dict) else {}
-    closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
-    found: list[tuple[str, str]] = []
-    for name, value in arguments.items():
-        described = known.get(name)
-        if name not in known:
-            found += [(name, f"Not an argument of this tool. It takes: {', '.join(known) or 'none'}")] if closed else []
-        elif isinstance(described, dict) and not _is(value, described.get("type")):
-            found.append((name, f"Input should be of type {described['type']}"))
-    return found
-
-
-def _is(value: JsonValue, kind: JsonValue) -> bool:
-    """Whether a value is of a type as `type` in a schema names it; true for what that does not say."""
-    if isinstance(kind, list):
-        return any(_is(value, each) for each in kind)
-    if not isinstance(kind, str) or kind not in _KINDS:
-        return True
-    if isinstance(value, bool):
-        return kind == "boolean"
-    if kind == "integer" and isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, _KINDS[kind])

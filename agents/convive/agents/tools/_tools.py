@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -233,6 +234,7 @@ def tool(
     `type` it is a tool of the provider's own, `{"anthropic": {"type": "bash_20250124"}}`, whose description and schema
     the provider has. One that the provider also runs (a search on its side) is not called here then.
     A generator shows what it yields as progress; a sync one returns its result, an async one yields it as a `Final`.
+    One whose call was given up is closed where it yields next.
     Raises BadTool.
     """
     scope = sys._getframe(1).f_locals  # string annotations may name what the caller defined locally
@@ -328,7 +330,11 @@ async def execute(tool: Tool, arguments: Mapping[str, object], context: ToolCont
             return await _drained(items, tool.name, context)
     # A generator that a plain function gave back is its result: a list.
     if inspect.isgenerator(value) and inspect.isgeneratorfunction(inspect.unwrap(function)):
-        value = await anyio.to_thread.run_sync(partial(_drain, value, context), abandon_on_cancel=True)
+        given_up = threading.Event()
+        try:
+            value = await anyio.to_thread.run_sync(partial(_drain, value, context, given_up), abandon_on_cancel=True)
+        finally:
+            given_up.set()
     return value
 
 
@@ -348,8 +354,8 @@ async def _drained(items: AsyncIterator[object], name: str, context: ToolContext
     return final.value
 
 
-def _drain(items: Generator[object, Any, object], context: ToolContext) -> object:
-    """In a thread: shows what is yielded, returns what is returned."""
+def _drain(items: Generator[object, Any, object], context: ToolContext, given_up: threading.Event) -> object:
+    """In a thread: shows what is yielded, returns what is returned. Closes what nobody waits for any more."""
     while True:
         try:
             item = next(items)
@@ -359,7 +365,7 @@ def _drain(items: Generator[object, Any, object], context: ToolContext) -> objec
         if isinstance(item, Final):
             name = context.tool_name
             raise TypeError(f"tool {name} yielded a Final: a generator that is not async returns its result")
-        if isinstance(item, NeedsAnswer):
+        if isinstance(item, NeedsAnswer) or given_up.is_set():
             items.close()
             return item
         anyio.from_thread.run(context.update, item)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import isfinite
 
-from convive.agents.journal._fold import RunState, fold, fold_all
+from convive.agents.journal._fold import RunState, fold, latest_alone
+from convive.agents.journal._folding import fold_all
 from convive.agents.journal._journal import (
     Ending,
     JournalEvent,
@@ -182,7 +183,7 @@ class Trace:
         except (BadRecord, ValueError) as bad:
             node.harm(_why(record, bad))
             return
-        self._states[own] = state if state.ended is None else _OVER
+        self._states[own] = latest_alone(state) if state.ended is None else _OVER
         self._told(node, event, record, state)
         if isinstance(event, ModelAnswered):
             self._parts[own, f"llm/{event.trip}"].copied = copied

@@ -149,6 +149,5 @@ def check_job(job: Job, subject: str, delay_s: float) -> None:
 
 def one_line(text: str) -> str:
     """A reason in the form that a header can carry."""
-    return (
-        " ".join("".join(c if c.isprintable() else " " for c in text).split())[:REASON_LENGTH] or "no reason was given"
-    )
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(printable.split())[:REASON_LENGTH].rstrip() or "no reason was given"
