@@ -89,8 +89,9 @@ class Held(Process):
             return await super().write(act)
         self.ending.set()
         await self.may_end.wait()
-        await super().write(act)
+        done = await super().write(act)
         self.ended.set()
+        return done
 
 
 class _MortalLog(LogAround):

@@ -14,8 +14,9 @@ from convive.agents.entities._entities import EntityType
 from convive.agents.entities._entity_commit import OF_THE_HOST, by_host, failed, told, too_large, woken
 from convive.agents.entities._entity_context import BadRow, Context, Wake
 from convive.agents.entities._entity_desk import Desk
+from convive.agents.entities._entity_reading import read_on
 from convive.agents.entities._entity_records import EntityJob, EntityKind, EntityName, Woken, carrier_of
-from convive.agents.entities._entity_state import EntityState, Waiting, commits_of, read_on
+from convive.agents.entities._entity_state import EntityState, Waiting, commits_of
 from convive.agents.journal._chain import Chain, check_depth, lost_hold
 from convive.agents.journal._journal import Place, RunStarted, Suspended
 from convive.agents.journal._refusals import UnknownRun
