@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 
 from convive.agents.entities import Entities, EntityState, follow, host
+from convive.agents.journal._faults import only_crashed
 from convive.agents.testing import Crashed
 from convive.bus import Bus, Draft, Job, Lease, Log, LogAround, MemoryLog, MemoryWorkQueue, Record, WorkQueue
 
@@ -38,6 +39,8 @@ class Process:
         self.read = 0
         """Records that it read."""
         self.is_dead = False
+        self.is_cut_off = False
+        """Whether what it says of its leases is under way for long."""
         mortal = _MortalLog(self)
 
         async def partition(_: int) -> Log:
@@ -72,6 +75,23 @@ class Process:
         """A process that is dead sees nothing and does nothing."""
         if self.is_dead:
             raise Crashed("this process has ended")
+
+
+class Held(Process):
+    """Ends no job before it may."""
+
+    def __init__(self, store: Store, lives: int | None) -> None:
+        super().__init__(store, lives)
+        self.ending, self.may_end, self.ended = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def write(self, act: Callable[[], Any]) -> Any:
+        if act.__name__ != "done":
+            return await super().write(act)
+        self.ending.set()
+        await self.may_end.wait()
+        done = await super().write(act)
+        self.ended.set()
+        return done
 
 
 class _MortalLog(LogAround):
@@ -141,7 +161,7 @@ class _MortalLease:
         self.lease_s = inner.lease_s
 
     async def extend(self) -> None:
-        if not self._process.is_dead:
+        if not self._process.is_dead and not self._process.is_cut_off:
             await self._inner.extend()
 
     async def done(self) -> None:
@@ -172,6 +192,18 @@ async def hosting(bus: Bus, entities: Entities, **options: Any) -> AsyncGenerato
         tasks.start_soon(run)
         yield
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def hosting_until_lost(process: Process, entities: Entities, **options: Any) -> AsyncGenerator[None]:
+    """A host beside the block, whose process is lost behind it."""
+    try:
+        async with hosting(process.bus, entities, **options):
+            yield
+            process.is_dead = True
+    except BaseException as error:
+        if not only_crashed(error):
+            raise
 
 
 async def until(bus: Bus, name: str, holds: Callable[[EntityState], bool]) -> EntityState:

@@ -1,5 +1,6 @@
 """A host that ends before or after anything that it writes: what was to happen happens, once."""
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -8,10 +9,10 @@ import pytest
 from pydantic import BaseModel
 
 from convive.agents import Agent, Request
-from convive.agents.entities import Collection, Context, Entities, Wake, find, host, look, send, spawn
+from convive.agents.entities import Collection, Context, Entities, Wake, find, host, look, put, send, spawn
 from convive.agents.journal._faults import only_crashed
 from convive.agents.testing import Crashed, ScriptedModel
-from tests.agents.entity_kit import LEASE_S, Process, Store, until
+from tests.agents.entity_kit import LEASE_S, Held, Process, Store, hosting, hosting_until_lost, until
 
 pytestmark = pytest.mark.anyio
 
@@ -208,3 +209,44 @@ async def _dying_host(process: Process, entities: Entities) -> None:
 async def _until_wakes(store: Store, wakes: int, scope: anyio.CancelScope) -> None:
     await until(store.process().bus, "bomb/1", lambda state: state.wakes == wakes)
     scope.cancel()
+
+
+async def test_an_end_that_is_on_its_way_for_long_takes_no_job_from_who_has_it_by_then() -> None:
+    """The first host's end comes when its lease has run out. The second one has the job by then, handled a letter with
+    it and began the next wake; the jobs of both letters gave way to it. Then the second host is lost."""
+    store, begun, entities = Store(), list[object](), Entities()
+    is_first, hangs = True, anyio.Event()
+
+    shared = Collection("shared", Tally, writable=True)
+
+    @entities.define("a", collections=[shared])
+    async def handle(context: Context, wake: Wake) -> None:
+        nonlocal is_first
+        begun.append(wake.body)
+        if wake.body == "later" and is_first:
+            is_first = False
+            hangs.set()
+            await anyio.sleep_forever()
+
+    outside, first, second, third = store.process(), Held(store, None), store.process(), store.process()
+    await spawn(outside.bus, "a/1")
+    jobs = store.queues["entities-a"]._entries  # pyright: ignore[reportPrivateUsage]
+    (job,) = jobs.values()
+    with anyio.fail_after(20):
+        async with hosting(first.bus, entities, concurrency=1):
+            await first.ending.wait()
+            first.is_cut_off = True
+            await put(outside.bus, "a/1", shared, "all", Tally())
+            await send(outside.bus, "a/1", "later")
+            while job.ready_s > time.monotonic():
+                await anyio.lowlevel.checkpoint()
+            async with hosting_until_lost(second, entities, concurrency=1):
+                await hangs.wait()
+                async with hosting(third.bus, entities, concurrency=1):
+                    while len(jobs) > 1:
+                        await anyio.lowlevel.checkpoint()
+                first.may_end.set()
+                await first.ended.wait()
+        async with hosting(outside.bus, entities):
+            await until(outside.bus, "a/1", lambda state: state.wakes == 3)
+    assert begun == [None, "later", "later"]

@@ -1,6 +1,5 @@
 """Entities in corners: stops that come late, strange records, JSON that is none, times, rows, and many observers."""
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -22,7 +21,7 @@ from convive.agents.entities import (
 )
 from convive.agents.testing import ScriptedModel
 from convive.bus import Draft, memory_bus, mint_run_id, open_bus
-from tests.agents.entity_kit import Process, Store, hosting, until
+from tests.agents.entity_kit import Held, Store, hosting, until
 
 pytestmark = pytest.mark.anyio
 
@@ -100,20 +99,6 @@ async def test_what_is_paused_can_be_stopped_and_who_observes_it_is_told() -> No
             await until(bus, "watcher/1", lambda state: state.wakes == 2)
             assert (await look(bus, "a/1")).status == "stopped"
     assert [wake.kind for wake in wakes] == ["created", "finished"]
-
-
-class Held(Process):
-    """Ends no job before it may."""
-
-    def __init__(self, store: Store, lives: int | None) -> None:
-        super().__init__(store, lives)
-        self.ending, self.may_end = anyio.Event(), anyio.Event()
-
-    async def write(self, act: Callable[[], Any]) -> Any:
-        if act.__name__ == "done":
-            self.ending.set()
-            await self.may_end.wait()
-        return await super().write(act)
 
 
 async def test_who_resumed_an_entity_comes_again_when_the_job_that_has_it_ends_without_a_look() -> None:

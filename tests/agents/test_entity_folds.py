@@ -1,6 +1,5 @@
-"""States however they are read, many entities at once, leases that run out, and the runs of an entity."""
+"""States however they are read, many entities at once, and the runs of an entity."""
 
-import time
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -22,8 +21,7 @@ from convive.agents.entities import (
     spawn,
 )
 from convive.agents.entities._entity_state import apply
-from convive.agents.queues._worker import kept
-from convive.bus import Job, MemoryWorkQueue, memory_bus
+from convive.bus import memory_bus
 from tests.agents.entity_kit import Store, hosting, until
 
 pytestmark = pytest.mark.anyio
@@ -115,16 +113,6 @@ async def test_many_that_end_at_once_are_not_held_up_by_one_another() -> None:
             await stack.enter_async_context(hosting(store.process().bus, entities, lease_s=60))
         await until(outside.bus, "parent/1", lambda state: state.is_over)
     assert heard == list(range(61))
-
-
-async def test_a_job_whose_lease_ran_out_is_not_ended_by_who_had_it() -> None:
-    """Others may have it, and count on it."""
-    queue = MemoryWorkQueue("q", 0.1)
-    await queue.send(Job("job", b""))
-    async with kept(await queue.take()) as is_held:
-        assert is_held()
-        time.sleep(0.11)  # noqa: ASYNC251 - what blocks the event loop is what lets a lease run out
-        assert not is_held()
 
 
 async def test_the_runs_of_an_entity_tell_what_it_did() -> None:

@@ -1,4 +1,5 @@
-"""Random schedules: three hosts that are cancelled or end anywhere, pauses, approvals, times, letters to and fro.
+"""Random schedules: three hosts that are cancelled or end anywhere, pauses, approvals, times, letters to and fro, and
+somebody who trims all the while.
 
 What must come of it is simple: each effect once, those of one sender in order, and no more.
 """
@@ -14,7 +15,19 @@ import pytest
 from pydantic import BaseModel
 
 from convive.agents import Agent, Answer, Approve, Request, ToolUse, answer, pending, tool
-from convive.agents.entities import Collection, Context, Entities, EntityState, Wake, host, look, send, signal, spawn
+from convive.agents.entities import (
+    Collection,
+    Context,
+    Entities,
+    EntityState,
+    Wake,
+    host,
+    look,
+    send,
+    signal,
+    spawn,
+    trim,
+)
 from convive.agents.journal._faults import only_crashed
 from convive.agents.journal._refusals import ResumeRefused
 from convive.agents.testing import ScriptedModel
@@ -107,9 +120,10 @@ def has_had(wakes: int, state: EntityState) -> bool:
     return state.wakes >= wakes
 
 
+@pytest.mark.parametrize("trims", [False, True])
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-async def test_each_effect_comes_once_and_those_of_a_sender_in_order(seed: int, ends: bool) -> None:
+async def test_each_effect_comes_once_and_those_of_a_sender_in_order(seed: int, ends: bool, trims: bool) -> None:
     dice = random.Random(seed)  # noqa: S311 - for schedules that can be had again
     store, asked = Store(), Counter[str]()
     outside = store.process().bus
@@ -145,12 +159,18 @@ async def test_each_effect_comes_once_and_those_of_a_sender_in_order(seed: int, 
                     continue  # it went on meanwhile
             await anyio.sleep(0.01)
 
+    async def forgetting() -> None:
+        while trims:
+            await trim(outside, dice.choice(NAMES), keep=dice.choice([1, 2, 5]), runs=dice.random() < 0.5)
+            await anyio.sleep(dice.choice([0, 0.01]))
+
     for name in NAMES:
         await spawn(outside, name)
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(lambda: hosts(store, dice, asked, ends=ends))
         tasks.start_soon(approvals)
+        tasks.start_soon(forgetting)
         async with anyio.create_task_group() as sending:
             sending.start_soon(pauses)
             for each in SENDERS:

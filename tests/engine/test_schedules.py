@@ -144,6 +144,19 @@ async def test_a_job_comes_again_when_its_lease_runs_out_is_refused_or_is_refuse
         assert deliveries == sorted(set(deliveries))  # a machine that is busy may let a lease run out once more
 
 
+async def test_an_acknowledgement_of_an_earlier_delivery_ends_the_job_of_who_has_it_now(engine: "Engine") -> None:
+    """Hence a job that comes again goes on as a copy (`JetStreamWorkQueue.take`)."""
+    async with engine.stream(**QUEUE) as stream:
+        await stream.append("job.1")
+        name = await worker(stream, lease_s=1)
+        late, now = await pulled(stream, name), await pulled(stream, name)
+        assert late is not None
+        assert now is not None
+        await stream.client.request(late.reply, b"+ACK", timeout=5)
+        assert await pulled(stream, name, 3) is None
+        assert await stream.subjects() == {}
+
+
 async def test_a_lease_is_held_by_saying_that_the_work_goes_on(engine: "Engine") -> None:
     """`+WPI` (`_JetStreamLease.extend`)."""
     async with engine.stream(**QUEUE) as stream:

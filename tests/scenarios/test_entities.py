@@ -115,6 +115,10 @@ async def test_entities_from_a_shell(person: "Person") -> None:
             "signal",
         ]
         assert (await person.does("entity", "list", "shop", "--status", "stopped")).out.count("shop/main") == 1
+        forgotten = await person.does("entity", "trim", "shop/main", "--keep", "1")
+        assert forgotten.err.splitlines()[-1].endswith(" records of shop/main forgotten.")
+        assert (await person.does("entity", "follow", "shop/main")).out.splitlines() == told[-2:]
+        assert (await person.does("entity", "show", "shop/main", "--at", "1")).complaint.count("is forgotten") == 1
 
 
 async def test_mistakes_are_told_in_one_line(person: "Person") -> None:

@@ -3,6 +3,7 @@
 from convive.bus.conversation._bus import Bus, Sync, memory_bus
 from convive.bus.conversation._conversation import Conversation
 from convive.bus.conversation._events import (
+    ORIGIN,
     SCHEMA,
     AsideEvent,
     BusEvent,
@@ -64,7 +65,7 @@ from convive.bus.log._errors import (
     UnknownConversation,
     WrongStream,
 )
-from convive.bus.log._folds import Fold, Folded, fold_records
+from convive.bus.log._folds import Fold, FoldBase, Folded, fold_records
 from convive.bus.log._ids import (
     HOST,
     ConversationId,
@@ -110,6 +111,7 @@ from convive.bus.streams._stream_records import (
     StreamReader,
     StreamRecord,
     StreamTail,
+    snapshot_of,
     stream_name,
 )
 from convive.bus.verify._findings import (
@@ -133,6 +135,7 @@ __all__ = [
     "DEFAULT_DATA",
     "FLOOR",
     "HOST",
+    "ORIGIN",
     "SCHEMA",
     "URL_VARIABLE",
     "Address",
@@ -166,6 +169,7 @@ __all__ = [
     "Floor",
     "FloorEvent",
     "Fold",
+    "FoldBase",
     "Folded",
     "Granted",
     "Guard",
@@ -253,6 +257,7 @@ __all__ = [
     "server_binary",
     "server_version",
     "slugify",
+    "snapshot_of",
     "stream_name",
     "unreadable",
 ]

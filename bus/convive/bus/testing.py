@@ -124,6 +124,7 @@ QUEUE_CHECKS: Final[tuple[QueueCheck, ...]] = (
     _queue_checks.the_same_id_twice_is_one_job,
     _queue_checks.a_job_with_a_delay_comes_after_it,
     _queue_checks.a_lease_that_runs_out_is_given_to_another,
+    _queue_checks.a_late_end_leaves_a_job_to_who_has_it_now,
     _queue_checks.a_lease_that_is_extended_is_kept,
     _queue_checks.a_job_that_is_retried_comes_again_after_its_delay,
     _queue_checks.a_job_that_is_released_comes_again_as_if_it_had_not,

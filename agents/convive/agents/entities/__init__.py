@@ -26,8 +26,10 @@ from convive.agents.entities._entity_client import (
 )
 from convive.agents.entities._entity_context import BadRow, Collection, Context, Rows, Wake
 from convive.agents.entities._entity_host import host
+from convive.agents.entities._entity_reading import Forgotten
 from convive.agents.entities._entity_records import BadEntity, EntityName, Letter, Signal, Woken
 from convive.agents.entities._entity_state import EntityState, Failure, Timer, Waiting
+from convive.agents.entities._entity_trim import trim
 
 __all__ = [
     "BadEntity",
@@ -40,6 +42,7 @@ __all__ = [
     "EntityState",
     "EntityType",
     "Failure",
+    "Forgotten",
     "Handler",
     "HostsLost",
     "Letter",
@@ -60,4 +63,5 @@ __all__ = [
     "send",
     "signal",
     "spawn",
+    "trim",
 ]

@@ -2,10 +2,8 @@
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 from typing import cast
 
 import anyio
@@ -16,8 +14,9 @@ from convive.agents.entities._entities import EntityType
 from convive.agents.entities._entity_commit import OF_THE_HOST, by_host, failed, told, too_large, woken
 from convive.agents.entities._entity_context import BadRow, Context, Wake
 from convive.agents.entities._entity_desk import Desk
+from convive.agents.entities._entity_reading import read_on
 from convive.agents.entities._entity_records import EntityJob, EntityKind, EntityName, Woken, carrier_of
-from convive.agents.entities._entity_state import EntityState, Waiting, commits_of, read_on
+from convive.agents.entities._entity_state import EntityState, Waiting, commits_of
 from convive.agents.journal._chain import Chain, check_depth, lost_hold
 from convive.agents.journal._journal import Place, RunStarted, Suspended
 from convive.agents.journal._refusals import UnknownRun
@@ -59,7 +58,6 @@ class Carrier:
         kind: EntityType,
         jobs: WorkQueue,
         lease: Lease,
-        is_held: Callable[[], bool],
         job: EntityJob,
         name: EntityName,
         place: Place,
@@ -68,7 +66,6 @@ class Carrier:
         self._kind = kind
         self._jobs = jobs
         self._lease = lease
-        self._is_held = is_held
         self._job = job
         self._name = name
         self._place = place
@@ -96,14 +93,7 @@ class Carrier:
         else:  # a signal does not wait for what the other job is at
             settled = await self._carry()
         if not settled:
-            await self._settle(self._lease.done)
-
-    async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
-        """Say what becomes of the job, unless it may be in other hands by now: an end would take it from those."""
-        if self._is_held():
-            await settle()
-        else:
-            _log.warning("the lease of job %s ran out: it is settled by whoever has it now", self._lease.job.id)
+            await self._lease.done()
 
     async def _carry(self) -> bool:
         """Says whether the job is settled already, because it waits or is to be tried again."""
@@ -142,7 +132,7 @@ class Carrier:
         await chain.read()
         begun = chain.state.started is not None and self._is_own(chain.state.started.source)
         if begun:
-            await self._settle(self._lease.park)
+            await self._lease.park()
         return begun
 
     def _is_own(self, source: JsonValue) -> bool:
@@ -215,7 +205,7 @@ class Carrier:
                 raise lost from None
             if attempt < self._kind.max_attempts and not isinstance(error, NotAppended):
                 _log.warning("%s, wake %d, attempt %d: %s", self._name, state.wakes + 1, attempt, told(error))
-                await self._settle(partial(self._lease.retry, self._desk.delay_s(attempt)))
+                await self._lease.retry(self._desk.delay_s(attempt))
                 return True
             _log.error("%s, wake %d failed: %s", self._name, state.wakes + 1, told(error))
             came_of_it = failed(state, waiting, error)
@@ -249,7 +239,7 @@ class Carrier:
                 raise
 
     async def _park(self, waiting: Waiting) -> None:
-        await self._settle(self._lease.park)
+        await self._lease.park()
         chain = Chain(self._place, waiting.run)
         await chain.read()
         if chain.state.suspended is None:  # who answered before the job was parked could not wake it

@@ -9,8 +9,9 @@ from pydantic import JsonValue
 
 from convive.agents.entities._entity_context import Collection, Row, plain
 from convive.agents.entities._entity_post import place_of_entity, post
+from convive.agents.entities._entity_reading import first_state, read_again, read_entity
 from convive.agents.entities._entity_records import EntityName, Letter, Signal, letter_of, woken_of
-from convive.agents.entities._entity_state import EntityState, apply, commits_of, mailbox_of, read_entity
+from convive.agents.entities._entity_state import BehindTrim, EntityState, apply, commits_of, mailbox_of
 from convive.agents.journal._journal import Place
 from convive.agents.runs._frame import current_run
 from convive.agents.traces._trace import Trace
@@ -62,7 +63,8 @@ async def signal(bus: Bus, name: str, what: Signal) -> int:
 
 
 async def look(bus: Bus, name: str, *, until: int | None = None) -> EntityState:
-    """An entity as it is now, or as it was at a place in its log. Raises BadEntity, UnknownEntity."""
+    """An entity as it is now, or as it was at a place in its log. Raises BadEntity, UnknownEntity, or Forgotten
+    for what was trimmed."""
     to = EntityName.of(name)
     place = await place_of_entity(bus, to)
     state = await read_entity(place.log, place.base, to, until)
@@ -92,22 +94,25 @@ async def runs(bus: Bus, name: str, *, keep_events: bool = False) -> Trace:
 
 @asynccontextmanager
 async def follow(bus: Bus, name: str, *, after: int | None = None) -> AsyncGenerator[AsyncIterator[EntityState]]:
-    """The states of an entity: as it is now (or was at `after`), and then after each record.
+    """The states of an entity: as it is now (or was at `after`; 0: at its beginning, or where what is left of it
+    begins), and then after each record.
 
-    It need not be spawned yet. It is one and the same object each time: copy what is to be kept. Iterating raises
-    BusUnavailable when the bus is gone for good.
+    It need not be spawned yet. It is one and the same object each time: copy what is to be kept. Raises Forgotten for
+    what was trimmed. Iterating raises BusUnavailable when the bus is gone for good.
     """
     to = EntityName.of(name)
     place = await place_of_entity(bus, to)
-    state = EntityState(name=str(to)) if after == 0 else await read_entity(place.log, place.base, to, after)
+    begin = first_state(place.log, place.base, to) if after == 0 else read_entity(place.log, place.base, to, after)
+    state = await begin
     async with place.log.follow(mailbox_of(place.base), commits_of(place.base), after=state.seq) as tail:
-        yield _States(tail, state)
+        yield _States(place, tail, state)
 
 
 class _States:
     """One follower's place. No generator: one that is left half-way would wait to be finalized."""
 
-    def __init__(self, tail: Tail, state: EntityState) -> None:
+    def __init__(self, place: Place, tail: Tail, state: EntityState) -> None:
+        self._place = place
         self._tail = tail
         self._state = state
         self._begun = False
@@ -120,9 +125,13 @@ class _States:
             self._begun = True
             return self._state
         record = None
-        while record is None:
+        while record is None or record.seq <= self._state.seq:
             record = await self._tail.next()
-        return apply(self._state, record)
+        try:
+            return apply(self._state, record, strict=True)
+        except BehindTrim:
+            await read_again(self._state, self._place.log, self._place.base)
+            return self._state
 
 
 async def names_of(bus: Bus, type: str = "") -> list[str]:
@@ -130,12 +139,14 @@ async def names_of(bus: Bus, type: str = "") -> list[str]:
 
     One request a partition.
     """
-    names: list[str] = []
+    names: set[str] = set()
     for pattern, log in (await bus.partitions()).items():
-        for subject in await log.subjects(mailbox_of(pattern)):
+        for subject in await log.subjects(f"{pattern}.stream.*"):
+            base = subject.removesuffix(f".stream.{address_of(subject).name}")
             found = EntityName.of_space(address_of(subject).conversation)
-            if found is not None and type in ("", found.type):
-                names.append(str(found))
+            of_entity = subject in (mailbox_of(base), commits_of(base))  # a mailbox may be trimmed to its last letter
+            if found is not None and of_entity and type in ("", found.type):
+                names.add(str(found))
     return sorted(names)
 
 
@@ -169,14 +180,20 @@ async def _alive(bus: Bus, name: str) -> EntityName:
         ended = "stopped"
     if ended is not None:
         raise EntityOver(f"{to} is {ended} and takes nothing any more. Nothing was sent.")
-    return to if commit is not None else await _known(bus, name)
+    return to if commit is not None else await _spawned(bus, to, place, letter)
 
 
 async def _known(bus: Bus, name: str) -> EntityName:
     """What was spawned."""
     to = EntityName.of(name)
     place = await place_of_entity(bus, to)
-    last = await _last_letter(place)
+    if await place.log.last(commits_of(place.base)) is not None:
+        return to
+    return await _spawned(bus, to, place, await _last_letter(place))
+
+
+async def _spawned(bus: Bus, to: EntityName, place: Place, last: Letter | None) -> EntityName:
+    """What has no commit yet, if there is a letter that spawns it."""
     if last is not None and (last.kind == "created" or not last.sender):  # who sends from outside has looked before
         return to
     async with place.log.read(mailbox_of(place.base)) as records:

@@ -5,8 +5,9 @@ from collections import OrderedDict
 
 from convive.agents.entities._entity_commit import OF_THE_HOST, outgoing_of
 from convive.agents.entities._entity_post import deliver
+from convive.agents.entities._entity_reading import read_entity, read_on
 from convive.agents.entities._entity_records import EntityName, Woken
-from convive.agents.entities._entity_state import EntityState, Waiting, read_entity, read_on
+from convive.agents.entities._entity_state import EntityState, Waiting
 from convive.agents.journal._chain import Chain, RunTaken
 from convive.agents.journal._journal import Place, RunFailed, RunFinished
 from convive.agents.models._schema import json_of

@@ -7,7 +7,6 @@ the job of a host that was killed comes back and carries on (docs/adr/0021).
 """
 
 import logging
-from collections.abc import Callable
 
 import anyio
 
@@ -55,14 +54,14 @@ class _Host:
         while True:
             lease = await jobs.take()
             try:
-                async with kept(lease) as is_held:
-                    await self._settle(kind, jobs, lease, is_held)
+                async with kept(lease):
+                    await self._settle(kind, jobs, lease)
             except anyio.get_cancelled_exc_class():
                 with anyio.move_on_after(LEAVING_S, shield=True):
                     await lease.release()
                 raise
 
-    async def _settle(self, kind: EntityType, jobs: WorkQueue, lease: Lease, is_held: Callable[[], bool]) -> None:
+    async def _settle(self, kind: EntityType, jobs: WorkQueue, lease: Lease) -> None:
         try:
             job, name, setter = job_of(lease.job)
             place = await place_of_entity(self._desk.bus, name)
@@ -75,7 +74,7 @@ class _Host:
             await bury(lease, str(error))
             return
         try:
-            await Carrier(self._desk, kind, jobs, lease, is_held, job, name, place).carry()
+            await Carrier(self._desk, kind, jobs, lease, job, name, place).carry()
         except RunTaken as error:
             _log.info("%s: another host goes on with it: %s", lease.job.id, error)
         except LEAVE_RUN as error:

@@ -36,7 +36,7 @@ async def post(bus: Bus, to: EntityName, letter: Letter, sender: RunContext | No
     With an `id`, posting again within ten minutes changes nothing: do that after MaybeAppended. Raises NotAppended (too
     large), MaybeAppended, BusUnavailable.
     """
-    if sender is None:
+    if sender is None or letter.number is None:
         letter = letter.model_copy(update={"trace": mint_run_id()})
     seq = await store(await place_of_entity(bus, to), to, letter, sender, id)
     run = wake_run(to, seq, letter, sender)

@@ -119,7 +119,7 @@ class Letter(Event):
     changes_too: bool = False
     """Of an observer: whether it wants to hear of changed rows as well, and not of the end alone."""
     trace: RunId | None = None
-    """The run of the wake, for a letter that no run sent."""
+    """Of a letter without a number: names the run of the wake. It is that run, when no run sent the letter."""
     hops: int = 0
     """How many letters led to this one, each sent by the wake for the one before."""
 
@@ -136,7 +136,8 @@ class Outgoing(BaseModel):
 class Woken(Event):
     """The commit of a wake: the letter is handled, and all that its handler did counts from here on.
 
-    `letter` is the place of the letter. Everything or nothing: rows, letters, timers and the end are in one record.
+    `run_id` is the run of the letter, and says which one that was; `letter` is its place where it was handled.
+    Everything or nothing: rows, letters, timers and the end are in one record.
     """
 
     type: Literal["woken"] = "woken"
@@ -198,16 +199,19 @@ def woken_of(record: Record) -> Woken:
 
 
 def wake_run(entity: EntityName, seq: int, letter: Letter, sender: RunContext | None) -> RunContext:
-    """The run of the wake for the letter at `seq`, the same in every process; its id is also that of the job.
+    """The run of the wake for the letter at `seq`, the same in every process and in a copy elsewhere; its id is also
+    that of the job.
 
     It stands below the run that sent the letter. One that no run sent begins a trace of its own, and so does one at the
     end of a long chain, with a link to where it came from.
     """
+    number = None if letter.number is None else f"{letter.sender}#{letter.number[0]}.{letter.number[1]}"
+    name = f"{entity}/{number or letter.trace or seq}"
     if sender is not None and (letter.hops == 0 or letter.hops % MOST_HOPS):
-        return sender.child(derive_run_id(sender.run_id, f"{entity}/{seq}"))
+        return sender.child(derive_run_id(sender.run_id, name))
     if sender is None:
-        return RunContext.root(letter.trace or _digest(f"{entity}/{seq}"))
-    return RunContext.root(_digest(f"{sender.run_id}/{entity}/{seq}"), sender.headers()[TRACEPARENT])
+        return RunContext.root(letter.trace or _digest(name))
+    return RunContext.root(_digest(f"{sender.run_id}/{name}"), sender.headers()[TRACEPARENT])
 
 
 def _digest(text: str) -> RunId:

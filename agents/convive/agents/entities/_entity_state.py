@@ -1,5 +1,7 @@
 """An entity's state, as a fold of its mailbox and its commits."""
 
+from typing import Any
+
 from pydantic import BaseModel, Field, JsonValue
 
 from convive.agents.entities._entity_records import (
@@ -12,27 +14,32 @@ from convive.agents.entities._entity_records import (
     wake_run,
     woken_of,
 )
-from convive.bus import BadRecord, ConviveError, Fold, Log, NewerRecord, Record, RunContext, RunId, fold_records, run_of
+from convive.bus import ORIGIN, BadRecord, ConviveError, NewerRecord, Record, RunContext, RunId, happened_s, run_of
 
 KEPT_ERRORS = 20
 """How many of the latest failures a state holds; the log has all."""
 
 
-class Waiting(BaseModel):
-    """A letter that was not handled yet: where it stands, when it came, and the run of the wake that it is for."""
+class OfRun(BaseModel):
+    """What belongs to a run."""
 
-    seq: int
-    time_s: float
-    letter: Letter
     run_id: RunId
     root_run_id: RunId
-    parent_run_id: RunId | None
+    parent_run_id: RunId | None = None
     started_from: str = ""
 
     @property
     def run(self) -> RunContext:
-        """The run of the wake."""
+        """That run."""
         return RunContext(self.run_id, self.root_run_id, self.parent_run_id, self.started_from)
+
+
+class Waiting(OfRun):
+    """A letter that was not handled yet: where it stood when it came, when that was, and the run of its wake."""
+
+    seq: int
+    time_s: float
+    letter: Letter
 
     @property
     def sender_run(self) -> RunContext | None:
@@ -49,11 +56,15 @@ class Failure(BaseModel):
     error: str
 
 
-class Timer(BaseModel):
-    """A time that is set: `at_s` in seconds since 1970, `number` that of the letter that will tell of it."""
+class Timer(OfRun):
+    """A time that is set, by a wake: `at_s` in seconds since 1970, and the letter that will tell of it."""
 
     at_s: float
-    number: tuple[int, int]
+    letter: Letter
+
+
+class BehindTrim(Exception):
+    """Commits are missing before the one that was read, as they do when others trim the entity meanwhile."""
 
 
 class EntityState(BaseModel):
@@ -120,30 +131,23 @@ def commits_of(base: str) -> str:
     return f"{base}.stream.entity"
 
 
-async def read_entity(log: Log, base: str, name: EntityName, until: int | None = None) -> EntityState:
-    """An entity as it is now, or as it was at a place; two requests. Raises errors of the bus."""
-    folding = Fold("entity", EntityState, lambda: EntityState(name=str(name)), apply)
-    subjects = (mailbox_of(base), commits_of(base))
-    return (await fold_records(log, subjects, folding, commits_of(base), until=until)).state
+def apply(state: EntityState, record: Record, *, strict: bool = False) -> EntityState:
+    """Take one more record, in place. One that was taken before changes nothing.
 
-
-async def read_on(state: EntityState, log: Log, base: str) -> EntityState:
-    """Take what came behind a state, in place; one request."""
-    async with log.read(mailbox_of(base), commits_of(base), after=state.seq) as records:
-        async for record in records:
-            apply(state, record)
-    return state
-
-
-def apply(state: EntityState, record: Record) -> EntityState:
-    """Take one more record, in place."""
+    `strict`: raises BehindTrim for a commit that does not follow. Else it is damage.
+    """
+    if record.seq <= state.seq:
+        return state
     state.seq = record.seq
     try:
         if record.subject.endswith(".mailbox"):
             _arrived(state, record, letter_of(record))
         else:
             state.committed_at = record.seq
-            _committed(state, record, woken_of(record))
+            woken = woken_of(record)
+            if strict and woken.wake > state.wakes + 1:
+                raise BehindTrim
+            _committed(state, record, woken)
     except NewerRecord as error:
         state.newer = state.newer or str(error)
     except BadRecord:
@@ -157,7 +161,7 @@ def _arrived(state: EntityState, record: Record, letter: Letter) -> None:
             return  # delivered before
         state.seen[letter.sender] = letter.number
     if letter.kind == "due":
-        if letter.id not in state.timers or state.timers[letter.id].number != letter.number:
+        if letter.id not in state.timers or state.timers[letter.id].letter.number != letter.number:
             return  # called off, set anew, or told before
         del state.timers[letter.id]
     if letter.kind == "created" and (state.is_created or any(one.letter.kind == "created" for one in state.waiting)):
@@ -168,15 +172,7 @@ def _arrived(state: EntityState, record: Record, letter: Letter) -> None:
         state.is_paused = letter.value == "pause"
         return
     run = wake_run(EntityName.of(state.name), record.seq, letter, _sender(record))
-    waiting = Waiting(
-        seq=record.seq,
-        time_s=record.time_s,
-        letter=letter,
-        run_id=run.run_id,
-        root_run_id=run.root_run_id,
-        parent_run_id=run.parent_run_id,
-        started_from=run.started_from,
-    )
+    waiting = Waiting(seq=record.seq, time_s=happened_s(record), letter=letter, **_fields(run))
     if letter.kind == "created":
         state.is_created, state.args, state.parent = True, letter.value, letter.sender
         state.waiting.insert(0, waiting)  # what came before it existed is told afterwards
@@ -189,7 +185,9 @@ def _arrived(state: EntityState, record: Record, letter: Letter) -> None:
 
 
 def _committed(state: EntityState, record: Record, woken: Woken) -> None:
-    handled = next((one for one in state.waiting if one.seq == woken.letter), None)
+    handled = next((one for one in state.waiting if one.run_id == woken.run_id), None)
+    if handled is None and ORIGIN not in record.headers:  # earlier versions named runs by places
+        handled = next((one for one in state.waiting if one.seq == woken.letter), None)
     if handled is None and state.is_stopped:
         return  # its handler ran when the entity was stopped: nothing of that wake counts
     if handled is None or woken.wake != state.wakes + 1:
@@ -204,7 +202,8 @@ def _committed(state: EntityState, record: Record, woken: Woken) -> None:
         state.waiting = [one for one in state.waiting if one.letter.kind != "due" or one.letter.id != id]
     for place, outgoing in enumerate(woken.letters):
         if outgoing.at_s is not None:
-            state.timers[outgoing.letter.id] = Timer(at_s=outgoing.at_s, number=(woken.wake, place))
+            letter = outgoing.letter.model_copy(update={"number": (woken.wake, place)})
+            state.timers[letter.id] = Timer(at_s=outgoing.at_s, letter=letter, **_fields(handled.run))
         elif outgoing.letter.kind == "created":
             state.children.setdefault(outgoing.to, "running")
     if woken.error is not None:
@@ -239,6 +238,16 @@ def change_row(rows: dict[str, dict[str, dict[str, JsonValue]]], change: Change)
         collection.pop(change.key, None)
     else:
         collection[change.key] = change.row
+
+
+def _fields(run: RunContext) -> dict[str, Any]:
+    """A run as the fields of `OfRun`."""
+    return {
+        "run_id": run.run_id,
+        "root_run_id": run.root_run_id,
+        "parent_run_id": run.parent_run_id,
+        "started_from": run.started_from,
+    }
 
 
 def _sender(record: Record) -> RunContext | None:

@@ -262,29 +262,19 @@ class _Patient:
 
 
 @asynccontextmanager
-async def kept(lease: Lease) -> AsyncGenerator[Callable[[], bool]]:
-    """Extends the lease beside the block; the block's own error comes out as it is. Gives what says whether the lease
-    was always extended in time, as it is not when something blocks the event loop: then others may have the job."""
-    extended_s, in_time = anyio.current_time(), True
-
-    def is_held() -> bool:
-        nonlocal in_time
-        in_time = in_time and anyio.current_time() - extended_s < lease.lease_s * 2 / 3  # an end takes time as well
-        return in_time
+async def kept(lease: Lease) -> AsyncGenerator[None]:
+    """Extends the lease beside the block; the block's own error comes out as it is."""
 
     async def extend() -> None:
-        nonlocal extended_s
         while True:
             await anyio.sleep(lease.lease_s / 3)
-            is_held()
-            extended_s = anyio.current_time()
             await lease.extend()
 
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(extend)
         try:
-            yield is_held
+            yield
         except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
             failure = error
         tasks.cancel_scope.cancel()

@@ -108,6 +108,29 @@ async def a_lease_that_runs_out_is_given_to_another(queue: WorkQueue) -> None:
     await nothing_comes(queue, CHECK_LEASE_S * 1.5)
 
 
+async def a_late_end_leaves_a_job_to_who_has_it_now(queue: WorkQueue) -> None:
+    """And when that one is lost, the job comes again."""
+    jobs = [Job(f"job-{number}", b"body", {"Name": "value"}) for number in range(5)]
+    for job in jobs:
+        await queue.send(job)
+    late = {lease.job.id: lease for lease in [await take_job(queue) for _ in jobs]}
+    assert {(await take_job(queue)).attempt for _ in jobs} == {2}
+    await late["job-0"].done()
+    await late["job-1"].retry()
+    await late["job-2"].release()
+    await late["job-3"].park()
+    await late["job-4"].bury("too late")
+    assert [await queue.waiting(job.id) for job in jobs] == jobs
+    assert not await queue.wake("job-3")
+    again = [await take_job(queue) for _ in jobs]
+    assert sorted((lease.job.id, lease.attempt) for lease in again) == [(job.id, 3) for job in jobs]
+    for lease in again:
+        assert lease.job in jobs
+        await lease.done()
+    assert await queue.dead() == []
+    await nothing_comes(queue, CHECK_LEASE_S * 1.5)
+
+
 async def a_lease_that_is_extended_is_kept(queue: WorkQueue) -> None:
     await queue.send(Job("job-1", b""))
     lease = await take_job(queue)

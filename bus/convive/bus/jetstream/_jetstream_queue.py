@@ -116,7 +116,11 @@ class JetStreamWorkQueue:
                 raise
             self._takers.pop(reply)
             if answer.done() and (message := answer.result()) is not None:
-                return self.lease(message)
+                lease = self.lease(message)
+                if lease.deliveries == 1:
+                    return lease
+                # An acknowledgement of an earlier delivery, however late, would end this one: go on with a copy.
+                await lease.release()
 
     async def waiting(self, id: str) -> Job | None:
         found = await self._last(f"{self._base}.*.{id}")
@@ -263,7 +267,8 @@ class _JetStreamLease:
         self._seq = int(fields[deliveries + 1])
         found = _Stored(message.subject, self._seq, message.headers or {}, message.data)
         self.job = found.job
-        self.attempt = found.spent + int(fields[deliveries])
+        self.deliveries = int(fields[deliveries])
+        self.attempt = found.spent + self.deliveries
         self.lease_s = lease_s
 
     async def extend(self) -> None:
@@ -282,24 +287,24 @@ class _JetStreamLease:
         try:
             copy = Draft(self._subject, self.job.body, headers, guard=Guard(self._subject, self._seq))
             await self._publisher.append(self._stream, copy)
+        except Conflict:
+            pass  # it goes on as another copy
         except ConviveError:
-            return  # its lease runs out, or somebody else has it
+            return  # its lease runs out
         await self._settle(b"+ACK")
 
     async def park(self) -> None:
-        base, _, _ = self._subject.rpartition(".job.")
-        # No guard: who wakes it may not have purged the copy before yet.
-        await self._publisher.append(
-            self._stream, Draft(f"{base}.parked.{self.job.id}", self.job.body, self.job.headers)
-        )
-        await self._settle(b"+ACK")
+        await self._set_aside("parked", self.job.headers)
 
     async def bury(self, reason: str) -> None:
+        await self._set_aside("dead", {**self.job.headers, REASON: one_line(reason)})
+
+    async def _set_aside(self, what: str, headers: Mapping[str, str]) -> None:
         base, _, _ = self._subject.rpartition(".job.")
-        subject = f"{base}.dead.{self.job.id}"
-        headers = {**self.job.headers, REASON: one_line(reason)}
-        with contextlib.suppress(Conflict):  # it is there already, from a worker that could not acknowledge any more
-            await self._publisher.append(self._stream, Draft(subject, self.job.body, headers, guard=Guard(subject, 0)))
+        guard = Guard(f"{base}.*.{self.job.id}", self._seq)
+        with contextlib.suppress(Conflict):  # it is set aside already, or goes on as another copy
+            draft = Draft(f"{base}.{what}.{self.job.id}", self.job.body, headers, guard=guard)
+            await self._publisher.append(self._stream, draft)
         await self._settle(b"+ACK")
 
     async def _settle(self, word: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-from convive.bus.log._errors import BadName, ConviveError
+from convive.bus.log._errors import BadName, ConviveError, Trimmed
 from convive.bus.log._ids import is_slug
 from convive.bus.log._log import Draft, Guard, Log, Record
 
@@ -67,6 +67,15 @@ class Folded(Generic[State]):
     folded: int
 
 
+@dataclass(frozen=True, slots=True)
+class FoldBase(Generic[State]):
+    """Where records were trimmed: the subject on which the state stands that takes their place, and how its record is
+    read, as the state and the last sequence number that it covers. Unlike what is kept, it follows from nothing."""
+
+    subject: str
+    load: Callable[[Record], tuple[State, int]]
+
+
 async def fold_records(
     log: Log,
     subjects: Sequence[str],
@@ -76,19 +85,20 @@ async def fold_records(
     until: int | None = None,
     keep: bool = True,
     forgotten: Callable[[], Awaitable[int]] | None = None,
+    base: FoldBase[State] | None = None,
 ) -> Folded[State]:
     """The state of the records on `subjects`, up to a sequence number or as it is now.
 
     Begins with what was kept below `beside`, when that is of these subjects and this version and not behind `until`,
     and keeps the state there again when enough has come on top (`keep`, and no `until`). `forgotten` says up to where
     records were removed: what was kept before that does not count, since those between are missing. Two requests and
-    the records that are new. Raises what `step` raises, and errors of the bus; that a state could not be kept is no
-    error.
+    the records that are new. Raises what `step` raises, Trimmed for an `until` before the end of what `base` stands
+    for, and errors of the bus; that a state could not be kept is no error.
     """
     place = f"{beside}.{fold.name}"
     # Two seats, or two uses of a fold, may come to the same name.
     version = f"{fold.version} {_digest(' '.join(subjects).encode())}"
-    kept = await _read(log, place, version, fold, until)
+    kept = await _read(log, place, version, fold, until, base)
     found = await _fold(log, subjects, fold, kept, until)
     # Asked behind the reading: what is removed from now on was read.
     if forgotten is not None and 0 < kept.covers < await forgotten():
@@ -121,23 +131,31 @@ async def _fold(
     return Folded(state, seq, kept.covers, folded)
 
 
-async def _read(log: Log, beside: str, version: str, fold: Fold[State], until: int | None) -> _Kept[State]:
-    """What was kept, if it is whole, of this version and not behind `until`; else the beginning."""
+async def _read(
+    log: Log, beside: str, version: str, fold: Fold[State], until: int | None, base: FoldBase[State] | None
+) -> _Kept[State]:
+    """What was kept, if it is whole, of this version and not behind `until`; else the beginning, or the base."""
     parts: dict[str, Record] = {}
-    async with log.latest(f"{beside}.*") as records:
+    state, trimmed = fold.start(), 0
+    async with log.latest(f"{beside}.*", *(() if base is None else (base.subject,))) as records:
         async for record in records:
-            parts[record.subject.rpartition(".")[2]] = record
+            if base is not None and record.subject == base.subject:
+                state, trimmed = base.load(record)
+            else:
+                parts[record.subject.rpartition(".")[2]] = record
+    if until is not None and until < trimmed:
+        raise Trimmed(beside, until, trimmed)
     first = parts.get("0")
+    nothing = _Kept(state, trimmed, guard=0 if first is None else first.seq)
     if first is None:
-        return _Kept(fold.start())
-    nothing = _Kept(fold.start(), guard=first.seq)
+        return nothing
     try:
         covers, count, number = (int(first.headers[name]) for name in (_COVERS, _RECORDS, _PARTS))
         body = b"".join(parts[str(part)].body for part in range(number))
         if first.headers[_VERSION] != version or first.headers[_DIGEST] != _digest(body):
             return nothing
         # A state is kept behind the records that are in it.
-        if not 0 < covers < first.seq or (until is not None and covers > until):
+        if not max(1, trimmed) <= covers < first.seq or (until is not None and covers > until):
             return nothing
         return _Kept(fold.adapter.validate_json(body), covers, count, first.seq)
     except (KeyError, ValueError):  # another one is being kept at this moment, or it is none of ours

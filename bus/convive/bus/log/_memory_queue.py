@@ -110,23 +110,31 @@ class _MemoryLease:
         self.lease_s = lease_s
 
     async def extend(self) -> None:
-        if self._entry.delivery == self._delivery:
+        if self._is_latest:
             self._queue.ready_in(self._entry, self.lease_s)
 
     async def done(self) -> None:
-        self._queue.remove(self._entry)
+        if self._is_latest:
+            self._queue.remove(self._entry)
 
     async def retry(self, delay_s: float = 0.0) -> None:
-        if self._entry.delivery == self._delivery:
+        if self._is_latest:
             self._queue.ready_in(self._entry, delay_s)
 
     async def release(self) -> None:
-        if self._entry.delivery == self._delivery:
+        if self._is_latest:
             self._entry.attempts, self._entry.delivery = self._entry.attempts - 1, self._entry.delivery + 1
             self._queue.ready_in(self._entry, 0.0)
 
     async def park(self) -> None:
-        self._queue.park(self._entry)
+        if self._is_latest:
+            self._queue.park(self._entry)
 
     async def bury(self, reason: str) -> None:
-        self._queue.remove(self._entry, reason)
+        if self._is_latest:
+            self._queue.remove(self._entry, reason)
+
+    @property
+    def _is_latest(self) -> bool:
+        """Whether the job was not delivered again since."""
+        return self._entry.delivery == self._delivery

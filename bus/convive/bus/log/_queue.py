@@ -46,6 +46,7 @@ class Lease(Protocol):
 
     A lease that is neither extended nor settled within `lease_s` runs out, and the job is delivered again. Nothing
     stops the worker that was too slow: what it does must be safe to be done twice, or fenced, as a run's journal is.
+    What it says of the job when that was delivered again changes nothing: the job is in other hands.
     """
 
     @property

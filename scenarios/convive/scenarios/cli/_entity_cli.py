@@ -121,3 +121,24 @@ def signal(
             tell(f"{name} is told to {what}.")
 
     go(work)
+
+
+@entity.command()
+def trim(
+    name: Name,
+    keep: Annotated[int, typer.Option(min=1, metavar="WAKES", help="How many of its latest wakes to keep.")] = 100,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Also forget the journals of those wakes: agents, answers, tool calls.")
+    ] = False,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Forget the letters and wakes of an entity but the latest, for good. Its state stays as it is."""
+
+    async def work() -> None:
+        async with Where(url, data).open_existing(dict(os.environ)) as bus:
+            count = await entities.trim(bus, name, keep=keep, runs=runs)
+            records = "1 record" if count == 1 else f"{count:,} records"
+            tell(f"{records} of {name} forgotten.")
+
+    go(work)
