@@ -198,7 +198,7 @@ async def test_while_the_server_is_away_nobody_is_taken_for_silent() -> None:
         async with seated(conversation, ada=ada.seat()):
             open_grant = await grant(conversation)
             await ada.began.wait()
-            async with seated(over(double, looking), 1.0, ada=ada.seat()):
+            async with seated(over(double, looking), 2.0, ada=ada.seat()):
                 await looking.until(lambda found: True in found)
                 own.kill()
                 await looking.until(lambda found: None in found)

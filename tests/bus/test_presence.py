@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
+import nats
 import pytest
 from anyio.abc import Process
 
-from convive.bus import Bus, BusUnavailable, Log, open_bus
+from convive.bus import Bus, BusUnavailable, Draft, Log, SeatName, open_bus
 from convive.bus.testing import server
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +82,20 @@ async def test_who_is_present_is_so_again_when_the_server_comes_back() -> None:
             await own.start()
             await until_present(mine, present=True)
         await until_present(mine, present=False)
+
+
+async def test_who_asks_cannot_have_the_answer_written_into_a_log(url: str) -> None:
+    async with open_bus(url) as bus:
+        conversation = await bus.conversation("attacked")
+        log, subjects = conversation.log, conversation.subjects
+        asking = await nats.connect(url)
+        async with log.present(SUBJECT):
+            await until_present(log, present=True)
+            await asking.publish(f"present.{SUBJECT}", reply=subjects.link(SeatName("ada")))
+            await asking.request(f"present.{SUBJECT}", timeout=PATIENCE_S)  # both were heard, in this order
+            await asking.close()
+            await log.append(Draft(subjects.aside(SeatName("ada")), b"behind it"))
+        assert await log.subjects(f"{subjects.base}.>") == {subjects.aside(SeatName("ada")): 1}
 
 
 async def test_nobody_can_be_present_on_a_bus_that_is_closed(url: str) -> None:

@@ -176,7 +176,7 @@ async def test_a_host_that_was_stopped_in_its_turn_comes_back_too_late_and_is_re
     door.shut("amy asked")
     async with table.starts("server"), table.starts(*RUN, env=env) as run:
         await door.knocked("amy asked")
-        async with table.starts(*RUN, "--standby", "1", env=env) as standby:
+        async with table.starts(*RUN, "--standby", "2", env=env) as standby:
             await standby.out.until("Host:")
             run.send(signal.SIGSTOP)
             await door.knocked("amy asked", times=2)

@@ -14,6 +14,9 @@ from nats.aio.msg import Msg
 
 from convive.bus.jetstream._connect import CLOSED, Connection
 
+_INBOX = "_INBOX."
+"""How the subjects begin on which clients are answered."""
+
 _LEAVING_S = 1.0
 
 
@@ -27,7 +30,8 @@ async def present(connection: Connection, subject: str) -> AsyncGenerator[None]:
     """See `Log.present`."""
 
     async def answer(message: Msg) -> None:
-        if message.reply:
+        # Whoever asks chooses where the answer goes: it must not be a way to write into somebody's log.
+        if message.reply.startswith(_INBOX):
             with contextlib.suppress(nats.errors.Error):
                 await connection.client.publish(message.reply)
 
