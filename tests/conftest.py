@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from anyio.from_thread import start_blocking_portal
 
@@ -21,6 +22,10 @@ from convive.bus.server._server import embedded_server
 from convive.bus.server._server_process import HOST, is_free, server_binary
 
 ROOT = Path(__file__).parents[1]
+# How long an example takes is a matter of the machine, and of what else runs on it: `bench/` measures.
+hypothesis.settings.register_profile("convive", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("convive")
+
 NODES: tuple[str, ...] = ("nats-1", "nats-2", "nats-3")
 
 

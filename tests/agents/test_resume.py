@@ -160,7 +160,7 @@ async def check_crash_and_continuation(trips: Sequence[Sequence[str]], at: int, 
 KINDS = st.sampled_from(["ok", "bad", "odd", "no"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.lists(KINDS, max_size=3), max_size=4), st.integers(0, 30), st.booleans())
 def test_a_run_killed_at_any_record_is_continued_to_the_same_result(
     trips: list[list[str]], at: int, stored: bool

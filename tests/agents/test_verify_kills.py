@@ -115,7 +115,7 @@ def only_killed(error: BaseException) -> bool:
 
 
 @given(seed=st.integers(0, 2**32), doubles=st.integers(1, 2))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 async def test_a_party_with_kills_anywhere_is_whole_at_every_place(seed: int, doubles: int) -> None:
     chance, run, kills = Random(seed), RunContext.root(), 0  # noqa: S311 - a schedule, not a secret
 

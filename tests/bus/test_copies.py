@@ -164,7 +164,7 @@ async def test_a_damaged_file_is_refused_with_its_line(kind: str, tmp_path: Path
         open_archive(file)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.one_of(
         st.binary(max_size=60),

@@ -95,7 +95,7 @@ async def sit(conversation: Conversation, seat: SeatName, name: str, won: list[t
 
 
 @given(seed=st.integers(0, 2**32), supervisors=st.integers(1, 4), doubles=st.integers(1, 3))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 async def test_however_many_race_there_is_one_chain_and_each_turn_is_said_once_by_its_grantee(
     buses: list[Bus], seed: int, supervisors: int, doubles: int
 ) -> None:

@@ -192,7 +192,7 @@ async def party(bus: Bus, name: str, turns: int) -> Conversation:
     return conversation
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(turns=st.integers(0, 12), data=st.data())
 def test_a_memory_at_any_place_is_that_of_the_world(turns: int, data: st.DataObject) -> None:
     """Wherever one looks: in the middle of a turn as well."""

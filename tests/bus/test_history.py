@@ -98,7 +98,7 @@ def two_appends_change_places(own: Execution) -> None:
 
 
 @given(seed=st.integers(0, 2**32), found=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_happened_in_one_order_is_linearizable(seed: int, found: bool) -> None:
     assert check_history(Execution(seed, 120, found=found).history).answer == "linearizable"
 
@@ -107,7 +107,7 @@ def test_what_happened_in_one_order_is_linearizable(seed: int, found: bool) -> N
     "change", [a_value_is_lost, a_read_is_stale, a_place_is_given_twice, two_appends_change_places]
 )
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_cannot_have_happened_is_not(change: Callable[[Execution], None], seed: int) -> None:
     own = Execution(seed, 120)
     change(own)

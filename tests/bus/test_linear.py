@@ -211,7 +211,7 @@ def operations(draw: st.DrawFn) -> Operation:
 
 
 @given(st.lists(operations(), max_size=5))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_the_answer_is_that_of_trying_every_order(history: list[Operation]) -> None:
     found = check_history(history)
     assert found.answer == ("linearizable" if oracle(history) else "not linearizable")

@@ -83,7 +83,7 @@ _TEXTS = st.lists(_PIECES | st.text(max_size=8), max_size=24).map(" ".join) | st
 
 
 @given(_TEXTS, st.integers(1, MAX_SENTENCES))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_what_is_said_is_short_finished_and_said_by_one_person(wrote: str, limit: int) -> None:
     scene = _scene()
     says = clean(wrote, scene, limit)
@@ -147,7 +147,7 @@ def test_what_a_large_model_wrote_loses_its_frame_and_no_words(wrote: str, says:
 
 @given(_TEXTS)
 @example("* * ")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_a_large_model_wrote_is_never_lost_and_unframing_it_again_changes_nothing(wrote: str) -> None:
     says = unframed(wrote, _scene())
     assert bool(says) == bool(wrote.strip())
@@ -186,7 +186,7 @@ _PROSE = st.lists(
 
 
 @given(_PROSE)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_sentences_are_the_beginning_of_the_text_and_the_rest_is_unfinished(text: str) -> None:
     whole, joined = " ".join(text.split()), " ".join(sentences(text))
     assert whole.startswith(joined)
