@@ -16,6 +16,14 @@ STANDBY_S = 5.0
 LOOKS = 5
 """How often a double asks in that time."""
 
+PRESENT_AFTER_S = 0.2
+"""How long a turn takes, at most, before its process can be asked for: one that is over sooner costs no requests."""
+
+
+def present_after(standby_s: float) -> float:
+    """How long a turn takes before its process can be asked for: well before anybody asks."""
+    return min(PRESENT_AFTER_S, standby_s / LOOKS / 2)
+
 
 @dataclass(frozen=True, slots=True)
 class Silence:
@@ -58,11 +66,13 @@ async def until_silent(conversation: Conversation, run: RunContext, silent_s: fl
     """
     look_s, silence = silent_s / LOOKS, Silence()
     log, subjects = conversation.log, conversation.subjects
+    next_s = anyio.current_time()
     while not silence.is_over:
-        next_s = anyio.current_time() + look_s
+        # Not at once: whoever began just now can be asked for in a moment.
+        next_s = max(next_s, anyio.current_time() - look_s) + look_s
+        await anyio.sleep_until(next_s)
         here = await log.is_present(subjects.journal(run.root_run_id, run.run_id), look_s)
         # While the server is away nobody is heard, which says nothing of them.
         with contextlib.suppress(BusUnavailable):
             last = None if here else await log.last(f"{subjects.base}.*.{run.root_run_id}.{run.run_id}")
             silence = silence.after(here=bool(here), place=0 if last is None else last.seq)
-        await anyio.sleep_until(next_s)

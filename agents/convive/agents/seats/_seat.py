@@ -3,9 +3,10 @@
 All seats of one process share one subscription and one fold of the bus, since only one of them can have the floor.
 """
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -14,7 +15,7 @@ import anyio.abc
 from convive.agents.journal._chain import RunTaken
 from convive.agents.models._errors import ModelError
 from convive.agents.models._schema import check_number
-from convive.agents.seats._doubles import LOOKS, STANDBY_S, patience_after, until_silent
+from convive.agents.seats._doubles import LOOKS, PRESENT_AFTER_S, STANDBY_S, patience_after, present_after, until_silent
 from convive.agents.seats._turn import Known, Participant, Pass, Say, Turn
 from convive.bus import (
     Conflict,
@@ -108,24 +109,24 @@ class _Hosts:
             self._attended = now.seq
             self._scope = anyio.CancelScope()
             # A grant that stood here before we came may have been begun by a process that is gone.
-            tasks.start_soon(self._take, self._turn(held, resumed=not self._started), held, self._scope)
+            tasks.start_soon(self._take, self._turn(held, resumed=not self._started), held, self._scope, tasks)
         self._started = True
 
-    async def _take(self, turn: Turn, held: _Held, scope: anyio.CancelScope) -> None:
+    async def _take(self, turn: Turn, held: _Held, scope: anyio.CancelScope, tasks: anyio.abc.TaskGroup) -> None:
         with scope:
-            outcome = await self._outcome(turn)
+            outcome = await self._outcome(turn, tasks)
             if self._scope is scope:
                 self._scope = None  # from here on a revocation is the server's to judge
             await self._commit(turn, held.open_grant, outcome)
 
-    async def _outcome(self, turn: Turn) -> Say | Pass:
+    async def _outcome(self, turn: Turn, tasks: anyio.abc.TaskGroup) -> Say | Pass:
         patience_s = self._standby_s
         if turn.resumed:
             await self._until_free(turn)
         while True:
             began_s = anyio.current_time()
             try:
-                async with self._conversation.log.present(self._journal(turn)):
+                with self._present(turn, tasks):
                     outcome = await self._participants[turn.seat].take_turn(turn)
             except ModelError as error:
                 if error.mendable:
@@ -143,8 +144,27 @@ class _Hosts:
             else:
                 return _checked(outcome, turn)
 
+    @contextlib.contextmanager
+    def _present(self, turn: Turn, tasks: anyio.abc.TaskGroup) -> Generator[None]:
+        """Be found at a turn that takes its time. One that does not is over before anybody would ask, and costs none of
+        the server's."""
+        scope = anyio.CancelScope()
+
+        async def stay() -> None:
+            with scope:
+                async with self._conversation.log.present(self._journal(turn)):
+                    await anyio.sleep_forever()
+
+        timer = asyncio.get_running_loop().call_later(present_after(self._standby_s), tasks.start_soon, stay)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            scope.cancel()
+
     async def _until_free(self, turn: Turn) -> None:
         """Whoever began this turn may still be at it; when the server knows of nobody, it is free at once."""
+        await anyio.sleep(2 * PRESENT_AFTER_S)
         if await self._conversation.log.is_present(self._journal(turn), self._standby_s / LOOKS) is not False:
             await until_silent(self._conversation, turn.run, self._standby_s)
 
