@@ -102,7 +102,8 @@ class Tail(Protocol):
         ...
 
     async def next(self, timeout_s: float | None = None) -> Record | None:
-        """The next record, or None when none came within `timeout_s`. Cancelling it loses nothing.
+        """The next record, or None when none came within `timeout_s`; a tail that has fallen behind may take a second
+        longer. Cancelling it loses nothing.
 
         Raises BusUnavailable when the bus is gone for good.
         """
