@@ -120,6 +120,20 @@ async def test_a_job_with_headers_of_ours_that_say_nothing_is_taken_like_any_oth
             await lease.done()
 
 
+async def test_a_queue_in_memory_forgets_the_ids_that_it_remembers_no_longer() -> None:
+    now_s = 0.0
+    queue = MemoryWorkQueue("default", CHECK_LEASE_S, lambda: now_s)
+    for number in range(2_000):
+        now_s = number * 6.0
+        await queue.send(Job(f"job-{number}", b""))
+        await queue.send(Job(f"job-{number}", b""))
+        await (await queue.take()).done()
+        await queue.send(Job(f"job-{max(0, number - 99)}", b"again"))
+    assert len(queue._sent) < 200
+    with anyio.move_on_after(0):
+        raise AssertionError(await queue.take())
+
+
 async def test_taking_from_a_stream_that_somebody_has_deleted_is_an_error() -> None:
     async with server() as own, open_bus(own.url, patience_s=0.5) as bus, connect(own.url) as admin:
         queue = await bus.work_queue()
