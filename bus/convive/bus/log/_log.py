@@ -142,7 +142,7 @@ class Log(Protocol):
         twenty appends, whatever its length.
 
         Raises Conflict, MaybeAppended, or NotAppended: also for a batch that is too long, that has an id or `at` on
-        another draft than the first, or a guard on a subject that an earlier draft of it writes to.
+        another draft than the first, or replaces, or has a guard on, a subject that an earlier draft of it writes to.
         """
         ...
 
@@ -243,6 +243,8 @@ def check_batch(drafts: Sequence[Draft]) -> None:
             raise NotAppended(f"{draft.subject}: only the first record of a batch has an id. Nothing was appended.")
         if place and draft.at is not None:
             raise NotAppended(f"{draft.subject}: only the first record of a batch has a place. Nothing was appended.")
+        if draft.replaces and draft.subject in written:
+            raise NotAppended(f"{draft.subject}: replaces a record of the same batch. Nothing was appended.")
         watched = draft.guard.subjects if draft.guard else None
         if watched is not None and any(matches(watched, subject) for subject in written):
             raise NotAppended(f"{watched}: guarded behind a record of the same batch. Nothing was appended.")
