@@ -139,7 +139,7 @@ class Producer:
 
         Raises NotAppended for a record that cannot be one, which changes nothing, or what the producer failed with.
         """
-        draft = draft_of(self._place.name, self._place.subject, Entry(body, headers or {}, ttl_s))
+        draft = draft_of(self._place.name, self._place.subject, Entry(body, dict(headers or {}), ttl_s))
         self._place.log.check(draft)
         size = len(draft.body)
         if self._batches and len(self._batches[-1].drafts) == BATCH_RECORDS:
