@@ -29,7 +29,7 @@ class Pair:
         self.rnd = random.Random(seed)  # noqa: S311 - no secret
         self.logs: tuple[Log, Log] = (MemoryLog(), server)
         self.base = base
-        self._again: dict[str, list[Draft]] = {}
+        self._again: dict[str, Draft] = {}
 
     async def same(self, call: Callable[[Log], Awaitable[object]]) -> None:
         """Call both; what they return, or how they refuse, is the same."""
@@ -67,10 +67,8 @@ class Pair:
         if kind < 0.9:
             return [first, *others]
         key = f"{self.base}/{self.rnd.randint(0, 4)}"
-        # Of what was removed one node does not know its own any more, when its guard has moved.
-        return self._again.setdefault(
-            key, [replace(first, id=key, guard=None), *(replace(o, guard=None) for o in others)]
-        )
+        # Of what was removed one node does not know its own any more, if it is a batch or has a guard that has moved.
+        return [self._again.setdefault(key, replace(first, id=key, guard=None))]
 
 
 async def step(pair: Pair) -> None:
