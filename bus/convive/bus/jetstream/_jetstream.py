@@ -142,7 +142,13 @@ class JetStreamLog:
         """
         if not self._replicated or since_s is not None:
             return after
-        return min([await self._begin_on(subject, after) for subject in subjects], default=after)
+        begin: int | None = None
+        for subject in subjects:
+            own = await self._begin_on(subject, after)
+            begin = own if begin is None else min(begin, own)
+            if begin == after:  # nothing to gain from the others
+                break
+        return after if begin is None else begin
 
     async def _begin_on(self, subject: str, after: int) -> int:
         """A place behind which every record of a subject is that stands behind `after`, now or later."""
