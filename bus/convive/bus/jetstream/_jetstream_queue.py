@@ -24,7 +24,7 @@ from convive.bus.jetstream._jetstream import create_stream
 from convive.bus.jetstream._jetstream_own import last_record, subjects_of
 from convive.bus.jetstream._jetstream_publisher import Publisher
 from convive.bus.log._errors import BusUnavailable, Conflict, ConviveError, WrongStream
-from convive.bus.log._log import RESERVED_HEADERS, Draft, Guard, whole_number
+from convive.bus.log._log import Draft, Guard, is_header, whole_number
 from convive.bus.log._queue import REASON_LENGTH, DeadJob, Job, Lease, check_job, one_line
 
 ASK_S = 5.0
@@ -304,11 +304,7 @@ class _Stored:
     """A job as the stream holds it."""
 
     def __init__(self, subject: str, seq: int, headers: Mapping[str, str], body: bytes) -> None:
-        own = {
-            name: value
-            for name, value in headers.items()
-            if not name.lower().startswith(RESERVED_HEADERS) and name not in (SPENT, REASON)
-        }
+        own = {name: value for name, value in headers.items() if is_header(name, value) and name not in (SPENT, REASON)}
         self.seq = seq
         self.job = Job(subject.rpartition(".")[2], body, own)
         self.dead = DeadJob(self.job, headers.get(REASON, ""))

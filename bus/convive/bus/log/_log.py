@@ -229,6 +229,11 @@ def check_draft(draft: Draft) -> None:
             )
 
 
+def is_header(name: str, value: str) -> bool:
+    """Whether a draft may carry this header. On the wire anybody may write others."""
+    return _is_header_name(name) and _is_header_value(value)
+
+
 def check_batch(drafts: Sequence[Draft]) -> None:
     """Refuse what no log could append as one. Raises NotAppended; the drafts themselves are checked elsewhere."""
     size = sum(len(draft.body) for draft in drafts)
