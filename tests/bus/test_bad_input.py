@@ -1,5 +1,6 @@
 """Bad input: one clear line, nothing lost, nothing changed."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -53,6 +54,14 @@ async def test_no_server_at_a_url_says_where_and_what_to_do() -> None:
         async with open_bus(f"nats://127.0.0.1:{port}"):
             pass
     assert "leave out the URL" in str(error.value)
+    assert is_one_line(error)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("aiohttp") is not None, reason="what it needs is installed")
+async def test_a_url_that_needs_what_is_not_installed_says_what() -> None:
+    with anyio.fail_after(5), pytest.raises(BusUnavailable, match="pip install aiohttp") as error:
+        async with open_bus(f"ws://127.0.0.1:{free_port()}"):
+            pass
     assert is_one_line(error)
 
 

@@ -96,6 +96,19 @@ async def test_what_comes_on_one_subject_while_another_is_asked_for_is_not_passe
         assert seqs(await read_all(own.meanwhile(happens), f"{own.base}.a", f"{own.base}.b", after=after)) == places
 
 
+async def test_a_tail_of_many_subjects_from_the_end_on_asks_for_one_of_them_where_to_begin(url: str) -> None:
+    """As a seat does that goes on: the records before it are on the bus of the conversation, which comes first."""
+    async with table(url, "many") as own:
+        last = await own.log.append(Draft(f"{own.base}.bus.a", b""))
+        subjects = [f"{own.base}.{number}" for number in range(12)]
+        client, log = own.log._connection.client, own.replicated()
+        before = int(client.stats["out_msgs"])
+        async with log.follow(f"{own.base}.bus.>", *subjects, after=last) as tail:
+            sent = int(client.stats["out_msgs"]) - before
+            assert tail.caught_up
+        assert sent < 2 * len(subjects), "one for the newest of each, and a few"
+
+
 async def test_what_comes_on_an_empty_subject_while_it_is_asked_for_is_not_passed_over(url: str) -> None:
     async with table(url, "empty") as own:
         places: list[int] = []

@@ -199,6 +199,19 @@ async def test_a_reader_that_leaves_while_nothing_more_can_be_sent_leaves_no_sub
         assert len(client._subs) == before
 
 
+async def test_a_tail_that_is_behind_gives_up_in_time_although_the_server_is_away() -> None:
+    """A supervisor waits for a deadline by its tail."""
+    async with store() as own, own.log.follow(f"{own.base}.a") as tail:
+        places = await own.log.append_all(drafts(f"{own.base}.a", 20))
+        await take(tail, 20)
+        async with own.log.follow(f"{own.base}.a") as late:
+            own.server.kill()
+            with anyio.fail_after(5):
+                assert await late.next(0.05) is None
+            await own.server.start()
+            assert [record.seq for record in await take(late, 20)] == places
+
+
 async def test_leaving_a_bus_whose_server_is_gone_does_not_take_long() -> None:
     with anyio.fail_after(8):
         async with server() as own, open_bus(own.url) as bus:

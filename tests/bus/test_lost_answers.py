@@ -277,6 +277,19 @@ async def test_a_tail_behind_a_line_that_breaks_again_and_again_misses_nothing()
                 assert [record.seq for record in await take(tail, 1)] == expected[-1:]
 
 
+async def test_a_batch_that_is_known_and_was_removed_is_not_said_to_have_come_too_late(nats_url: str) -> None:
+    async with open_bus(nats_url) as bus:
+        conversation = await bus.conversation("batch-removed")
+        base, log = conversation.subjects.base, conversation.log
+        batch = [Draft(f"{base}.a", b"first", id=f"{base}/batch"), *drafts(f"{base}.b", 2)]
+        places = await log.append_batch(batch)
+        assert await log.append_batch(batch) == places
+        await log.purge(f"{base}.a", places[0])
+        with pytest.raises(MaybeAppended, match="the server knows the id of this batch"):
+            await log.append_batch(batch)
+        assert len(await read_all(log, f"{base}.>")) == 2
+
+
 async def test_a_batch_whose_acknowledgement_was_lost_is_found_again() -> None:
     """Known by the guard of its first record, or by the id that was made up for it, also when its fence has moved."""
     async with server() as own, proxied(own.url) as proxy, open_bus(proxy.url) as bus, open_bus(own.url) as others:

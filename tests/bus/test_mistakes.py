@@ -9,6 +9,7 @@ import pytest
 from convive.bus import (
     BadName,
     Bus,
+    BusUnavailable,
     Chair,
     Remembered,
     RunContext,
@@ -46,6 +47,14 @@ async def test_what_is_of_another_type_is_refused(given: dict[str, Any], message
         async with open_bus(**options):
             pass
     assert "secret" not in str(refused.value)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - in an async test
+
+
+@pytest.mark.parametrize("name", ["x\0", "\udcff"], ids=["a zero byte", "no UTF-8"])
+async def test_a_directory_that_the_server_cannot_be_told_of_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BusUnavailable, match=r"cannot be used: .* give another directory"):
+        async with open_bus(data=tmp_path / name):
+            pass
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - in an async test
 
 

@@ -50,6 +50,16 @@ async def test_a_producer_that_has_ended_takes_nothing_and_says_so(stream: Strea
     assert await values(stream) == ["first"]
 
 
+async def test_headers_are_those_of_the_moment_of_submission(stream: Stream) -> None:
+    headers = {"X": "0"}
+    async with stream.producer() as producer:
+        for number in range(3):
+            headers["X"] = str(number)
+            await producer.submit(number, headers)
+    async with stream.read() as records:
+        assert [record.headers["X"] async for record in records] == ["0", "1", "2"]
+
+
 async def test_a_ticket_can_be_waited_for_while_the_producer_goes_on(stream: Stream) -> None:
     with anyio.fail_after(20):
         async with stream.producer() as producer:

@@ -111,6 +111,22 @@ async def test_taking_from_a_bus_that_is_closed_is_an_error(nats_url: str) -> No
         await queue.take()
 
 
+async def test_a_job_that_no_draft_could_carry_can_be_given_up_all_the_same(nats_url: str) -> None:
+    """Anybody may write one on the wire; one that cannot be buried or released comes again for ever."""
+    async with queue_on(nats_url) as queue:
+        await queue.send(Job("job-0", b""))
+        await (await take_job(queue)).done()
+        async with await anyio.connect_tcp("127.0.0.1", int(nats_url.rpartition(":")[2])) as stranger:
+            headers = b"NATS/1.0\r\nX-Own: fine\r\nX-Zero: a\0b\r\nX{: y\r\n\r\n"
+            line = f"HPUB cv-queue.{queue.name}.job.job-1 {len(headers)} {len(headers) + 4}\r\n"
+            await stranger.send(b'CONNECT {"headers":true,"verbose":false}\r\n' + line.encode() + headers + b"body\r\n")
+            await (await take_job(queue)).release()
+            lease = await take_job(queue)
+        assert lease.job == Job("job-1", b"body", {"X-Own": "fine"})
+        await lease.bury("no use")
+        assert [one.job for one in await queue.dead()] == [lease.job]
+
+
 async def test_a_job_with_headers_of_ours_that_say_nothing_is_taken_like_any_other(nats_url: str) -> None:
     async with queue_on(nats_url) as queue:
         for number, spent in enumerate(("9" * 5_000, "-1", "x", "")):
@@ -118,6 +134,20 @@ async def test_a_job_with_headers_of_ours_that_say_nothing_is_taken_like_any_oth
             lease = await take_job(queue)
             assert (lease.job.id, lease.attempt) == (f"job-{number}", 1)
             await lease.done()
+
+
+async def test_a_queue_in_memory_forgets_the_ids_that_it_remembers_no_longer() -> None:
+    now_s = 0.0
+    queue = MemoryWorkQueue("default", CHECK_LEASE_S, lambda: now_s)
+    for number in range(2_000):
+        now_s = number * 6.0
+        await queue.send(Job(f"job-{number}", b""))
+        await queue.send(Job(f"job-{number}", b""))
+        await (await queue.take()).done()
+        await queue.send(Job(f"job-{max(0, number - 99)}", b"again"))
+    assert len(queue._sent) < 200
+    with anyio.move_on_after(0):
+        raise AssertionError(await queue.take())
 
 
 async def test_taking_from_a_stream_that_somebody_has_deleted_is_an_error() -> None:

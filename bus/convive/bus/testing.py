@@ -52,6 +52,7 @@ __all__ = [
 LOG_CHECKS: Final[tuple[Check, ...]] = (
     _log_checks.an_append_returns_the_place_of_its_record,
     _log_checks.a_guard_at_zero_lets_only_the_first_record_in,
+    _log_checks.a_guard_behind_a_record_that_never_was_lets_nothing_in,
     _log_checks.a_guard_follows_the_last_record_of_its_subject,
     _log_checks.a_guard_with_a_wildcard_sees_every_subject_that_matches,
     _log_checks.a_guard_may_watch_another_subject_than_the_record_goes_to,

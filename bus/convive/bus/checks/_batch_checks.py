@@ -36,6 +36,7 @@ async def a_batch_that_is_no_batch_is_refused(log: Log, base: str) -> None:
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.a", b"2", at=await log.end() + 2)],
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.b", b"2", guard=Guard(f"{base}.a", 0))],
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.b", b"2", guard=Guard(f"{base}.*", 0))],
+        [Draft(f"{base}.a", b"1"), Draft(f"{base}.a", b"2", replaces=True)],
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.a b", b"2")],
         [Draft(f"{base}.a", b"1"), Draft(f"{base}.a", b"x" * 1_048_577)],
     ]

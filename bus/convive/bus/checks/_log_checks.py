@@ -97,6 +97,12 @@ async def a_guard_at_zero_lets_only_the_first_record_in(log: Log, base: str) -> 
     assert (conflict.expected, conflict.actual) == (0, first)
 
 
+async def a_guard_behind_a_record_that_never_was_lets_nothing_in(log: Log, base: str) -> None:
+    for last in (1, 1_000_000):
+        async with refused(Conflict, log, f"{base}.>"):
+            await log.append(Draft(f"{base}.a", b"", guard=Guard(f"{base}.a", last)))
+
+
 async def a_guard_follows_the_last_record_of_its_subject(log: Log, base: str) -> None:
     first = await log.append(Draft(f"{base}.a", b"1"))
     await log.append(Draft(f"{base}.b", b"unrelated"))

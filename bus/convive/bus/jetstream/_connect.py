@@ -227,9 +227,12 @@ async def connect(url: str, patience_s: float = API_PATIENCE_S) -> AsyncGenerato
         for connection in held:
             connection.reconnected()
 
-    async def ignored(_: Exception) -> None:
+    missing: list[Exception] = []
+
+    async def ignored(error: Exception) -> None:
         # nats-py reports every failed reconnect here; who waits for an answer learns it from its own deadline.
-        return
+        if isinstance(error, ImportError):
+            missing.append(error)
 
     client = _Client()
     try:
@@ -247,7 +250,7 @@ async def connect(url: str, patience_s: float = API_PATIENCE_S) -> AsyncGenerato
     except (nats.errors.Error, OSError, ValueError) as error:
         await client.leave()
         raise BusUnavailable(
-            f"no NATS server at {shown} ({_reason(error)}). Start one there, or leave out the URL "
+            f"no NATS server at {shown} ({_reason(next(iter(missing), error))}). Start one there, or leave out the URL "
             "(and CONVIVE_NATS_URL) to use the embedded server."
         ) from None
     # The first connection must fail fast; later ones are tried until the server is back.

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from convive.bus.jetstream._connect import ApiError, Connection
-from convive.bus.jetstream._jetstream_own import end_if_empty, first_record, last_record
+from convive.bus.jetstream._jetstream_own import end_if_empty, first_record, last_record, subjects_of
 from convive.bus.jetstream._jetstream_presence import is_present, present
 from convive.bus.jetstream._jetstream_publisher import Publisher
 from convive.bus.jetstream._jetstream_reader import BoundedReader, EachOnce
@@ -143,7 +143,13 @@ class JetStreamLog:
         """
         if not self._replicated or since_s is not None:
             return after
-        return min([await self._begin_on(subject, after) for subject in subjects], default=after)
+        begin: int | None = None
+        for subject in subjects:
+            own = await self._begin_on(subject, after)
+            begin = own if begin is None else min(begin, own)
+            if begin == after:  # nothing to gain from the others
+                break
+        return after if begin is None else begin
 
     async def _begin_on(self, subject: str, after: int) -> int:
         """A place behind which every record of a subject is that stands behind `after`, now or later."""
@@ -199,14 +205,7 @@ class JetStreamLog:
         return await last_record(self._connection, self._stream, subject)
 
     async def subjects(self, pattern: str) -> dict[str, int]:
-        found: dict[str, int] = {}
-        while True:
-            query = {"subjects_filter": pattern, "offset": len(found)}
-            answer = await self._connection.api(f"STREAM.INFO.{self._stream}", query)
-            page: dict[str, int] = answer["state"].get("subjects") or {}
-            found.update(page)
-            if not page or len(found) >= int(answer.get("total", 0)):
-                return found
+        return await subjects_of(self._connection, self._stream, pattern)
 
     async def end(self) -> int:
         found = await self._connection.api(f"STREAM.INFO.{self._stream}")
@@ -241,7 +240,8 @@ async def open_log(connection: Connection, publisher: Publisher, plan: StreamPla
 
     Raises WrongStream when a stream of that name has settings that would break a promise of the bus.
     """
-    found = await _info(connection, plan) or await _create(connection, plan)
+    config = {"subjects": [plan.subjects], "num_replicas": plan.replicas, "metadata": plan.notes, **_PROMISED}
+    found = await _info(connection, plan) or await create_stream(connection, plan.name, config)
     log = _opened(connection, publisher, plan, found["config"])
     if any(not found["config"].get(name) for name in _ADDED):
         # Who may not change the stream can use all of it but batches, which the server then refuses with a reason.
@@ -282,26 +282,23 @@ def _opened(connection: Connection, publisher: Publisher, plan: StreamPlan, conf
     return JetStreamLog(connection, publisher, plan.name, replicated=replicated)
 
 
-async def _create(connection: Connection, plan: StreamPlan) -> dict[str, Any]:
-    config = {
-        "name": plan.name,
-        "subjects": [plan.subjects],
-        "num_replicas": plan.replicas,
-        "metadata": plan.notes,
-        **_PROMISED,
-    }
+async def create_stream(connection: Connection, stream: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Make a stream, or find it made by another process, maybe with other settings: look at what is returned.
+
+    Raises WrongStream when the server refuses it, BusUnavailable when the cluster has not the nodes for its copies.
+    """
     try:
-        return await create_stream(connection, plan.name, config)
+        return await _created(connection, stream, {"name": stream, **config})
     except ApiError as error:
-        if error.code == _NAME_IN_USE:  # another process was first, or it has other settings: look
-            return await connection.api(f"STREAM.INFO.{plan.name}")
+        if error.code == _NAME_IN_USE:
+            return await connection.api(f"STREAM.INFO.{stream}")
         raise WrongStream(
-            f"the server refused to create the stream {plan.name}: {error.description} ({error.code}). Nothing was "
+            f"the server refused to create the stream {stream}: {error.description} ({error.code}). Nothing was "
             "changed. Use another server, or another prefix if these subjects belong to somebody else."
         ) from None
 
 
-async def create_stream(connection: Connection, stream: str, config: dict[str, Any]) -> dict[str, Any]:
+async def _created(connection: Connection, stream: str, config: dict[str, Any]) -> dict[str, Any]:
     """Ask for a stream. Raises ApiError, and BusUnavailable when the cluster has not the nodes for its copies.
 
     A node that has just come back counts as gone for a moment, so that one which is known and away is waited for.

@@ -1,4 +1,4 @@
-"""Finding records on the leader of a stream: first and last of a subject, and our own copy of what was refused."""
+"""What the leader of a stream knows: the first and last record of a subject, and our own copy of what was refused."""
 
 from convive.bus.jetstream._connect import ApiError, Connection
 from convive.bus.jetstream._jetstream_reader import BoundedReader
@@ -17,6 +17,18 @@ async def last_record(connection: Connection, stream: str, subject: str) -> Reco
 async def first_record(connection: Connection, stream: str, subject: str, after: int) -> Record | None:
     """The first record on a subject behind `after`, or None. Raises BusUnavailable."""
     return await _get(connection, stream, {"seq": after + 1, "next_by_subj": subject})
+
+
+async def subjects_of(connection: Connection, stream: str, pattern: str) -> dict[str, int]:
+    """The subjects that match, and how many records each holds. Raises BusUnavailable."""
+    found: dict[str, int] = {}
+    while True:
+        query = {"subjects_filter": pattern, "offset": len(found)}
+        answer = await connection.api(f"STREAM.INFO.{stream}", query)
+        page: dict[str, int] = answer["state"].get("subjects") or {}
+        found.update(page)
+        if not page or len(found) >= int(answer.get("total", 0)):
+            return found
 
 
 async def end_if_empty(connection: Connection, stream: str, subject: str) -> int:

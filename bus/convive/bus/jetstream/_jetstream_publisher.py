@@ -50,6 +50,8 @@ _TRY_AGAIN = {
 """Refusals that pass, and how many seconds to wait before the next attempt."""
 
 _LOOK = "Look whether it is there before you append it again: without an id it would be stored twice."
+_KNOWN = "the server knows the id of this batch, and its first record is not there any more"
+_LOOK_WHAT_IS_LEFT = "It was stored before; look what is left of it."
 _LEFT = "the connection was closed before an acknowledgement came"
 
 _NO_ROOM = (10023, 10047)
@@ -211,7 +213,7 @@ class Publisher:
                     return last - len(flight.drafts) + 1
                 code = int(error.get("err_code", 0))
                 if code in (_WRONG_LAST_SEQUENCE, _DUPLICATE_IN_BATCH):
-                    return await self._own_or_conflict(stream, flight, str(error.get("description", "")))
+                    return await self._own_or_conflict(stream, flight, code, str(error.get("description", "")))
                 refused = _refused(flight, code, str(error.get("description")))
                 if code not in _TRY_AGAIN:
                     raise refused
@@ -258,7 +260,7 @@ class Publisher:
         if late:
             self._send_again(late)
 
-    async def _own_or_conflict(self, stream: str, flight: _InFlight, description: str) -> int:
+    async def _own_or_conflict(self, stream: str, flight: _InFlight, code: int, description: str) -> int:
         """A refusal may mean that our own earlier copy is what came first: one node checks guards before duplicates,
         three nodes the other way round. Read from the leader to know."""
         while True:
@@ -275,6 +277,8 @@ class Publisher:
             return found
         if flight.unsure and flight.drafts[0].replaces:  # what has replaced our copy leaves nothing to know it by
             raise _unknown(flight)
+        if code == _DUPLICATE_IN_BATCH:
+            raise _unknown(flight, _KNOWN, _LOOK_WHAT_IS_LEFT)
         draft = next((draft for draft in flight.drafts if draft.guard), flight.drafts[0])
         match = _LAST_SEQUENCE.search(description)
         expected = draft.guard.last if draft.guard else (draft.at or 1) - 1
@@ -318,9 +322,9 @@ class Publisher:
                         flight.answer.set_exception(_unknown(flight, _LEFT))
 
 
-def _unknown(flight: _InFlight, why: str = "") -> MaybeAppended:
+def _unknown(flight: _InFlight, why: str = "", cure: str = "") -> MaybeAppended:
     waited_s = round(asyncio.get_running_loop().time() - flight.began_s, 1)
-    cure = _LOOK if flight.new else ""
+    cure = cure or (_LOOK if flight.new else "")
     return MaybeAppended(flight.drafts[0].subject, waited_s, why=why, cure=cure)
 
 

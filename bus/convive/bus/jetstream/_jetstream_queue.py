@@ -21,10 +21,10 @@ from nats.aio.msg import Msg
 
 from convive.bus.jetstream._connect import CLOSED, ApiError, Connection
 from convive.bus.jetstream._jetstream import create_stream
+from convive.bus.jetstream._jetstream_own import last_record, subjects_of
 from convive.bus.jetstream._jetstream_publisher import Publisher
-from convive.bus.jetstream._jetstream_records import stored
 from convive.bus.log._errors import BusUnavailable, Conflict, ConviveError, WrongStream
-from convive.bus.log._log import RESERVED_HEADERS, Draft, Guard, whole_number
+from convive.bus.log._log import Draft, Guard, is_header, whole_number
 from convive.bus.log._queue import REASON_LENGTH, DeadJob, Job, Lease, check_job, one_line
 
 ASK_S = 5.0
@@ -43,8 +43,7 @@ _LARGEST = {SPENT: "9" * 10, REASON: "\N{PARTY POPPER}" * REASON_LENGTH}
 _NOBODY_HAS_ONE = ("404", "408")
 _STREAM_NOT_FOUND = 10059
 _CONSUMER_NOT_FOUND = 10014
-_NAMES_IN_USE = (10058, 10148)
-_NO_MESSAGE = 10037
+_CONSUMER_EXISTS = 10148
 _PROMISED: dict[str, Any] = {
     "retention": "workqueue",
     "storage": "file",
@@ -143,27 +142,13 @@ class JetStreamWorkQueue:
         return True
 
     async def dead(self) -> list[DeadJob]:
-        query = {"subjects_filter": f"{self._base}.dead.*", "offset": 0}
-        subjects: set[str] = set()
-        while True:
-            answer = await self._connection.api(f"STREAM.INFO.{self._stream}", query)
-            page: dict[str, int] = answer["state"].get("subjects") or {}
-            subjects |= page.keys()
-            if not page or len(subjects) >= int(answer.get("total", 0)):
-                break
-            query["offset"] = len(subjects)
+        subjects = await subjects_of(self._connection, self._stream, f"{self._base}.dead.*")
         found = [await self._last(subject) for subject in subjects]
         return [one.dead for one in sorted((one for one in found if one is not None), key=lambda one: one.seq)]
 
     async def _last(self, subject: str) -> "_Stored | None":
-        try:
-            answer = await self._connection.api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
-        except ApiError as error:
-            if error.code == _NO_MESSAGE:
-                return None
-            raise
-        record = stored(answer)
-        return _Stored(record.subject, record.seq, record.headers, record.body)
+        record = await last_record(self._connection, self._stream, subject)
+        return None if record is None else _Stored(record.subject, record.seq, record.headers, record.body)
 
     async def _listen(self) -> None:
         """Have an inbox and, for all that is known, a consumer. Raises BusUnavailable when the bus is gone for good, or
@@ -209,7 +194,7 @@ class JetStreamWorkQueue:
             try:
                 found = await self._connection.api(f"CONSUMER.CREATE.{where}", request)
             except ApiError as refused:
-                if refused.code not in _NAMES_IN_USE:  # another worker was first, with another lease
+                if refused.code != _CONSUMER_EXISTS:  # another worker was first, with another lease
                     raise
                 found = await self._connection.api(f"CONSUMER.INFO.{where}")
         return float(found["config"]["ack_wait"]) / 1e9
@@ -324,11 +309,7 @@ class _Stored:
     """A job as the stream holds it."""
 
     def __init__(self, subject: str, seq: int, headers: Mapping[str, str], body: bytes) -> None:
-        own = {
-            name: value
-            for name, value in headers.items()
-            if not name.lower().startswith(RESERVED_HEADERS) and name not in (SPENT, REASON)
-        }
+        own = {name: value for name, value in headers.items() if is_header(name, value) and name not in (SPENT, REASON)}
         self.seq = seq
         self.job = Job(subject.rpartition(".")[2], body, own)
         self.dead = DeadJob(self.job, headers.get(REASON, ""))
@@ -352,7 +333,7 @@ async def open_queue(
     except ApiError as error:
         if error.code != _STREAM_NOT_FOUND:
             raise
-        found = await _create(connection, stream, {"name": stream, "num_replicas": replicas, **wanted, **_COMFORT})
+        found = await create_stream(connection, stream, {"num_replicas": replicas, **wanted, **_COMFORT})
     config = {"max_age": 0, **found["config"]}
     wrong = [name for name, value in wanted.items() if config.get(name) != value]
     wrong += [name for name in _ABSENT if config.get(name)]
@@ -363,15 +344,3 @@ async def open_queue(
             "away."
         )
     return JetStreamWorkQueue(connection, publisher, stream, f"{prefix}-queue.{name}", lease_s)
-
-
-async def _create(connection: Connection, stream: str, config: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return await create_stream(connection, stream, config)
-    except ApiError as error:
-        if error.code in _NAMES_IN_USE:  # another process was first, or it has other settings: look
-            return await connection.api(f"STREAM.INFO.{stream}")
-        raise WrongStream(
-            f"the server refused to create the stream {stream}: {error.description} ({error.code}). Nothing was "
-            "changed. Use another server, or another prefix if these subjects belong to somebody else."
-        ) from None

@@ -20,6 +20,9 @@ from convive.bus.jetstream._jetstream_reader import ROOM, room_of
 from convive.bus.log._errors import BusUnavailable
 from convive.bus.log._log import Record, matches
 
+REFILL_S = 1.0
+"""How long a reader that has to read again may take for it at least, whatever time it was given."""
+
 
 class _Link:
     """A record that a hub has received, and the one after it. Whoever reads holds the link that it read last, so what
@@ -206,13 +209,20 @@ class LiveTail:
 
     async def _take(self, deadline: float | None) -> Record | None:
         """The next record of those that are here or can be read, or None. Raises BusUnavailable behind the last one."""
+        loop = asyncio.get_running_loop()
         while True:
             record = self._here()
             if record is not None:
                 return record
             if self._seen < self._horizon:
-                answered = await self._refill()
-                if not answered and deadline is not None and asyncio.get_running_loop().time() >= deadline:
+                # Who asks with hardly any time, again and again, must get on all the same.
+                until = None if deadline is None else max(deadline, loop.time() + REFILL_S)
+                try:
+                    async with asyncio.timeout_at(until):
+                        answered = await self._refill()
+                except TimeoutError:
+                    answered = False
+                if not answered and not self._old and deadline is not None and loop.time() >= deadline:
                     return None
             elif self._link is None:
                 self._link = self._hub.newest

@@ -102,7 +102,8 @@ class Tail(Protocol):
         ...
 
     async def next(self, timeout_s: float | None = None) -> Record | None:
-        """The next record, or None when none came within `timeout_s`. Cancelling it loses nothing.
+        """The next record, or None when none came within `timeout_s`; a tail that has fallen behind may take a second
+        longer. Cancelling it loses nothing.
 
         Raises BusUnavailable when the bus is gone for good.
         """
@@ -141,7 +142,7 @@ class Log(Protocol):
         twenty appends, whatever its length.
 
         Raises Conflict, MaybeAppended, or NotAppended: also for a batch that is too long, that has an id or `at` on
-        another draft than the first, or a guard on a subject that an earlier draft of it writes to.
+        another draft than the first, or replaces, or has a guard on, a subject that an earlier draft of it writes to.
         """
         ...
 
@@ -245,6 +246,11 @@ def check_draft(draft: Draft) -> None:
             )
 
 
+def is_header(name: str, value: str) -> bool:
+    """Whether a draft may carry this header. On the wire anybody may write others."""
+    return _is_header_name(name) and _is_header_value(value)
+
+
 def check_batch(drafts: Sequence[Draft]) -> None:
     """Refuse what no log could append as one. Raises NotAppended; the drafts themselves are checked elsewhere."""
     size = sum(len(draft.body) for draft in drafts)
@@ -259,6 +265,8 @@ def check_batch(drafts: Sequence[Draft]) -> None:
             raise NotAppended(f"{draft.subject}: only the first record of a batch has an id. Nothing was appended.")
         if place and draft.at is not None:
             raise NotAppended(f"{draft.subject}: only the first record of a batch has a place. Nothing was appended.")
+        if draft.replaces and draft.subject in written:
+            raise NotAppended(f"{draft.subject}: replaces a record of the same batch. Nothing was appended.")
         watched = draft.guard.subjects if draft.guard else None
         if watched is not None and any(matches(watched, subject) for subject in written):
             raise NotAppended(f"{watched}: guarded behind a record of the same batch. Nothing was appended.")

@@ -149,8 +149,8 @@ class MemoryLog:
         if first.guard is None or first.id is not None or not guards_itself(first):
             raise conflict
         place = next((seq for seq in self._places.get(first.subject, ()) if seq > first.guard.last), 0)
-        ours = [self._records[place - 1 + n].body for n in range(len(drafts)) if place - 1 + n < len(self._records)]
-        if not place or [draft.body for draft in drafts] != ours:
+        there = self._records[place - 1 : place - 1 + len(drafts)] if place else []
+        if [draft.body for draft in drafts] != [record.body for record in there]:
             raise conflict
         return list(range(place, place + len(drafts)))
 

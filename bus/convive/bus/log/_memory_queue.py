@@ -45,9 +45,10 @@ class MemoryWorkQueue:
                 "shorten it, or store it elsewhere and send a reference."
             )
         now_s = self._clock()
-        recent = now_s - self._sent.get(job.id, -REMEMBERED_S) < REMEMBERED_S
-        known = job.id in self._entries or job.id in self._dead or job.id in self._parked
-        if not recent and not known:
+        while self._sent and now_s - next(iter(self._sent.values())) >= REMEMBERED_S:  # they are in order of sending
+            del self._sent[next(iter(self._sent))]
+        known = any(job.id in ids for ids in (self._sent, self._entries, self._dead, self._parked))
+        if not known:
             self._sent[job.id] = now_s
             self._entries[job.id] = _Entry(job, now_s + delay_s)
             self.wake_takers()

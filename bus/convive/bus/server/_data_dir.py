@@ -50,12 +50,13 @@ def prepare(data: str | Path) -> Path:
         raise TypeError(f"data= takes the path of a directory, not {type(data).__name__}.")
     data = Path(data)
     try:
+        str(data.expanduser().resolve()).encode()  # as the server is told of it
         data.expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
         real = data.expanduser().resolve()
         # Only in a directory that nobody uses yet: a `*` in somebody's project would hide it all from git.
         if not any(real.iterdir()):
             (real / ".gitignore").write_text("*\n")
-    except (OSError, RuntimeError) as error:  # RuntimeError: `~somebody` who does not exist
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: `~somebody` who does not exist
         raise unusable(data, error) from error
     return real
 
@@ -116,7 +117,7 @@ def write(data: Path, name: str, text: str) -> None:
         raise unusable(data, error) from error
 
 
-def unusable(data: Path, error: OSError | RuntimeError) -> BusUnavailable:
+def unusable(data: Path, error: OSError | RuntimeError | ValueError) -> BusUnavailable:
     """The one sentence for a directory that cannot hold a server."""
     number = error.errno if isinstance(error, OSError) else None
     why = (_REASONS.get(number) if number is not None else None) or getattr(error, "strerror", None) or str(error)

@@ -139,7 +139,7 @@ class Producer:
 
         Raises NotAppended for a record that cannot be one, which changes nothing, or what the producer failed with.
         """
-        draft = draft_of(self._place.name, self._place.subject, Entry(body, headers or {}, ttl_s))
+        draft = draft_of(self._place.name, self._place.subject, Entry(body, dict(headers or {}), ttl_s))
         self._place.log.check(draft)
         size = len(draft.body)
         if self._batches and len(self._batches[-1].drafts) == BATCH_RECORDS:
@@ -280,11 +280,12 @@ async def _read_mark(place: Place, id: str) -> _Mark | None:
     record = await place.log.last(_mark_subject(place.subject, id))
     if record is None:
         return None
+    instance, stored = "", None
     try:
         found = json.loads(record.body)
         instance, stored = str(found["instance"]), whole_number(str(found["stored"]))
     except (ValueError, TypeError, KeyError, RecursionError):
-        stored = None
+        pass
     if stored is None:
         raise BadRecord(record.subject, record.seq, "not the mark of a producer")
     return _Mark(instance, stored, record.seq)
