@@ -167,3 +167,5 @@ async def test_a_trip_that_failed_makes_the_cost_of_the_run_a_lower_bound() -> N
     result = await Agent("ada", model=model, tools=[look]).execute("x")
     assert [trip.finish_reason for trip in result.report.trips] == ["tool_use", "unanswered"]
     assert TABLE.cost_of_trips(result.report.trips, model.name) == Cost(1.0, complete=False)
+    free = TABLE.but({model.name: Price(0, 0, 0, 0)})
+    assert free.cost_of_trips(result.report.trips, model.name) == Cost(0.0)

@@ -1,7 +1,8 @@
-"""What stands below a turn: the run of it, and what its seat did when that was over."""
+"""What stands below a turn: the run of it, and what its seat did when that was over. What was asked in vain."""
 
 import pytest
 
+from convive.agents.journal._journal import RunStarted, TripStarted
 from convive.bus import RunContext
 from tests.agents.traces import Writer, answered, began, called, ended, folded, lines, returned
 
@@ -70,3 +71,12 @@ def test_a_run_below_one_that_is_no_turn_stays_below_it() -> None:
     log.journal(top, began(top), *answered(), ended())
     log.journal(after, began(after, "later"), ended())
     assert lines(folded(log.records)) == ["run clerk ok", "  trip answer 1 ok", "  run later ok"]
+
+
+@pytest.mark.parametrize(("model", "free"), [("local/smollm2-135m", True), ("scripted/party", True), ("acme/x", False)])
+def test_a_request_that_was_not_answered_costs_nothing_where_nobody_sends_a_bill(model: str, free: bool) -> None:
+    log, run = Writer(), RunContext.root()
+    log.journal(run, RunStarted(agent="clerk", model=model, root=run.run_id), TripStarted(trip=0))
+    cost = folded(log.records).runs[run.run_id].total_cost
+    assert cost is not None
+    assert (cost.known, cost.complete) == (0.0, free)

@@ -236,6 +236,19 @@ def an_interrupt(run: str, trip: int, index: int) -> Interrupt:
     return Interrupt(id=id, kind="approval", trip=trip, index=index, arguments={}, **given)
 
 
+async def test_a_run_of_a_guest_is_executed_with_the_agent_in_its_seat(person: "Person") -> None:
+    person.writes(
+        "my_seats.py",
+        "from convive.agents import Agent, AgentSeat\nseat = AgentSeat(Agent('clerk', model='scripted/party'))\n",
+    )
+    held = ("run", "--model", "scripted/party", "--turns", "1", "--guests", "1", "--conversation", "eve")
+    assert (await person.does(*held)).code == 0
+    found = await person.does("resume", "0" * 32, "--agent", "my_seats:seat")
+    assert "no agent" not in found.complaint
+    none = await person.does("resume", "0" * 32, "--agent", "my_seats:Agent")
+    assert none.complaint.endswith("no agent is there, such as `support = Agent('support', ...)`.")
+
+
 def test_short_ids_tell_calls_apart_and_are_understood() -> None:
     one, other = RunContext.root().run_id, RunContext.root().child().run_id
     calls = [an_interrupt(one, 0, 1), an_interrupt(one, 10, 1), an_interrupt(other, 0, 2), an_interrupt(one, 0, 2)]

@@ -64,6 +64,12 @@ async def test_the_bars_of_what_nobody_leads_end_where_it_stopped(capsys: pytest
 async def test_where_somebody_may_well_lead_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     async with memory_bus() as bus:
         await _left(bus, "in-time", ago_s=-60.0)
+        await _left(bus, "gone-on-with")
+        there = await bus.existing("gone-on-with")
+        own = there.run_of(await there.floor())
+        assert own is not None
+        run = own.child()
+        await there.log.append(Draft(there.journal(run), began(run).body(), run.headers()))
         await _left(bus, "slow", setting=PARTY.model_copy(update={"turn_s": 86_400.0}), ago_s=-9e4)
         over = await open_party(bus, "over", PARTY)
         await over.conversation.close(await over.conversation.floor(), over.run)

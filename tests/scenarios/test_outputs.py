@@ -17,6 +17,19 @@ pytestmark = pytest.mark.anyio
 
 HELD = ("run", "--model", "scripted/party", "--turns", "1", "--guests", "1", "--conversation", "eve")
 
+LEAVES = """
+import sys
+from convive.scenarios import Guest, Party
+
+
+class Leaver:
+    async def take_turn(self, turn):
+        sys.exit(0)
+
+
+party = Party(guests=(Guest(seat="ada", participant=Leaver()),), turns=1)
+"""
+
 
 async def test_a_command_whose_output_nobody_wants_does_its_work(person: "Person") -> None:
     """The shell's `>&-` closes it: what is opened next has its number then."""
@@ -45,6 +58,19 @@ async def test_a_full_disk_is_told_and_not_a_bug(person: "Person") -> None:
             )
         told = done.stderr.decode()
         assert (done.returncode, told.startswith("convive: No space left on device: standard output or")) == (1, True)
+
+
+async def test_code_that_leaves_the_process_is_told_of(person: "Person") -> None:
+    person.writes("leaves.py", LEAVES)
+    person.writes("gone.py", "raise SystemExit(0)")
+    left = await person.does("run", "leaves.py", "--conversation", "eve", "--model", "scripted/party")
+    assert (left.code, left.complaint) == (
+        1,
+        "convive: what this command runs left with sys.exit(0). What was acknowledged is kept.",
+    )
+    for command in (("worker", "gone"), ("sit", "eve", "--as", "zoe", "--agent", "gone:it")):
+        done = await person.does(*command)
+        assert (done.code, "importing it failed with SystemExit: 0." in done.complaint) == (1, True)
 
 
 async def test_an_error_is_broken_between_words(person: "Person", door: "Door") -> None:

@@ -150,6 +150,7 @@ def test_a_python_file_imports_its_neighbours(tmp_path: Path) -> None:
         ("guests = 4", "found no such name"),
         ("party = 1 / 0", "it failed with ZeroDivisionError: division by zero. --debug shows where."),
         ("party = (", "it failed with SyntaxError: '(' was never closed"),
+        ("raise SystemExit(3)", "it failed with SystemExit: 3."),
         ("import nowhere", "it failed with ModuleNotFoundError: No module named 'nowhere'"),
         ("party = lambda wanted: wanted", "it failed with TypeError"),
         ("from convive.scenarios import Party\nparty = Party(turns=0)", "`turns`: expected 1 or more, found 0"),

@@ -143,14 +143,15 @@ class Prices:
     def cost_of_trips(self, trips: "Iterable[Trip]", asked: str) -> Cost:
         """What the trips of a run cost, on a model of that name.
 
-        A request that brought no answer may have been billed all the same, so it makes the sum incomplete.
+        A request that brought no answer may have been billed all the same, so it makes the sum incomplete, unless the
+        model is free.
         """
         total = Cost(currency=self.currency)
         for trip in trips:
             if trip.answer is not None:
                 total += self.cost(trip.usage, asked, trip.answer.model)
             if trip.answer is None or trip.attempt > 1:
-                total += self.unknown()
+                total += self.cost(Usage(), asked)
         return total
 
 

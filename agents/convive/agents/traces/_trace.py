@@ -26,8 +26,9 @@ from convive.agents.journal._journal import (
     TripStarted,
     journal_event_of,
 )
+from convive.agents.models._model import Usage
 from convive.agents.models._schema import json_of
-from convive.agents.runs._prices import Cost
+from convive.agents.runs._prices import Cost, shipped_prices
 from convive.agents.traces._node import Kind, Node, Status
 from convive.agents.traces._tree_of_runs import TreeOfRuns
 from convive.bus import (
@@ -199,7 +200,8 @@ class Trace:
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.attempts.append(record.seq)
                 part.attempts_s.append(record.time_s)
-                part.model, part.cost = node.model, Cost(0.0, complete=False)  # a request may cost without an answer
+                part.model = node.model
+                part.cost = shipped_prices().cost(Usage(), node.model)  # a request may cost without an answer
             case ModelAnswered():
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.usage, part.model = event.usage, event.model or node.model

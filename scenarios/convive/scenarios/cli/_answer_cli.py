@@ -1,8 +1,6 @@
 """The commands that answer what runs wait for. Options and help; what they do is in `_answers`."""
 
-import os
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,8 +8,7 @@ from convive.agents import Approve, Deny, Result
 from convive.bus import Bus
 from convive.scenarios.cli import _answers as answers
 from convive.scenarios.cli._calls import BadChoice, edited, given_value
-from convive.scenarios.cli._commands import Where
-from convive.scenarios.cli._exits import go
+from convive.scenarios.cli._commands import Where, on_bus
 from convive.scenarios.cli._options import ANSWERS, Data, Url
 
 answering = typer.Typer()
@@ -31,7 +28,7 @@ def pending(
     data: Data = None,
 ) -> None:
     """List what waits for somebody's answer."""
-    _on_bus(Where(url, data), lambda bus: answers.show_pending(bus, conversation, as_json=as_json))
+    on_bus(Where(url, data), lambda bus: answers.show_pending(bus, conversation, as_json=as_json))
 
 
 @answering.command(rich_help_panel=ANSWERS)
@@ -50,7 +47,7 @@ def approve(
         resolution = Approve() if edit is None else edited(edit)
         await answers.give(bus, run, call, lambda _: resolution, agent, where)
 
-    _on_bus(where, work)
+    on_bus(where, work)
 
 
 @answering.command(rich_help_panel=ANSWERS)
@@ -64,7 +61,7 @@ def deny(
 ) -> None:
     """Do not let a call be carried out; the model is told."""
     where = Where(url, data)
-    _on_bus(where, lambda bus: answers.give(bus, run, call, lambda _: Deny(message), agent, where))
+    on_bus(where, lambda bus: answers.give(bus, run, call, lambda _: Deny(message), agent, where))
 
 
 @answering.command(rich_help_panel=ANSWERS)
@@ -85,7 +82,7 @@ def answer(
         resolution = Result(given_value(words[-1]))
         await answers.give(bus, run, call, lambda _: resolution, agent, where)
 
-    _on_bus(where, work)
+    on_bus(where, work)
 
 
 @answering.command(rich_help_panel=ANSWERS)
@@ -97,12 +94,4 @@ def resume(
 ) -> None:
     """Go on here with a run that was answered, or whose process is gone."""
     where = Where(url, data)
-    _on_bus(where, lambda bus: answers.go_on_here(bus, run, agent, where))
-
-
-def _on_bus(where: Where, act: Callable[[Bus], Coroutine[Any, Any, None]]) -> None:
-    async def work() -> None:
-        async with where.open_existing(dict(os.environ)) as bus:
-            await act(bus)
-
-    go(work)
+    on_bus(where, lambda bus: answers.go_on_here(bus, run, agent, where))

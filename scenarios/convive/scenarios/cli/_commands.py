@@ -1,13 +1,15 @@
 """What the commands that read or add to a conversation do."""
 
 import json
+import os
 import shlex
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import anyio
 from rich.console import Console
@@ -31,6 +33,7 @@ from convive.bus import (
     slugify,
 )
 from convive.scenarios.cli._display import Display, JsonDisplay, PlainDisplay, TerminalDisplay
+from convive.scenarios.cli._exits import go
 from convive.scenarios.cli._leading import STOPPED, nobody_leads, overdue, stopped
 from convive.scenarios.cli._transcript import shown
 from convive.scenarios.cli._watch import Span, replay, watch
@@ -73,6 +76,16 @@ class Where:
             )
         async with self.open() as bus:
             yield bus
+
+
+def on_bus(where: Where, act: Callable[[Bus], Coroutine[Any, Any, None]]) -> None:
+    """Run a command that needs a bus which is there."""
+
+    async def work() -> None:
+        async with where.open_existing(dict(os.environ)) as bus:
+            await act(bus)
+
+    go(work)
 
 
 def display_for(*, plain: bool, as_json: bool) -> Display:

@@ -28,8 +28,12 @@ def go(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asyncio.run(_until_stopped(work, stopped_by))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(TERMINATED if stopped_by else INTERRUPTED) from None
-    except SystemExit:  # from rich: whoever read our output has seen enough (`convive trace ID | head`)
-        raise typer.Exit(0) from None
+    except SystemExit as left:
+        if traceback.extract_tb(left.__traceback__)[-1].name == Console.on_broken_pipe.__name__:
+            # Whoever read our output has seen enough (`convive trace ID | head`), says rich.
+            raise typer.Exit(0) from None
+        _say(f"what this command runs left with sys.exit({left.code!r}). What was acknowledged is kept.")
+        raise typer.Exit(FAILED) from None
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told to a person
         if all(isinstance(one, BrokenPipeError) for one in _leaves(error)):
             # Whoever read our output has seen enough (`convive replay ID | head`).

@@ -283,7 +283,7 @@ def looked_up(reference: str, module_name: str, attribute: str) -> object:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise BadAgent(f"{reference}: no module {error.name!r} is here or among the installed packages.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadAgent(f"{reference}: importing it failed with {type(error).__name__}: {error}.") from error
     if not attribute:
         return module

@@ -1,5 +1,6 @@
 """Whether anybody leads a party, as far as its log tells: who leads does at once what is due."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 
@@ -11,13 +12,16 @@ from convive.scenarios.party._party_file import party_of
 STOPPED = "stopped?"
 """The state of what seems to go on no more. Nobody can know it: a process may have begun to lead just now."""
 
+QUIET_S = 30.0
+"""A run that has told nothing for so long may work no more."""
+
 _LISTED = 3
 
 
 async def stopped(bus: Bus, floors: Mapping[ConversationId, Floor]) -> dict[str, float]:
     """The parties that nobody seems to lead, and for how many seconds something has been due in each.
 
-    At most one request for each that is open.
+    At most three requests for each that is open.
     """
     found: dict[str, float] = {}
     for name, floor in floors.items():
@@ -34,7 +38,18 @@ async def overdue(conversation: Conversation, floor: Floor) -> float | None:
     except PartyError:
         return None
     late_s = 0.0 if party is None else await overdue_s(conversation, floor, party.plan(), time.time())
-    return late_s if late_s > STANDBY_S else None
+    if late_s <= STANDBY_S:
+        return None
+    # Who began to lead just now gives an open turn its time anew: its run works then.
+    works = floor.open_grant is not None and await _quiet_s(conversation) < QUIET_S
+    return None if works else late_s
+
+
+async def _quiet_s(conversation: Conversation) -> float:
+    """For how many seconds no run of a conversation has told anything."""
+    base = conversation.subjects.base
+    last = [await conversation.log.last(subjects) for subjects in (f"{base}.run.>", conversation.subjects.live)]
+    return min((time.time() - record.time_s for record in last if record is not None), default=math.inf)
 
 
 def nobody_leads(names: Iterable[str], options: str) -> str:

@@ -1,16 +1,13 @@
 """The commands that show what runs did. Options and help; what they do is in `_tracing`."""
 
-import os
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from convive.bus import Bus
 from convive.scenarios.cli import _spending as spending
 from convive.scenarios.cli import _tracing as tracing
-from convive.scenarios.cli._commands import Where
-from convive.scenarios.cli._exits import go
+from convive.scenarios.cli._commands import Where, on_bus
 from convive.scenarios.cli._exporting import send_trace
 from convive.scenarios.cli._options import TRACES, Data, Url
 
@@ -51,7 +48,7 @@ def trace(
         else:
             await tracing.show_trace(bus, which, view, where.options)
 
-    _on_bus(where, work)
+    on_bus(where, work)
 
 
 @traces.command(rich_help_panel=TRACES)
@@ -63,7 +60,7 @@ def runs(
 ) -> None:
     """List the outermost runs: conversations, and runs that nobody called."""
     where = Where(url, data)
-    _on_bus(where, lambda bus: spending.show_runs(bus, count, where.options, as_json=as_json))
+    on_bus(where, lambda bus: spending.show_runs(bus, count, where.options, as_json=as_json))
 
 
 @traces.command(rich_help_panel=TRACES)
@@ -77,7 +74,7 @@ def cost(
     data: Data = None,
 ) -> None:
     """Add up what the answers of models cost."""
-    _on_bus(Where(url, data), lambda bus: spending.show_cost(bus, which, by, as_json=as_json))
+    on_bus(Where(url, data), lambda bus: spending.show_cost(bus, which, by, as_json=as_json))
 
 
 def check_options(view: tracing.View, export: str | None) -> None:
@@ -90,11 +87,3 @@ def check_options(view: tracing.View, export: str | None) -> None:
         raise typer.BadParameter("--full cuts no text of what --run ID opens; JSON is never cut")
     if view.depth is not None and (view.as_json or view.live):
         raise typer.BadParameter("--depth folds the tree that is printed; --json has all of it, --live what fits")
-
-
-def _on_bus(where: Where, act: Callable[[Bus], Coroutine[Any, Any, None]]) -> None:
-    async def work() -> None:
-        async with where.open_existing(dict(os.environ)) as bus:
-            await act(bus)
-
-    go(work)

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from convive.agents import Node, Trace, find_trace, follow_trace, read_trace
+from convive.agents import Node, Trace, TracePlace, find_trace, follow_trace, read_trace
 from convive.bus import Bus, ConviveError, Granted, UnknownConversation, event_of
 from convive.scenarios.cli._commands import tell
 from convive.scenarios.cli._leading import nobody_leads, overdue
@@ -52,25 +52,33 @@ async def show_trace(bus: Bus, which: str, view: View, options: str = "") -> Non
     if view.run is not None:
         await _show_opened(bus, which, view.run, view)
         return
-    conversation = (await find_trace(bus, which)).conversation
-    there = None if conversation is None else await bus.existing(conversation)
+    place = await find_trace(bus, which)
+    there = None if place.conversation is None else await bus.existing(place.conversation)
     stopped = there is not None and await overdue(there, await there.floor()) is not None
     if there is not None and stopped:
         tell(nobody_leads([there.id], options))
     if view.live and not view.as_json and Console().is_terminal:
-        await _show_live(bus, which)
+        await _show_live(bus, which, place)
     elif view.live:
         async with follow_trace(bus, which) as states:
             async for _ in states:
                 pass
-    trace, asked = await read_trace(bus, which), (await find_trace(bus, which)).asked
+    trace = await read_trace(bus, which)
+    asked = _asked(trace, place)
     if view.as_json:
-        for root in [trace.runs[asked]] if asked in trace.runs else trace.roots:
+        for root in trace.roots if asked is None else [asked]:
             print(json.dumps(node_row(root), ensure_ascii=False))  # noqa: T201 - standard output is this command's result
         return
     # What is under way was so until now, as far as anybody knows, unless nobody leads it.
     now_s = max(root.last_s for root in trace.roots) if stopped else time.time()
-    _print(tree_lines(trace, Console().width, now_s, trace.runs.get(asked), view.depth))
+    _print(tree_lines(trace, Console().width, now_s, asked, view.depth))
+
+
+def _asked(trace: Trace, place: TracePlace) -> Node | None:
+    """The run that was asked for, of a turn the turn; None: all of it."""
+    run = trace.runs.get(place.asked)
+    above = None if run is None else run.parent
+    return above if above is not None and above.run_id == place.asked else run
 
 
 def _print(lines: Iterable[TreeLine]) -> None:
@@ -80,16 +88,15 @@ def _print(lines: Iterable[TreeLine]) -> None:
         out.print(Text(line.text, style=COLOURS.get(line.status, "")), soft_wrap=not wraps)
 
 
-async def _show_live(bus: Bus, which: str) -> None:
+async def _show_live(bus: Bus, which: str, place: TracePlace) -> None:
     """Draws at a pace of its own: what is under way gets longer between records, and a burst of them is one change."""
     out = Console(highlight=False)
-    asked = (await find_trace(bus, which)).asked
     latest = Trace()
 
     async def draw() -> None:
         while True:
             began_s = time.monotonic()
-            lines = tree_lines(latest, out.width, time.time(), latest.runs.get(asked), long=max(4, out.height - 2))
+            lines = tree_lines(latest, out.width, time.time(), _asked(latest, place), long=max(4, out.height - 2))
             drawn = clipped(lines, max(4, out.height - 1))
             text = Text("\n", no_wrap=True, overflow="ellipsis")
             screen.update(text.join(Text(line.text, COLOURS.get(line.status, "")) for line in drawn), refresh=True)
@@ -104,7 +111,7 @@ async def _show_live(bus: Bus, which: str) -> None:
                     latest = state
                 tasks.cancel_scope.cancel()
     except anyio.get_cancelled_exc_class():  # what was seen last stays on the screen
-        _print(tree_lines(latest, out.width, time.time(), latest.runs.get(asked)))
+        _print(tree_lines(latest, out.width, time.time(), _asked(latest, place)))
         raise
 
 

@@ -5,7 +5,7 @@ from typing import Any, TypeGuard, cast
 
 import anyio
 
-from convive.agents import Agent, Place, exporting, place_of, work
+from convive.agents import Agent, AgentSeat, Place, exporting, place_of, work
 from convive.agents.entities import Entities, host
 from convive.bus import Bus, queue_name
 from convive.scenarios.cli._commands import Where, tell
@@ -34,7 +34,7 @@ async def _work(bus: Bus, place: Place, agents: Mapping[str, Agent[Any]], queue:
 
 def load_agents(reference: str) -> dict[str, Agent[Any]]:
     """The agents of a module, or of `module:attribute`, by their names. Raises BadAgent when there is none."""
-    agents, _ = load(reference)
+    agents, _ = _loaded(reference)
     if not agents:
         raise BadAgent(f"{reference}: no agent is there, such as `support = Agent('support', ...)`.")
     return agents
@@ -45,6 +45,15 @@ def load(reference: str) -> tuple[dict[str, Agent[Any]], Entities]:
 
     Imports the module, with the current directory on the path. Raises BadAgent when there is neither.
     """
+    agents, entities = _loaded(reference)
+    if not agents and not entities.types:
+        raise BadAgent(
+            f"{reference}: no agent is there, such as `support = Agent('support', ...)`, and no `Entities()`."
+        )
+    return agents, entities
+
+
+def _loaded(reference: str) -> tuple[dict[str, Agent[Any]], Entities]:
     module_name, colon, attribute = reference.partition(":")
     if not module_name or (colon and not attribute):
         raise BadAgent(f"{reference!r}: expected a module, or module:attribute, for example my_agents:support")
@@ -52,14 +61,12 @@ def load(reference: str) -> tuple[dict[str, Agent[Any]], Entities]:
     agents: dict[str, Agent[Any]] = {}
     entities = Entities()
     for one in _each(found if attribute else list(vars(found).values())):
-        if isinstance(one, Entities):
+        if attribute and isinstance(one, AgentSeat):
+            agents[one.agent.name] = one.agent  # as a party names the guest whose run this is
+        elif isinstance(one, Entities):
             entities.types.update(one.types)
         elif _is_agent(one) and agents.setdefault(one.name, one) is not one:
             raise BadAgent(f"{reference}: two agents are called {one.name!r}; an order could mean either.")
-    if not agents and not entities.types:
-        raise BadAgent(
-            f"{reference}: no agent is there, such as `support = Agent('support', ...)`, and no `Entities()`."
-        )
     return agents, entities
 
 

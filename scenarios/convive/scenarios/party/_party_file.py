@@ -97,7 +97,7 @@ def _python(path: Path) -> Party:
         raise PartyError("\n".join(f"{path}: {line}" for line in _lines(error))) from error
     except ConviveError as error:
         raise PartyError(f"{path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PartyError(f"{path}: it failed with {type(error).__name__}: {error}. --debug shows where.") from error
     if not isinstance(party, Party):
         raise PartyError(
