@@ -1,5 +1,6 @@
 """`anthropic/...`: a model behind any endpoint of the Anthropic Messages API, through the official SDK."""
 
+import asyncio
 import importlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
@@ -72,15 +73,15 @@ _NEXT: dict[type[ModelError], str] = {
 
 
 class AnthropicModel:
-    """A model behind the Messages API. One HTTP client, made at the first request and closed by `aclose`.
+    """A model behind the Messages API. One HTTP client for each event loop, made at its first request there, and closed
+    by `aclose` there.
 
     `name` is what people see (`provider/model`); `model` is what is sent, by default the part of `name` after
     its first slash. Without `base_url` and `api_key` the SDK looks them up: ANTHROPIC_BASE_URL,
     ANTHROPIC_API_KEY and its other sources. `extra_body` is merged into each request's JSON and wins over it.
     The SDK retries `max_retries` times before a stream starts, never afterwards; `timeout_s` is the longest
     silence of the provider. `structured_output`: whether the endpoint holds answers to a schema; by default if the
-    model is one of Claude's. A schema that it cannot express (free keys, free values, recursion) is said in words. An
-    object belongs to the event loop that first used it.
+    model is one of Claude's. A schema that it cannot express (free keys, free values, recursion) is said in words.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class AnthropicModel:
         self._max_retries = max_retries
         self._timeout_s = timeout_s
         self.structured_output = "claude" in self._model if structured_output is None else structured_output
-        self._client: anthropic.AsyncAnthropic | None = None
+        self._clients: dict[asyncio.AbstractEventLoop, anthropic.AsyncAnthropic] = {}
         self._closed = False
         self._secret = ""
 
@@ -151,7 +152,7 @@ class AnthropicModel:
     async def aclose(self) -> None:
         """Close the HTTP client. Streams that are still open break; closing again does nothing."""
         self._closed = True
-        client, self._client = self._client, None
+        client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.close()
 
@@ -177,14 +178,17 @@ class AnthropicModel:
                 pass
 
     async def _ready_client(self) -> "anthropic.AsyncAnthropic":
-        if self._client is None:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
             # In a thread: the connection to the bus has heartbeats to answer while this takes its second.
             await anyio.to_thread.run_sync(importlib.import_module, "anthropic")
         if self._closed:
             raise RuntimeError(f"{self._name} was closed; resolve the model again")
-        if self._client is None:
-            self._client = self._new_client()
-        return self._client
+        if loop not in self._clients:
+            # What belongs to a loop that is over can neither be used nor closed.
+            self._clients = {each: client for each, client in self._clients.items() if not each.is_closed()}
+            self._clients[loop] = self._new_client()
+        return self._clients[loop]
 
     def _new_client(self) -> "anthropic.AsyncAnthropic":
         import anthropic
