@@ -22,6 +22,7 @@ from convive.agents import (
     host_seats,
     peek,
     resume,
+    resume_many,
     tool,
     user,
     work,
@@ -250,3 +251,24 @@ async def test_in_a_seat_sits_a_participant() -> None:
     async with memory_bus() as bus:
         with pytest.raises(TypeError, match=r"in seat 'ada' sits a participant, .*, and Agent is none"):
             await host_seats(await bus.conversation("soup"), {SeatName("ada"): ADA})
+
+
+async def test_a_history_may_be_the_json_of_messages_wherever_it_stands() -> None:
+    """W8: as it comes out of a database; also where the journal refers to it by its source"""
+    before = [message.model_dump(mode="json") for message in (user("Who are you?"), user("I mean it."))]
+    given: dict[str, Any] = {"history": before}
+    model = ScriptedModel(["hello", "hello"])
+    for source in (None, {"page": 3}):
+        result = await Agent("ada", model=model).prompt("x", source=source, **given)
+        assert result.messages[0].text == "Who are you?I mean it.x"
+    given["history"] = [{"role": "nobody", "parts": []}]
+    with pytest.raises(ValueError, match=r"history=.*message 1: role: .* Nothing ran"):
+        await Agent("ada", model=model).prompt("x", source={"page": 3}, **given)
+    assert len(model.requests) == 2
+
+
+@pytest.mark.parametrize("concurrency", [0, -1])
+async def test_nothing_is_resumed_none_at_a_time(concurrency: int) -> None:
+    """G38"""
+    with pytest.raises(ValueError, match="at least one run at a time"):
+        await resume_many(Place(MemoryLog(), "cv.00.x"), [], concurrency=concurrency)

@@ -30,6 +30,7 @@ from convive.agents.runs._options import (
     check_names,
     class_name,
     class_options,
+    messages_of,
     model_of,
     settings_of,
 )
@@ -263,7 +264,7 @@ def _task(agent: str, input: str | None, options: RunOptions, listeners: Listene
         run=run,
         place=place,
         input=input,
-        history=tuple(options.get("history", ())),
+        history=messages_of(options.get("history", ())),
         source=options.get("source"),
         session_id=options.get("session_id", None if frame is None else frame.session_id),
         meta=options.get("meta"),

@@ -207,6 +207,21 @@ def check_json(name: str, value: object) -> None:
         raise ValueError(f"{name}= has to be JSON data; {place or 'it'} is not. Nothing ran.") from None
 
 
+def messages_of(history: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
+    """A history, also one of messages as JSON data. Raises ValueError for what is no message."""
+    if {*map(type, history)} <= {Message}:
+        return cast("tuple[Message, ...]", tuple(history))
+    found: list[Message] = []
+    for place, each in enumerate(history, 1):
+        try:
+            found.append(each if isinstance(each, Message) else Message.model_validate(each))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"history=, message {place}: {where}: {first['msg']}. Nothing ran.") from None
+    return tuple(found)
+
+
 def class_name(kind: type) -> str:
     """The name of an agent by its class: `search-agent` for SearchAgent."""
     spaced = "".join(f"-{letter}" if letter.isupper() else letter for letter in kind.__name__)
