@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from anthropic import AsyncCallNext
     from anthropic.types import MessageParam
 
+_LOOKED_UP = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")
+_Where = tuple[asyncio.AbstractEventLoop, str | None, str | None, str | None]
 _CONNECT_TIMEOUT_S = 10.0
 # The SDK sleeps as long as the provider says, for weeks if need be. Beyond this the caller should decide.
 _LONGEST_RETRY_AFTER_S = 60.0
@@ -73,8 +76,8 @@ _NEXT: dict[type[ModelError], str] = {
 
 
 class AnthropicModel:
-    """A model behind the Messages API. One HTTP client for each event loop, made at its first request there, and closed
-    by `aclose` there.
+    """A model behind the Messages API. One HTTP client for each event loop (and each key that the environment comes to
+    have), made at its first request there, and closed by `aclose` there.
 
     `name` is what people see (`provider/model`); `model` is what is sent, by default the part of `name` after
     its first slash. Without `base_url` and `api_key` the SDK looks them up: ANTHROPIC_BASE_URL,
@@ -104,9 +107,9 @@ class AnthropicModel:
         self._max_retries = max_retries
         self._timeout_s = timeout_s
         self.structured_output = "claude" in self._model if structured_output is None else structured_output
-        self._clients: dict[asyncio.AbstractEventLoop, anthropic.AsyncAnthropic] = {}
+        self._clients: dict[_Where, anthropic.AsyncAnthropic] = {}
         self._closed = False
-        self._secret = ""
+        self._secrets: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -152,8 +155,9 @@ class AnthropicModel:
     async def aclose(self) -> None:
         """Close the HTTP client. Streams that are still open break; closing again does nothing."""
         self._closed = True
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
+        loop = asyncio.get_running_loop()
+        closing = [self._clients.pop(where) for where in list(self._clients) if where[0] is loop]
+        for client in closing:
             await client.close()
 
     async def _items(
@@ -178,17 +182,18 @@ class AnthropicModel:
                 pass
 
     async def _ready_client(self) -> "anthropic.AsyncAnthropic":
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
+        key, token, url = map(os.environ.get, _LOOKED_UP)
+        where = asyncio.get_running_loop(), key, token, url
+        if where not in self._clients:
             # In a thread: the connection to the bus has heartbeats to answer while this takes its second.
             await anyio.to_thread.run_sync(importlib.import_module, "anthropic")
         if self._closed:
             raise RuntimeError(f"{self._name} was closed; resolve the model again")
-        if loop not in self._clients:
+        if where not in self._clients:
             # What belongs to a loop that is over can neither be used nor closed.
-            self._clients = {each: client for each, client in self._clients.items() if not each.is_closed()}
-            self._clients[loop] = self._new_client()
-        return self._clients[loop]
+            self._clients = {each: client for each, client in self._clients.items() if not each[0].is_closed()}
+            self._clients[where] = self._new_client()
+        return self._clients[where]
 
     def _new_client(self) -> "anthropic.AsyncAnthropic":
         import anthropic
@@ -211,7 +216,7 @@ class AnthropicModel:
         if not secret and client.credentials is None and not _has_key(client.default_headers):
             raise self._error(ModelAccessDenied, "there is no key")
         # What is this short is a placeholder, and taking it out of texts would garble them.
-        self._secret = secret if len(secret) >= _SHORTEST_KEY else ""
+        self._secrets |= {secret} if len(secret) >= _SHORTEST_KEY else set()
         return client
 
     @contextmanager
@@ -233,13 +238,13 @@ class AnthropicModel:
         ) as error:
             kind, why = _what_happened(error, self._timeout_s)
             # A provider may echo the key that it refuses; then the original must not be shown either.
-            echoed = self._secret in str(error) if self._secret else False
+            echoed = any(secret in str(error) for secret in self._secrets)
             raise self._error(kind, why) from (None if echoed else error)
 
     def _error(self, kind: type[ModelError], why: str) -> ModelError:
         text = " ".join(why.split())
-        if self._secret:
-            text = text.replace(self._secret, "[the key]")
+        for secret in self._secrets:
+            text = text.replace(secret, "[the key]")
         if len(text) > _LONGEST_REASON:
             text = text[:_LONGEST_REASON] + "..."
         return kind(f"{self._name}: {text.rstrip('.')}. {_NEXT[kind]}")

@@ -13,7 +13,7 @@ from convive.agents.models._errors import UnknownModel
 from convive.agents.models._failover import first_that_can
 from convive.agents.models._messages import Message
 from convive.agents.models._model import Model
-from convive.agents.models._models import choose_model, default_models, split_model
+from convive.agents.models._models import choose_model, shared_models, split_model
 from convive.agents.models._schema import json_of
 from convive.agents.runs._audience import Observers, On
 from convive.agents.runs._frame import OnCancel
@@ -132,7 +132,7 @@ def model_of(options: Mapping[str, Any]) -> Model:
 def _found(model: str | Model, options: Mapping[str, Any]) -> Model:
     if not isinstance(model, str):
         return model
-    models: ModelSource = options.get("models") or default_models()
+    models: ModelSource = options.get("models") or shared_models()
     return models.resolve(model)
 
 
