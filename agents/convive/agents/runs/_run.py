@@ -31,6 +31,7 @@ from convive.agents.runs._settings import Settings, Task, digests
 from convive.agents.runs._steps import Ask, Finish, Step, Stop, Suspend, UseTools, may_stop, next_step
 from convive.agents.runs._stops import holds
 from convive.agents.runs._tool_phase import ToolPhase
+from convive.agents.tools._gates import in_bounds
 from convive.agents.tools._stopping import CancelMode
 from convive.bus import ConviveError, NotAppended
 
@@ -239,7 +240,7 @@ class Performer:
             await self._execution.hooks.tell("on_tool_phase_complete")
 
     async def _suspend(self, waiting: Sequence[Interrupt]) -> None:
-        own = self.task.run.run_id
+        own, waiting = self.task.run.run_id, in_bounds(waiting)
         expires_s = self._settings.expires_s
         await self._chain.append(
             Suspended(
