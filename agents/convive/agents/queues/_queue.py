@@ -180,10 +180,10 @@ class _Updates:
     async def __anext__(self) -> RunUpdate:
         if self._over:
             raise StopAsyncIteration
-        record = None
-        while record is None:
+        update = None
+        while update is None:
             record = await self._tail.next()
-        update = update_of(record, self._run)
+            update = None if record is None else shown_by(record, self._run)
         self._over = update.name in ENDINGS
         return replace(update, name=self._prefix + update.name)
 
@@ -193,6 +193,16 @@ def update_of(record: Record, run: RunId, prefix: str = "") -> RunUpdate:
     data = _json_of(record)
     name = "chunk" if ".live." in record.subject else OUTCOMES.get(str(data.get("type")), "chunk")
     return RunUpdate(prefix + name, run, record.seq, data)
+
+
+def shown_by(record: Record, run: RunId, prefix: str = "") -> RunUpdate | None:
+    """The same; None for live text that is none of ours: it is for the eye, and ends nothing."""
+    try:
+        return update_of(record, run, prefix)
+    except BadRecord:
+        if ".live." in record.subject:
+            return None
+        raise
 
 
 def _json_of(record: Record) -> dict[str, JsonValue]:
