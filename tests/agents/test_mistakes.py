@@ -84,11 +84,20 @@ async def test_an_option_of_another_type_is_refused_when_the_agent_is_made_and_f
         ({"place": MemoryLog()}, "place= takes Place"),
         ({"run": "0" * 32}, "run= takes a RunContext, not str"),
         ({"session_id": 5}, "session_id= takes a text"),
+        ({"on_cancel": "leaves"}, 'on_cancel= takes "record" or "leave", not \'leaves\''),
+        ({"fresh": "no"}, "fresh= takes True or False, not 'no'"),
     ],
 )
 async def test_an_option_of_a_run_of_another_type_is_refused(option: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         await Agent("ada", model=ScriptedModel([])).execute("x", **option)
+
+
+@pytest.mark.parametrize("name", ["meta", "source"])
+async def test_what_stands_in_the_journal_is_json(name: str) -> None:
+    given: dict[str, Any] = {name: {"page": object()}}
+    with pytest.raises(ValueError, match=rf"^{name}= has to be JSON data; page is not\. Nothing ran\.$"):
+        await Agent("ada", model=ScriptedModel([])).execute("x", **given)
 
 
 @pytest.mark.parametrize("given", [5, b"x", ["x"], user("x")])

@@ -217,7 +217,8 @@ class Agent(Generic[Data]):
     def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
         check_names(options, RUN_OPTION_NAMES)
         check_options({"input": input, **options})
-        check_json("meta", options.get("meta"))
+        for name in ("meta", "source"):
+            check_json(name, options.get(name))
         overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES and key != "on"}
         settings, frame = self.settings(**overrides), current_frame()
         check_prices(settings, None if frame is None else frame.meter)
