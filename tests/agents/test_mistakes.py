@@ -84,8 +84,8 @@ async def test_an_option_of_another_type_is_refused_when_the_agent_is_made_and_f
         ({"place": MemoryLog()}, "place= takes Place"),
         ({"run": "0" * 32}, "run= takes a RunContext, not str"),
         ({"session_id": 5}, "session_id= takes a text"),
-        ({"on_cancel": "leaves"}, 'on_cancel= takes "record" or "leave", not \'leaves\''),
-        ({"fresh": "no"}, "fresh= takes True or False, not 'no'"),
+        ({"on_cancel": "leaves"}, 'on_cancel= takes "record" or "leave", not str'),
+        ({"fresh": "no"}, "fresh= takes True or False, not str"),
     ],
 )
 async def test_an_option_of_a_run_of_another_type_is_refused(option: dict[str, Any], message: str) -> None:
