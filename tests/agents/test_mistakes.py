@@ -267,7 +267,8 @@ async def test_a_history_may_be_the_json_of_messages_wherever_it_stands() -> Non
     before = [message.model_dump(mode="json") for message in (user("Who are you?"), user("I mean it."))]
     given: dict[str, Any] = {"history": before}
     model = ScriptedModel(["hello", "hello"])
-    for source in (None, {"page": 3}):
+    sources: list[Any] = [None, {"page": 3}]
+    for source in sources:
         result = await Agent("ada", model=model).prompt("x", source=source, **given)
         assert result.messages[0].text == "Who are you?I mean it.x"
     given["history"] = [{"role": "nobody", "parts": []}]
