@@ -372,6 +372,11 @@ def _expect(holds: bool, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
+def opening_of(history: Iterable[Message], input: str | None) -> tuple[Message, ...]:
+    """The messages before the model's first word."""
+    return joined((*history, *(() if input is None else (user(input),))))
+
+
 def joined(messages: Iterable[Message]) -> tuple[Message, ...]:
     """The messages with neighbours of one role made one: not every chat template takes two in a row."""
     result: list[Message] = []

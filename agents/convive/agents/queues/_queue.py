@@ -9,10 +9,10 @@ from typing import Any, Literal, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from convive.agents.journal._fold import joined
+from convive.agents.journal._fold import opening_of
 from convive.agents.journal._folding import Folding
 from convive.agents.journal._journal import Place, journal_event_of
-from convive.agents.models._messages import Message, user
+from convive.agents.models._messages import Message
 from convive.agents.queues._channel import channel_space
 from convive.agents.runs._frame import current_frame
 from convive.agents.runs._incoming import incoming
@@ -150,8 +150,7 @@ class QueuedRun:
         state = folding.state
         started = state.started
         assert started is not None  # noqa: S101 - the fold refuses anything before it
-        new = () if started.input is None else (user(started.input),)
-        return result_of(state, self.run, joined((*started.history, *new)))
+        return result_of(state, self.run, opening_of(started.history, started.input))
 
     @asynccontextmanager
     async def events(self, *, after: int = 0, prefix: str = "") -> AsyncGenerator[AsyncIterator[RunUpdate]]:

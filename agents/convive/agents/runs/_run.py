@@ -9,7 +9,7 @@ from typing import Literal
 import anyio
 
 from convive.agents.journal._chain import LEAVE_RUN
-from convive.agents.journal._fold import fold, joined
+from convive.agents.journal._fold import fold, opening_of
 from convive.agents.journal._interrupts import Interrupt, Resolution
 from convive.agents.journal._journal import (
     ChildRun,
@@ -21,7 +21,7 @@ from convive.agents.journal._journal import (
     Suspended,
 )
 from convive.agents.models._errors import ModelError
-from convive.agents.models._messages import Message, user
+from convive.agents.models._messages import Message
 from convive.agents.runs import _events as shown
 from convive.agents.runs._asking import Asking
 from convive.agents.runs._execution import Aborted, execution_of
@@ -346,8 +346,7 @@ def _check_same(known: RunStarted, task: Task) -> None:
 def _opening(started: RunStarted, task: Task) -> tuple[Message, ...]:
     """The messages before the model's first word: from the journal, or from the caller where it refers to a source."""
     told = task if started.source is not None else started
-    new = () if told.input is None else (user(told.input),)
-    opening = joined((*told.history, *new))
+    opening = opening_of(told.history, told.input)
     if not opening:
         raise ValueError("a run needs an input, or a history")
     return opening
