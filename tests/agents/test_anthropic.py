@@ -1,9 +1,12 @@
 """The Anthropic provider against a local server that speaks the Messages streaming protocol."""
 
+import gc
 import json
 from typing import Any
 
+import anyio
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from convive.agents.models._anthropic import AnthropicModel
 from convive.agents.models._anthropic_wire import request_body
@@ -259,3 +262,23 @@ async def test_a_call_cut_off_before_its_arguments_has_none_that_could_be_run() 
         _, answer = await ask(model)
     assert answer.stop_reason == "length"
     assert answer.parts == (ToolUse(id="t", name="f", arguments=""),)
+
+
+# What a loop leaves open when it ends, nobody can close any more.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_model_serves_one_event_loop_after_the_other() -> None:
+    """An agent at the top of a script that calls `anyio.run` twice, or of a test module: each has a loop of its own."""
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(MessagesServer(["One.", "Two.", "Three."])) as server,
+    ):
+        model = AnthropicModel("anthropic/claude-test", base_url=server.url, api_key=KEY, max_retries=0)
+
+        async def once(last: bool) -> str:
+            _, answer = await ask(model)
+            if last:
+                await model.aclose()
+            return answer.text
+
+        assert [anyio.run(once, last) for last in (False, False, True)] == ["One.", "Two.", "Three."]
+        gc.collect()

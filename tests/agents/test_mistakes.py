@@ -22,6 +22,7 @@ from convive.agents import (
     host_seats,
     peek,
     resume,
+    resume_many,
     tool,
     user,
     work,
@@ -83,11 +84,20 @@ async def test_an_option_of_another_type_is_refused_when_the_agent_is_made_and_f
         ({"place": MemoryLog()}, "place= takes Place"),
         ({"run": "0" * 32}, "run= takes a RunContext, not str"),
         ({"session_id": 5}, "session_id= takes a text"),
+        ({"on_cancel": "leaves"}, 'on_cancel= takes "record" or "leave", not str'),
+        ({"fresh": "no"}, "fresh= takes True or False, not str"),
     ],
 )
 async def test_an_option_of_a_run_of_another_type_is_refused(option: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         await Agent("ada", model=ScriptedModel([])).execute("x", **option)
+
+
+@pytest.mark.parametrize("name", ["meta", "source"])
+async def test_what_stands_in_the_journal_is_json(name: str) -> None:
+    given: dict[str, Any] = {name: {"page": object()}}
+    with pytest.raises(ValueError, match=rf"^{name}= has to be JSON data; page is not\. Nothing ran\.$"):
+        await Agent("ada", model=ScriptedModel([])).execute("x", **given)
 
 
 @pytest.mark.parametrize("given", [5, b"x", ["x"], user("x")])
@@ -250,3 +260,25 @@ async def test_in_a_seat_sits_a_participant() -> None:
     async with memory_bus() as bus:
         with pytest.raises(TypeError, match=r"in seat 'ada' sits a participant, .*, and Agent is none"):
             await host_seats(await bus.conversation("soup"), {SeatName("ada"): ADA})
+
+
+async def test_a_history_may_be_the_json_of_messages_wherever_it_stands() -> None:
+    """W8: as it comes out of a database; also where the journal refers to it by its source"""
+    before = [message.model_dump(mode="json") for message in (user("Who are you?"), user("I mean it."))]
+    given: dict[str, Any] = {"history": before}
+    model = ScriptedModel(["hello", "hello"])
+    sources: list[Any] = [None, {"page": 3}]
+    for source in sources:
+        result = await Agent("ada", model=model).prompt("x", source=source, **given)
+        assert result.messages[0].text == "Who are you?I mean it.x"
+    given["history"] = [{"role": "nobody", "parts": []}]
+    with pytest.raises(ValueError, match=r"history=.*message 1: role: .* Nothing ran"):
+        await Agent("ada", model=model).prompt("x", source={"page": 3}, **given)
+    assert len(model.requests) == 2
+
+
+@pytest.mark.parametrize("concurrency", [0, -1])
+async def test_nothing_is_resumed_none_at_a_time(concurrency: int) -> None:
+    """G38"""
+    with pytest.raises(ValueError, match="at least one run at a time"):
+        await resume_many(Place(MemoryLog(), "cv.00.x"), [], concurrency=concurrency)

@@ -129,3 +129,18 @@ async def test_a_schema_that_is_very_long_is_not_kept() -> None:
     assert wait.takes is None
     assert await answer(where, wait.run_id, {wait.id: Edit({"count": "many"})}) == "nobody"
     assert "valid integer" in (await go_on(where, wait.run_id, agent=ada)).text
+
+
+async def test_very_many_calls_that_wait_still_fit_into_the_record() -> None:
+    """Conformance test 6: the schema of each would fill it, and the run would fail for that."""
+
+    @tool(needs_approval=True)
+    async def act(count: int) -> str:
+        return str(count)
+
+    act.spec.input_schema["properties"] = {"count": {"type": "integer", "description": "much " * 1_800}}
+    calls = use(*[("act", Given(count=n)) for n in range(150)])
+    ada, where = Agent("ada", model=ScriptedModel([calls, "done"]), tools=[act]), place()
+    result = await ada.prompt("x", place=where)
+    assert (result.status, len(result.interrupts)) == ("suspended", 150)
+    assert {each.takes is None for each in result.interrupts} == {True}

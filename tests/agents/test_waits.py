@@ -3,11 +3,11 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import pytest
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from convive.agents import (
     Agent,
@@ -69,7 +69,7 @@ class Till:
         self.heard: list[str] = []
 
         @tool(name="pay", needs_approval=True)
-        async def pay(amount: int) -> str:
+        async def pay(amount: Annotated[int, Field(lt=1_000)]) -> str:
             """Pay."""
             self.paid.append(amount)
             return f"paid {amount}"
@@ -284,11 +284,11 @@ async def test_a_process_without_the_agents_code_can_answer_and_another_one_goes
     assert again.text == "Thank you."
 
 
-@pytest.mark.parametrize(("amount", "paid", "heard"), [(7, [7], "paid 7"), ("much", [], "invalid_arguments")])
+@pytest.mark.parametrize(("amount", "paid", "heard"), [(7, [7], "paid 7"), (5_000, [], "invalid_arguments")])
 async def test_arguments_edited_without_the_agent_are_checked_when_the_run_goes_on(
     amount: JsonValue, paid: list[int], heard: str
 ) -> None:
-    """G32, conformance test 7"""
+    """G32, conformance test 7: what its schema says of names and types is checked at once, see `test_takes`"""
     async with memory_bus() as bus:
         conversation, till = await bus.conversation("table"), Till()
         run = await till.waits(conversation)
@@ -299,7 +299,7 @@ async def test_arguments_edited_without_the_agent_are_checked_when_the_run_goes_
     assert heard in till.heard[0]
 
 
-@pytest.mark.parametrize(("value", "heard"), [(["a"], '["a"]'), ("a", "invalid_result")])
+@pytest.mark.parametrize(("value", "heard"), [(["a"], '["a"]'), ([5], "invalid_result")])
 async def test_a_result_given_without_the_agent_is_checked_when_the_run_goes_on(value: object, heard: str) -> None:
     """G31, G41"""
     async with memory_bus() as bus:

@@ -83,6 +83,8 @@ async def resume_many(
     An error stays with its request, or with `on_error="raise"` stops the others (which are then cancelled as their
     `on_cancel` says) and is raised. Raises ValueError when two requests are for one run, before anything is resumed.
     """
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency={concurrency}: at least one run at a time is resumed.")
     wanted = list(requests)
     if len({request.run_id for request in wanted}) < len(wanted):
         raise ValueError("two requests are for one run; put all its answers into one")

@@ -246,11 +246,9 @@ def _answered(state: RunState, event: ModelAnswered) -> RunState:
 
 def _returned(state: RunState, event: ToolReturned) -> RunState:
     call = _call(state, event.trip, event.index)
-    state = _with_children(_with_call(state, _but(call, returned=event)), event.children)
+    tools_s = max(state.trips[-1].tools_s, call.since_s + event.took_s)
+    state = _with_children(_with_call(state, _but(call, returned=event), tools_s=tools_s), event.children)
     trip = state.trips[-1]
-    if (ended_s := call.since_s + event.took_s) > trip.tools_s:
-        trip = _but(trip, tools_s=ended_s)
-        state = _with_trip(state, trip)
     if state.outline or trip.open_calls or trip.answer is None:
         return state
     said = _said(trip.answer)
@@ -349,9 +347,10 @@ def _call(state: RunState, trip: int, index: int) -> Call:
     return calls[index]
 
 
-def _with_call(state: RunState, call: Call) -> RunState:
+def _with_call(state: RunState, call: Call, **also: Any) -> RunState:
     trip = state.trips[-1]
-    return _with_trip(state, _but(trip, calls=(*trip.calls[: call.index], call, *trip.calls[call.index + 1 :])))
+    calls = (*trip.calls[: call.index], call, *trip.calls[call.index + 1 :])
+    return _with_trip(state, _but(trip, calls=calls, **also))
 
 
 def _with_trip(state: RunState, trip: Trip) -> RunState:
@@ -371,6 +370,11 @@ def _but(state: T, **changes: Any) -> T:
 def _expect(holds: bool, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)
+
+
+def opening_of(history: Iterable[Message], input: str | None) -> tuple[Message, ...]:
+    """The messages before the model's first word."""
+    return joined((*history, *(() if input is None else (user(input),))))
 
 
 def joined(messages: Iterable[Message]) -> tuple[Message, ...]:

@@ -4,7 +4,7 @@ A `Place` that has a `Recorded` makes the engine take both from there. Code, pro
 answers are those of now, so whatever they do differently shows.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection
 
 from pydantic import JsonValue
@@ -70,6 +70,7 @@ class Recorded:
         self._failures: dict[RunId, RunFailed] = {}
         self._last: dict[RunId, int] = {}
         self._children: dict[RunId, list[RunId]] = defaultdict(list)
+        self._taken = Counter[RunId]()
         self._same: dict[RunId, RunId] = {}
 
     def take(self, run: RunContext, seq: int, event: JournalEvent) -> None:
@@ -103,8 +104,10 @@ class Recorded:
         In a fork the ids of runs below a run do not follow from its own."""
         if run.run_id not in self._last and run.run_id not in self._same and run.parent_run_id is not None:
             parent = self._same.get(run.parent_run_id, run.parent_run_id)
-            free = (child for child in self._children[parent] if child not in self._same.values())
-            self._same[run.run_id] = next(free, run.run_id)
+            place = self._taken[parent]
+            free = self._children[parent][place : place + 1]
+            self._taken[parent] += len(free)
+            self._same[run.run_id] = free[0] if free else run.run_id
         return self._same.get(run.run_id, run.run_id)
 
     def answer(self, run: RunContext, trip: int, asked: str) -> Answer:

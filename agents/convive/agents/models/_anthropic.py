@@ -1,6 +1,8 @@
 """`anthropic/...`: a model behind any endpoint of the Anthropic Messages API, through the official SDK."""
 
+import asyncio
 import importlib
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from anthropic import AsyncCallNext
     from anthropic.types import MessageParam
 
+_LOOKED_UP = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")
+_Where = tuple[asyncio.AbstractEventLoop, str | None, str | None, str | None]
 _CONNECT_TIMEOUT_S = 10.0
 # The SDK sleeps as long as the provider says, for weeks if need be. Beyond this the caller should decide.
 _LONGEST_RETRY_AFTER_S = 60.0
@@ -72,15 +76,15 @@ _NEXT: dict[type[ModelError], str] = {
 
 
 class AnthropicModel:
-    """A model behind the Messages API. One HTTP client, made at the first request and closed by `aclose`.
+    """A model behind the Messages API. One HTTP client for each event loop (and each key that the environment comes to
+    have), made at its first request there, and closed by `aclose` there.
 
     `name` is what people see (`provider/model`); `model` is what is sent, by default the part of `name` after
     its first slash. Without `base_url` and `api_key` the SDK looks them up: ANTHROPIC_BASE_URL,
     ANTHROPIC_API_KEY and its other sources. `extra_body` is merged into each request's JSON and wins over it.
     The SDK retries `max_retries` times before a stream starts, never afterwards; `timeout_s` is the longest
     silence of the provider. `structured_output`: whether the endpoint holds answers to a schema; by default if the
-    model is one of Claude's. A schema that it cannot express (free keys, free values, recursion) is said in words. An
-    object belongs to the event loop that first used it.
+    model is one of Claude's. A schema that it cannot express (free keys, free values, recursion) is said in words.
     """
 
     def __init__(
@@ -103,9 +107,9 @@ class AnthropicModel:
         self._max_retries = max_retries
         self._timeout_s = timeout_s
         self.structured_output = "claude" in self._model if structured_output is None else structured_output
-        self._client: anthropic.AsyncAnthropic | None = None
+        self._clients: dict[_Where, anthropic.AsyncAnthropic] = {}
         self._closed = False
-        self._secret = ""
+        self._secrets: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -151,8 +155,9 @@ class AnthropicModel:
     async def aclose(self) -> None:
         """Close the HTTP client. Streams that are still open break; closing again does nothing."""
         self._closed = True
-        client, self._client = self._client, None
-        if client is not None:
+        loop = asyncio.get_running_loop()
+        closing = [self._clients.pop(where) for where in list(self._clients) if where[0] is loop]
+        for client in closing:
             await client.close()
 
     async def _items(self, response: "anthropic.AsyncAPIResponse[Any]") -> AsyncGenerator[Delta | Answer]:
@@ -175,14 +180,18 @@ class AnthropicModel:
                 pass
 
     async def _ready_client(self) -> "anthropic.AsyncAnthropic":
-        if self._client is None:
+        key, token, url = map(os.environ.get, _LOOKED_UP)
+        where = asyncio.get_running_loop(), key, token, url
+        if where not in self._clients:
             # In a thread: the connection to the bus has heartbeats to answer while this takes its second.
             await anyio.to_thread.run_sync(importlib.import_module, "anthropic")
         if self._closed:
             raise RuntimeError(f"{self._name} was closed; resolve the model again")
-        if self._client is None:
-            self._client = self._new_client()
-        return self._client
+        if where not in self._clients:
+            # What belongs to a loop that is over can neither be used nor closed.
+            self._clients = {each: client for each, client in self._clients.items() if not each[0].is_closed()}
+            self._clients[where] = self._new_client()
+        return self._clients[where]
 
     def _new_client(self) -> "anthropic.AsyncAnthropic":
         import anthropic
@@ -205,7 +214,7 @@ class AnthropicModel:
         if not secret and client.credentials is None and not _has_key(client.default_headers):
             raise self._error(ModelAccessDenied, "there is no key")
         # What is this short is a placeholder, and taking it out of texts would garble them.
-        self._secret = secret if len(secret) >= _SHORTEST_KEY else ""
+        self._secrets |= {secret} if len(secret) >= _SHORTEST_KEY else set()
         return client
 
     @contextmanager
@@ -227,13 +236,13 @@ class AnthropicModel:
         ) as error:
             kind, why = _what_happened(error, self._timeout_s)
             # A provider may echo the key that it refuses; then the original must not be shown either.
-            echoed = self._secret in str(error) if self._secret else False
+            echoed = any(secret in str(error) for secret in self._secrets)
             raise self._error(kind, why) from (None if echoed else error)
 
     def _error(self, kind: type[ModelError], why: str) -> ModelError:
         text = " ".join(why.split())
-        if self._secret:
-            text = text.replace(self._secret, "[the key]")
+        for secret in self._secrets:
+            text = text.replace(secret, "[the key]")
         if len(text) > _LONGEST_REASON:
             text = text[:_LONGEST_REASON] + "..."
         return kind(f"{self._name}: {text.rstrip('.')}. {_NEXT[kind]}")

@@ -3,7 +3,10 @@
 Source of the protocol: https://platform.claude.com/docs/en/api/messages and .../build-with-claude/streaming.
 """
 
+import hashlib
 import json
+import re
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never, cast
@@ -29,6 +32,8 @@ from convive.agents.models._model import (
 # is the field of `Thinking` that only the provider reads.
 _REDACTED = "redacted_thinking:"
 
+_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NO_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 _STOP_REASONS: dict[str, StopReason] = {
     "end_turn": "end",
     "stop_sequence": "stop_sequence",
@@ -72,7 +77,8 @@ def request_body(request: Request, model: str, provider: str = "anthropic") -> d
     Where the last message ends with several texts, the last of them is taken for instructions to this request
     alone, which the history will not keep, and the breakpoint stands before it.
     """
-    messages = [encoded for message in request.messages if (encoded := _message(message))["content"]]
+    ids = _CallIds()
+    messages = [encoded for message in request.messages if (encoded := _message(message, ids))["content"]]
     tools = [_tool(spec, provider) for spec in request.tools]
     system: list[dict[str, Any]] = []
     if request.system.strip():
@@ -116,17 +122,46 @@ def _tool(spec: ToolSpec, provider: str) -> dict[str, Any]:
     return {"name": spec.name, **said, **hint}
 
 
-def _message(message: Message) -> dict[str, Any]:
+class _CallIds:
+    """The ids of a history's calls in the form that the API takes, each once. Those of another model's calls may have
+    any form, and come again in its next answer."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+        self._times = Counter[str]()
+        self._open: dict[str, deque[str]] = {}
+
+    def of_call(self, given: str) -> str:
+        plain = given if _ID.fullmatch(given) else f"call_{_digest(given)}"
+        id = plain
+        while id in self._used:
+            self._times[plain] += 1
+            id = f"{plain[:50]}_{self._times[plain] + 1}"
+        self._used.add(id)
+        self._open.setdefault(given, deque()).append(id)
+        return id
+
+    def of_result(self, given: str) -> str:
+        """That of the first such call without a result; as it was given where there is none."""
+        calls = self._open.get(given)
+        return calls.popleft() if calls else given
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def _message(message: Message, ids: _CallIds) -> dict[str, Any]:
     # The API wants the results of tools before anything else that the user says.
     parts = sorted(message.parts, key=lambda part: not isinstance(part, ToolResult))
-    content = [block for part in parts if (block := _block(part))]
+    content = [block for part in parts if (block := _block(part, ids))]
     # Nor does it take an answer that ends in reasoning, as one does that was cut short there.
     while content and content[-1]["type"] in _REASONING:
         content.pop()
     return {"role": message.role, "content": content}
 
 
-def _block(part: Part) -> dict[str, Any] | None:
+def _block(part: Part, ids: _CallIds) -> dict[str, Any] | None:
     match part:
         case Text(text=text):
             return {"type": "text", "text": text} if text.strip() else None  # the API refuses empty text
@@ -138,9 +173,11 @@ def _block(part: Part) -> dict[str, Any] | None:
         case ToolUse(id=call_id, name=name, arguments=arguments):
             # The API takes objects only. What was no object goes back under a name that says so.
             value = arguments if isinstance(arguments, dict) else {"unreadable_arguments": arguments}
-            return {"type": "tool_use", "id": call_id, "name": name, "input": value}
+            named = _NO_NAME.sub("_", name)[:128] or "unnamed"
+            return {"type": "tool_use", "id": ids.of_call(call_id), "name": named, "input": value}
         case ToolResult(tool_use_id=call_id, content=content, is_error=is_error):
-            return {"type": "tool_result", "tool_use_id": call_id, "content": content, "is_error": is_error}
+            told_to = ids.of_result(call_id)
+            return {"type": "tool_result", "tool_use_id": told_to, "content": content, "is_error": is_error}
         case _:
             assert_never(part)
 

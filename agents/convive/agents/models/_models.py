@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 from convive.agents.models._errors import UnknownModel
@@ -197,3 +198,14 @@ def default_models(own: Mapping[str, Factory] | None = None) -> Models:
 
     shipped: dict[str, Factory] = {"anthropic": anthropic, "local": local, "scripted": scripted}
     return _stand_in.get() or Models({**shipped, **(own or {})}, installed=True)
+
+
+def shared_models() -> Models:
+    """What agents look names up in that were given no `models`: in a process one object for each name, which stays open
+    as long as the process. Inside `fake_models()`, the fakes."""
+    return _stand_in.get() or _of_the_process()
+
+
+@cache
+def _of_the_process() -> Models:
+    return default_models()

@@ -10,7 +10,7 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
 from convive.agents.journal._journal import Place
 from convive.agents.queues._channel import announcements, begun_of, channel_space
-from convive.agents.queues._queue import ENDINGS, QueuedRun, RunUpdate, update_of
+from convive.agents.queues._queue import ENDINGS, QueuedRun, RunUpdate, shown_by, update_of
 from convive.bus import BadRecord, Bus, ConviveError, Record, RunContext, RunId, Tail, run_of
 
 Told = RunUpdate | ConviveError
@@ -97,7 +97,8 @@ class _Listener:
             return
         async with place.log.read(place.journal(run), place.live_text(run), after=after, until=last.seq) as records:
             async for each in records:
-                await self._send.send(update_of(each, run.run_id, begun.prefix or ""))
+                if (update := shown_by(each, run.run_id, begun.prefix or "")) is not None:
+                    await self._send.send(update)
 
     async def _follow(self, place: Place, run: RunContext, after: int, prefix: str) -> None:
         try:

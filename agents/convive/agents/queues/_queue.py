@@ -9,10 +9,10 @@ from typing import Any, Literal, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from convive.agents.journal._fold import joined
+from convive.agents.journal._fold import opening_of
 from convive.agents.journal._folding import Folding
 from convive.agents.journal._journal import Place, journal_event_of
-from convive.agents.models._messages import Message, user
+from convive.agents.models._messages import Message
 from convive.agents.queues._channel import channel_space
 from convive.agents.runs._frame import current_frame
 from convive.agents.runs._incoming import incoming
@@ -150,8 +150,7 @@ class QueuedRun:
         state = folding.state
         started = state.started
         assert started is not None  # noqa: S101 - the fold refuses anything before it
-        new = () if started.input is None else (user(started.input),)
-        return result_of(state, self.run, joined((*started.history, *new)))
+        return result_of(state, self.run, opening_of(started.history, started.input))
 
     @asynccontextmanager
     async def events(self, *, after: int = 0, prefix: str = "") -> AsyncGenerator[AsyncIterator[RunUpdate]]:
@@ -180,10 +179,10 @@ class _Updates:
     async def __anext__(self) -> RunUpdate:
         if self._over:
             raise StopAsyncIteration
-        record = None
-        while record is None:
+        update = None
+        while update is None:
             record = await self._tail.next()
-        update = update_of(record, self._run)
+            update = None if record is None else shown_by(record, self._run)
         self._over = update.name in ENDINGS
         return replace(update, name=self._prefix + update.name)
 
@@ -193,6 +192,16 @@ def update_of(record: Record, run: RunId, prefix: str = "") -> RunUpdate:
     data = _json_of(record)
     name = "chunk" if ".live." in record.subject else OUTCOMES.get(str(data.get("type")), "chunk")
     return RunUpdate(prefix + name, run, record.seq, data)
+
+
+def shown_by(record: Record, run: RunId, prefix: str = "") -> RunUpdate | None:
+    """The same; None for live text that is none of ours: it is for the eye, and ends nothing."""
+    try:
+        return update_of(record, run, prefix)
+    except BadRecord:
+        if ".live." in record.subject:
+            return None
+        raise
 
 
 def _json_of(record: Record) -> dict[str, JsonValue]:

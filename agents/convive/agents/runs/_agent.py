@@ -30,6 +30,7 @@ from convive.agents.runs._options import (
     check_names,
     class_name,
     class_options,
+    messages_of,
     model_of,
     settings_of,
 )
@@ -216,7 +217,8 @@ class Agent(Generic[Data]):
     def _assign(self, input: str | None, options: Any) -> tuple[Settings, Task]:
         check_names(options, RUN_OPTION_NAMES)
         check_options({"input": input, **options})
-        check_json("meta", options.get("meta"))
+        for name in ("meta", "source"):
+            check_json(name, options.get(name))
         overrides: Any = {key: value for key, value in options.items() if key in OPTION_NAMES and key != "on"}
         settings, frame = self.settings(**overrides), current_frame()
         check_prices(settings, None if frame is None else frame.meter)
@@ -263,7 +265,7 @@ def _task(agent: str, input: str | None, options: RunOptions, listeners: Listene
         run=run,
         place=place,
         input=input,
-        history=tuple(options.get("history", ())),
+        history=messages_of(options.get("history", ())),
         source=options.get("source"),
         session_id=options.get("session_id", None if frame is None else frame.session_id),
         meta=options.get("meta"),

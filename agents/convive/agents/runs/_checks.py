@@ -9,6 +9,7 @@ from convive.agents.models._model import Sampling
 from convive.agents.models._schema import check_number
 from convive.agents.runs._audience import Observers, On
 from convive.agents.runs._events import EventName
+from convive.agents.runs._frame import OnCancel
 from convive.agents.runs._limits import Limits
 from convive.agents.runs._middleware import Middleware
 from convive.bus import Conversation, RunContext
@@ -62,6 +63,8 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "session_id": (lambda it: it is None or isinstance(it, str), "a text"),
     "run": (lambda it: it is None or isinstance(it, RunContext), "a RunContext"),
+    "on_cancel": (lambda it: it in get_args(OnCancel), '"record" or "leave"'),
+    "fresh": (lambda it: isinstance(it, bool), "True or False"),
     "place": (
         lambda it: it is None or isinstance(it, Place | Conversation),
         'Place(log, subject), or a conversation: await bus.conversation("...")',

@@ -13,7 +13,7 @@ from convive.agents.models._errors import UnknownModel
 from convive.agents.models._failover import first_that_can
 from convive.agents.models._messages import Message
 from convive.agents.models._model import Model
-from convive.agents.models._models import choose_model, default_models, split_model
+from convive.agents.models._models import choose_model, shared_models, split_model
 from convive.agents.models._schema import json_of
 from convive.agents.runs._audience import Observers, On
 from convive.agents.runs._frame import OnCancel
@@ -132,7 +132,7 @@ def model_of(options: Mapping[str, Any]) -> Model:
 def _found(model: str | Model, options: Mapping[str, Any]) -> Model:
     if not isinstance(model, str):
         return model
-    models: ModelSource = options.get("models") or default_models()
+    models: ModelSource = options.get("models") or shared_models()
     return models.resolve(model)
 
 
@@ -205,6 +205,21 @@ def check_json(name: str, value: object) -> None:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"] if step not in ("dict", "list"))
         raise ValueError(f"{name}= has to be JSON data; {place or 'it'} is not. Nothing ran.") from None
+
+
+def messages_of(history: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
+    """A history, also one of messages as JSON data. Raises ValueError for what is no message."""
+    if {*map(type, history)} <= {Message}:
+        return cast("tuple[Message, ...]", tuple(history))
+    found: list[Message] = []
+    for place, each in enumerate(history, 1):
+        try:
+            found.append(each if isinstance(each, Message) else Message.model_validate(each))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"history=, message {place}: {where}: {first['msg']}. Nothing ran.") from None
+    return tuple(found)
 
 
 def class_name(kind: type) -> str:

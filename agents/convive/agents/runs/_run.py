@@ -9,7 +9,7 @@ from typing import Literal
 import anyio
 
 from convive.agents.journal._chain import LEAVE_RUN
-from convive.agents.journal._fold import fold, joined
+from convive.agents.journal._fold import fold, opening_of
 from convive.agents.journal._interrupts import Interrupt, Resolution
 from convive.agents.journal._journal import (
     ChildRun,
@@ -21,7 +21,7 @@ from convive.agents.journal._journal import (
     Suspended,
 )
 from convive.agents.models._errors import ModelError
-from convive.agents.models._messages import Message, user
+from convive.agents.models._messages import Message
 from convive.agents.runs import _events as shown
 from convive.agents.runs._asking import Asking
 from convive.agents.runs._execution import Aborted, execution_of
@@ -31,6 +31,7 @@ from convive.agents.runs._settings import Settings, Task, digests
 from convive.agents.runs._steps import Ask, Finish, Step, Stop, Suspend, UseTools, may_stop, next_step
 from convive.agents.runs._stops import holds
 from convive.agents.runs._tool_phase import ToolPhase
+from convive.agents.tools._gates import in_bounds
 from convive.agents.tools._stopping import CancelMode
 from convive.bus import ConviveError, NotAppended
 
@@ -239,7 +240,7 @@ class Performer:
             await self._execution.hooks.tell("on_tool_phase_complete")
 
     async def _suspend(self, waiting: Sequence[Interrupt]) -> None:
-        own = self.task.run.run_id
+        own, waiting = self.task.run.run_id, in_bounds(waiting)
         expires_s = self._settings.expires_s
         await self._chain.append(
             Suspended(
@@ -345,8 +346,7 @@ def _check_same(known: RunStarted, task: Task) -> None:
 def _opening(started: RunStarted, task: Task) -> tuple[Message, ...]:
     """The messages before the model's first word: from the journal, or from the caller where it refers to a source."""
     told = task if started.source is not None else started
-    new = () if told.input is None else (user(told.input),)
-    opening = joined((*told.history, *new))
+    opening = opening_of(told.history, told.input)
     if not opening:
         raise ValueError("a run needs an input, or a history")
     return opening

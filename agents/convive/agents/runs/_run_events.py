@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from convive.agents.journal._fold import RunState, joined
+from convive.agents.journal._fold import RunState, opening_of
 from convive.agents.journal._folding import Folding
 from convive.agents.journal._journal import (
     JournalEvent,
@@ -26,7 +26,6 @@ from convive.agents.journal._journal import (
     journal_event_of,
 )
 from convive.agents.journal._waiting import Where, place_of_run
-from convive.agents.models._messages import user
 from convive.agents.runs import _events as shown
 from convive.agents.runs._result import AgentResult, result_of
 from convive.bus import BadRecord, Record, RunContext, RunId, Tail, run_of
@@ -134,9 +133,7 @@ def _event(run: RunContext, folding: Folding, event: JournalEvent) -> shown.AnyR
 
 def _result(run: RunContext, state: RunState) -> AgentResult:
     started = state.started
-    asked = () if started is None or started.input is None else (user(started.input),)
-    opening = joined((*(started.history if started else ()), *asked))
-    return result_of(state, run, opening)
+    return result_of(state, run, () if started is None else opening_of(started.history, started.input))
 
 
 def _live_event(run: RunContext, body: bytes) -> shown.AnyRunEvent | None:

@@ -105,9 +105,10 @@ class ToolPhase:
         return call, await gate(call, prepared, self._context(trip, call), self._settings.name)
 
     def _hands_over(self, call: Call) -> bool:
+        if call.returned is not None:
+            return bool(call.returned.handed_to)
         tool = self._settings.tools.get(call.name)
-        failed = call.returned is not None and not call.returned.handed_to
-        return tool is not None and tool.handoff and not failed
+        return tool is not None and tool.handoff
 
     def _batches(self, calls: Sequence[Call]) -> list[list[Call]]:
         """Calls that may run side by side, in order; a sequential one stands alone."""

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 from pydantic import JsonValue
@@ -22,7 +23,7 @@ from convive.agents.models._schema import (
 from convive.agents.tools._calls import Outcome, Ready
 from convive.agents.tools._tools import NeedsAnswer, Tool, ToolContext
 
-_MOST_SCHEMA = 10_000
+_MOST_SCHEMA, _MOST_SCHEMAS = 10_000, 100_000
 _log = logging.getLogger("convive.agents")
 
 
@@ -102,6 +103,13 @@ def _defaults(parameters: Parameters) -> dict[str, object]:
     fields = parameters.model.model_fields
     optional = {name: fields[field] for field, name in parameters.names.items() if not fields[field].is_required()}
     return {name: field.get_default(call_default_factory=True, validated_data={}) for name, field in optional.items()}
+
+
+def in_bounds(waiting: Sequence[Interrupt]) -> Sequence[Interrupt]:
+    """What is waited for; without the schemas of answers where there are too many for one record."""
+    if sum(len(to_json(each.takes)) for each in waiting) <= _MOST_SCHEMAS:
+        return waiting
+    return [each.model_copy(update={"takes": None}) for each in waiting]
 
 
 def waits_for(call: Call, tool: Tool, needs: NeedsAnswer, context: ToolContext, agent: str) -> Interrupt:
