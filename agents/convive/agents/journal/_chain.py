@@ -50,7 +50,7 @@ def _written(event: JournalEvent) -> tuple[JournalEvent, bytes]:
     """An event and its body; with `?` in place of what no UTF-8 carries, such as half of a pair that a model split."""
     try:
         return event, event.body()
-    except ValueError:
+    except (ValueError, NotAppended):
         plain = type(event).model_validate(cleaned(event.model_dump(by_alias=True)))
         return plain, plain.body()
 

@@ -17,12 +17,12 @@ LOOKS = 5
 """How often a double asks in that time."""
 
 PRESENT_AFTER_S = 0.2
-"""How long a turn takes, at most, before its process can be asked for: one that is over sooner costs no requests."""
 
 
-def present_after(standby_s: float) -> float:
-    """How long a turn takes before its process can be asked for: well before anybody asks."""
-    return min(PRESENT_AFTER_S, standby_s / LOOKS / 2)
+def present_after(turn_s: float) -> float:
+    """How long a turn takes before its process can be asked for. One that is over sooner costs no requests; whoever
+    asks waits longer than that first. `turn_s`: how long it may take, which both know."""
+    return min(PRESENT_AFTER_S, turn_s / 20)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import anyio.abc
 from convive.agents.journal._chain import RunTaken
 from convive.agents.models._errors import ModelError
 from convive.agents.models._schema import check_number
-from convive.agents.seats._doubles import LOOKS, PRESENT_AFTER_S, STANDBY_S, patience_after, present_after, until_silent
+from convive.agents.seats._doubles import LOOKS, STANDBY_S, patience_after, present_after, until_silent
 from convive.agents.seats._turn import Known, Participant, Pass, Say, Turn
 from convive.bus import (
     Conflict,
@@ -155,7 +155,8 @@ class _Hosts:
                 async with self._conversation.log.present(self._journal(turn)):
                     await anyio.sleep_forever()
 
-        timer = asyncio.get_running_loop().call_later(present_after(self._standby_s), tasks.start_soon, stay)
+        after_s = min(present_after(_time_of(turn)), self._standby_s / LOOKS / 2)
+        timer = asyncio.get_running_loop().call_later(after_s, tasks.start_soon, stay)
         try:
             yield
         finally:
@@ -164,7 +165,7 @@ class _Hosts:
 
     async def _until_free(self, turn: Turn) -> None:
         """Whoever began this turn may still be at it; when the server knows of nobody, it is free at once."""
-        await anyio.sleep(2 * PRESENT_AFTER_S)
+        await anyio.sleep(2 * present_after(_time_of(turn)))
         if await self._conversation.log.is_present(self._journal(turn), self._standby_s / LOOKS) is not False:
             await until_silent(self._conversation, turn.run, self._standby_s)
 
@@ -218,3 +219,8 @@ def _checked(outcome: object, turn: Turn) -> Say | Pass:
     if isinstance(outcome, Say | Pass):
         return outcome
     raise TypeError(f"{turn.seat} answered turn {turn.grant.turn} with {type(outcome).__name__}, not with Say or Pass")
+
+
+def _time_of(turn: Turn) -> float:
+    """How long a turn may take, in seconds."""
+    return max(0.0, turn.grant.deadline_s - turn.floor.at_s)
