@@ -251,3 +251,12 @@ def test_an_answer_that_runs_away_in_blanks_is_judged_in_time_that_is_linear(bla
 def test_the_first_fence_around_an_answer_is_taken_off(text: str) -> None:
     """W14"""
     assert output_of(Recipe, 0).read(text) == Recipe(title="Soup", minutes=20)
+
+
+def test_a_fence_within_a_text_of_the_data_is_part_of_it() -> None:
+    """W14: a line break is never raw in a JSON text, so that a fence on a line of its own is around it"""
+    fenced = '```json\n{"title": "Put ``` around ```py code```", "minutes": 20}\n   ```\nDone.'
+    assert output_of(Recipe, 0).read(fenced) == Recipe(title="Put ``` around ```py code```", minutes=20)
+    wrong = output_of(Recipe, 0).judge('```json\n{"title": "Soup", "minutes": "long"}``` and\n```')
+    assert wrong is not None
+    assert "minutes: " in wrong.reason

@@ -21,6 +21,7 @@ else:
     Data = TypeVar("Data", covariant=True)
 
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n")
+_CLOSED = re.compile(r"\n[ \t]*```")
 _MOST_ISSUES = 20
 
 
@@ -44,9 +45,17 @@ class Output:
     def read(self, text: str) -> Any:
         """The data in an answer; a fence around the JSON is taken off. Raises ValidationError."""
         begins = _FENCE.search(text)
-        ends = -1 if begins is None else text.find("```", begins.end())
-        fenced = text if begins is None or ends < 0 else text[begins.end() : ends]
-        return self.adapter.validate_json(fenced.strip())
+        if begins is None:
+            return self.adapter.validate_json(text.strip())
+        inner = text[begins.end() - 1 :]
+        try:
+            return self.adapter.validate_json(inner.partition("```")[0].strip())
+        except ValidationError as error:
+            # A fence may stand in a text of the data, and then it is on no line of its own.
+            own_line = _CLOSED.search(inner) if error.errors()[0]["type"] == "json_invalid" else None
+            if own_line is None:
+                raise
+        return self.adapter.validate_json(inner[: own_line.start()].strip())
 
     def judge(self, text: str) -> Rejected | None:
         """Why an answer is of no use, with each place that does not fit; None if it is fit."""
