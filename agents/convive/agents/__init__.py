@@ -35,6 +35,7 @@ from convive.agents.journal._refusals import (
     TurnOver,
     UnknownRun,
 )
+from convive.agents.journal._verify_journals import RunFate
 from convive.agents.journal._waiting import (
     Suspension,
     Where,
@@ -188,7 +189,7 @@ from convive.agents.seats._turn import (
     Say,
     Turn,
 )
-from convive.agents.seats._verify import RunFate, Verdict, verify
+from convive.agents.seats._verify import Verdict, verify
 from convive.agents.tools._output import BadOutput
 from convive.agents.tools._schema_tool import schema_tool
 from convive.agents.tools._scoped import scoped_tool

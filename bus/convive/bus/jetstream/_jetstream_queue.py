@@ -136,8 +136,14 @@ class JetStreamWorkQueue:
         await self._connection.api(f"STREAM.PURGE.{self._stream}", upto)
         return True
 
+    async def jobs(self) -> list[Job]:
+        return [found.job for found in await self._found("*") if ".dead." not in found.subject]
+
     async def dead(self) -> list[DeadJob]:
-        query = {"subjects_filter": f"{self._base}.dead.*", "offset": 0}
+        return [found.dead for found in sorted(await self._found("dead"), key=lambda one: one.seq)]
+
+    async def _found(self, state: str) -> list["_Stored"]:
+        query = {"subjects_filter": f"{self._base}.{state}.*", "offset": 0}
         subjects: set[str] = set()
         while True:
             answer = await self._connection.api(f"STREAM.INFO.{self._stream}", query)
@@ -147,7 +153,7 @@ class JetStreamWorkQueue:
                 break
             query["offset"] = len(subjects)
         found = [await self._last(subject) for subject in subjects]
-        return [one.dead for one in sorted((one for one in found if one is not None), key=lambda one: one.seq)]
+        return [one for one in found if one is not None]
 
     async def _last(self, subject: str) -> "_Stored | None":
         try:
@@ -318,6 +324,7 @@ class _Stored:
             for name, value in headers.items()
             if not name.lower().startswith(RESERVED_HEADERS) and name not in (SPENT, REASON)
         }
+        self.subject = subject
         self.seq = seq
         self.job = Job(subject.rpartition(".")[2], body, own)
         self.dead = DeadJob(self.job, headers.get(REASON, ""))

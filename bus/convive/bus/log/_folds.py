@@ -90,31 +90,41 @@ async def fold_records(
 
     Begins with what was kept below `beside`, when that is of these subjects and this version and not behind `until`,
     and keeps the state there again when enough has come on top (`keep`, and no `until`). Two requests and the records
-    that are new. Raises what `step` raises, Trimmed for an `until` before the end of what `base` stands for, and errors
-    of the bus; that a state could not be kept is no error.
+    that are new, with a `base` three. Raises what `step` raises, Trimmed for an `until` before the end of what `base`
+    stands for, and errors of the bus; that a state could not be kept is no error.
     """
     place = f"{beside}.{fold.name}"
     # Two seats, or two uses of a fold, may come to the same name.
     version = f"{fold.version} {_digest(' '.join(subjects).encode())}"
-    kept = await _read(log, place, version, fold, until, base)
-    state, seq, folded = kept.state, kept.covers, 0
-    async with log.read(*subjects, after=seq, until=until) as records:
-        async for record in records:
-            state, seq, folded = fold.step(state, record), record.seq, folded + 1
+    while True:
+        kept = await _read(log, place, version, fold, until, base)
+        state, seq, folded = kept.state, kept.covers, 0
+        async with log.read(*subjects, after=seq, until=until) as records:
+            async for record in records:
+                state, seq, folded = fold.step(state, record), record.seq, folded + 1
+        if base is None or await _place(log, base.subject) == kept.base:
+            break  # else it was trimmed meanwhile, and what was read may be a part
     if keep and until is None and folded >= max(_FEWEST, kept.records // _SHARE):
         body = fold.adapter.dump_json(state, by_alias=True)
         await _keep(log, place, version, body, seq, kept.records + folded, kept.guard)
     return Folded(state, seq, kept.covers, folded)
 
 
+async def _place(log: Log, subject: str) -> int:
+    last = await log.last(subject)
+    return 0 if last is None else last.seq
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept(Generic[State]):
-    """What stands beside the records: `guard` is the place of its first part, whether the rest is of use or not."""
+    """What stands beside the records: `guard` is the place of its first part, whether the rest is of use or not; `base`
+    that of what takes the place of what was trimmed."""
 
     state: State
     covers: int = 0
     records: int = 0
     guard: int = 0
+    base: int = 0
 
 
 async def _read(
@@ -122,17 +132,17 @@ async def _read(
 ) -> _Kept[State]:
     """What was kept, if it is whole, of this version and not behind `until`; else the beginning, or the base."""
     parts: dict[str, Record] = {}
-    state, trimmed = fold.start(), 0
+    state, trimmed, whole = fold.start(), 0, 0
     async with log.latest(f"{beside}.*", *(() if base is None else (base.subject,))) as records:
         async for record in records:
             if base is not None and record.subject == base.subject:
-                state, trimmed = base.load(record)
+                (state, trimmed), whole = base.load(record), record.seq
             else:
                 parts[record.subject.rpartition(".")[2]] = record
     if until is not None and until < trimmed:
         raise Trimmed(beside, until, trimmed)
     first = parts.get("0")
-    nothing = _Kept(state, trimmed, guard=0 if first is None else first.seq)
+    nothing = _Kept(state, trimmed, 0, 0 if first is None else first.seq, whole)
     if first is None:
         return nothing
     try:
@@ -142,7 +152,7 @@ async def _read(
             return nothing
         if covers < trimmed or (until is not None and covers > until):
             return nothing
-        return _Kept(fold.adapter.validate_json(body), covers, count, first.seq)
+        return _Kept(fold.adapter.validate_json(body), covers, count, first.seq, whole)
     except (KeyError, ValueError):  # another one is being kept at this moment, or it is none of ours
         return nothing
 
