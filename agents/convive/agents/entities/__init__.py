@@ -26,6 +26,7 @@ from convive.agents.entities._entity_client import (
 )
 from convive.agents.entities._entity_context import BadRow, Collection, Context, Rows, Wake
 from convive.agents.entities._entity_copies import NoEntity, entity_in, export_entity, import_entity, revive
+from convive.agents.entities._entity_desk import Begun
 from convive.agents.entities._entity_host import host
 from convive.agents.entities._entity_reading import Forgotten
 from convive.agents.entities._entity_records import BadEntity, EntityName, Letter, Signal, Woken
@@ -36,6 +37,7 @@ from convive.agents.entities._entity_verify import EntityVerdict, verify_entity
 __all__ = [
     "BadEntity",
     "BadRow",
+    "Begun",
     "Collection",
     "Context",
     "Entities",
