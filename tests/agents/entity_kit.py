@@ -148,6 +148,9 @@ class _MortalQueue:
     async def wake(self, id: str) -> bool:
         return bool(await self._process.write(lambda: self._inner.wake(id)))
 
+    async def jobs(self) -> list[Job]:
+        return await self._inner.jobs()
+
     async def dead(self) -> list[Any]:
         return await self._inner.dead()
 

@@ -1,5 +1,5 @@
 """Random schedules: three hosts that are cancelled or end anywhere, pauses, approvals, times, letters to and fro, and
-somebody who trims all the while.
+somebody who trims and somebody who verifies all the while.
 
 What must come of it is simple: each effect once, those of one sender in order, and no more.
 """
@@ -27,6 +27,7 @@ from convive.agents.entities import (
     signal,
     spawn,
     trim,
+    verify_entity,
 )
 from convive.agents.journal._faults import only_crashed
 from convive.agents.journal._refusals import ResumeRefused
@@ -160,9 +161,17 @@ async def test_each_effect_comes_once_and_those_of_a_sender_in_order(seed: int, 
             await anyio.sleep(0.01)
 
     async def forgetting() -> None:
-        while trims:
+        for _ in range(20 if trims else 0):
             await trim(outside, dice.choice(NAMES), keep=dice.choice([1, 2, 5]), runs=dice.random() < 0.5)
-            await anyio.sleep(dice.choice([0, 0.01]))
+            for _ in range(dice.choice([1, 20, 200])):
+                await anyio.lowlevel.checkpoint()
+
+    async def verifying() -> None:
+        for _ in range(10):
+            verdict = await verify_entity(outside, dice.choice(NAMES))
+            assert verdict.whole, verdict.findings
+            for _ in range(dice.choice([1, 20, 200])):
+                await anyio.lowlevel.checkpoint()
 
     for name in NAMES:
         await spawn(outside, name)
@@ -171,6 +180,7 @@ async def test_each_effect_comes_once_and_those_of_a_sender_in_order(seed: int, 
             tasks.start_soon(lambda: hosts(store, dice, asked, ends=ends))
         tasks.start_soon(approvals)
         tasks.start_soon(forgetting)
+        tasks.start_soon(verifying)
         async with anyio.create_task_group() as sending:
             sending.start_soon(pauses)
             for each in SENDERS:

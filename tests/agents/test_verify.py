@@ -27,7 +27,7 @@ from convive.agents import (
     verify,
 )
 from convive.agents.journal._journal import JournalEvent, ModelAnswered, RunStarted, ToolReturned, TripStarted
-from convive.agents.seats._verify import JournalVerification
+from convive.agents.journal._verify_journals import JournalVerification
 from convive.agents.testing import ScriptedModel
 from convive.bus import (
     Chair,

@@ -1,29 +1,10 @@
 """Agents: models, tools, the run loop, and the supervisor and seats that bring them to a conversation."""
 
-from convive.agents.answers._resume import (
-    GoesOn,
-    accept_answers,
-    answer,
-    cancel_run,
-    go_on,
-    resume,
-)
-from convive.agents.answers._resume_many import (
-    ResumedRuns,
-    ResumeOutcome,
-    ResumeRequest,
-    resume_many,
-)
+from convive.agents.answers._resume import GoesOn, accept_answers, answer, cancel_run, go_on, resume
+from convive.agents.answers._resume_many import ResumedRuns, ResumeOutcome, ResumeRequest, resume_many
 from convive.agents.journal._chain import RunTaken
 from convive.agents.journal._fold import RunState
-from convive.agents.journal._interrupts import (
-    Approve,
-    Deny,
-    Edit,
-    Interrupt,
-    Resolution,
-    Result,
-)
+from convive.agents.journal._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result
 from convive.agents.journal._journal import ChildRun, Place
 from convive.agents.journal._refusals import (
     AgentChanged,
@@ -35,13 +16,8 @@ from convive.agents.journal._refusals import (
     TurnOver,
     UnknownRun,
 )
-from convive.agents.journal._waiting import (
-    Suspension,
-    Where,
-    peek,
-    pending,
-    until_answered,
-)
+from convive.agents.journal._verify_journals import RunFate
+from convive.agents.journal._waiting import Suspension, Where, peek, pending, until_answered
 from convive.agents.models._errors import (
     BadModelRequest,
     ModelAccessDenied,
@@ -53,15 +29,7 @@ from convive.agents.models._errors import (
 )
 from convive.agents.models._failover import FailoverModel, NoModelAnswered
 from convive.agents.models._local import local_available
-from convive.agents.models._messages import (
-    Message,
-    Text,
-    Thinking,
-    ToolResult,
-    ToolUse,
-    assistant,
-    user,
-)
+from convive.agents.models._messages import Message, Text, Thinking, ToolResult, ToolUse, assistant, user
 from convive.agents.models._model import (
     Answer,
     ArgumentsDelta,
@@ -74,22 +42,10 @@ from convive.agents.models._model import (
     ToolSpec,
     Usage,
 )
-from convive.agents.models._models import (
-    Choice,
-    Models,
-    choose_model,
-    default_models,
-    split_model,
-)
+from convive.agents.models._models import Choice, Models, choose_model, default_models, split_model
 from convive.agents.models._providers import BrokenProvider
 from convive.agents.models._schema import BadTool
-from convive.agents.otel._exporting import (
-    Exported,
-    Exporting,
-    NotExported,
-    export_trace,
-    exporting,
-)
+from convive.agents.otel._exporting import Exported, Exporting, NotExported, export_trace, exporting
 from convive.agents.otel._otel_settings import BadCollector
 from convive.agents.queues._channel_follower import follow_channel
 from convive.agents.queues._queue import (
@@ -104,12 +60,7 @@ from convive.agents.queues._queue import (
     queued,
     queueing_on,
 )
-from convive.agents.queues._worker import (
-    TryLater,
-    UnknownAgent,
-    WorkersLost,
-    work,
-)
+from convive.agents.queues._worker import TryLater, UnknownAgent, WorkersLost, work
 from convive.agents.runs._agent import Agent, agent, prompt
 from convive.agents.runs._audience import EventHandler, Observers
 from convive.agents.runs._events import AnyRunEvent, EventName
@@ -117,58 +68,17 @@ from convive.agents.runs._handoff import handoff
 from convive.agents.runs._incoming import join_trace
 from convive.agents.runs._limits import Limits
 from convive.agents.runs._mentions import Mentions, mention_rule, parse_mentions
-from convive.agents.runs._middleware import (
-    Abort,
-    HookContext,
-    HookedCall,
-    Middleware,
-    ReplaceArgs,
-    Skip,
-)
-from convive.agents.runs._prices import (
-    Cost,
-    Price,
-    Prices,
-    UnknownPrice,
-    shipped_prices,
-)
-from convive.agents.runs._result import (
-    AgentResult,
-    Report,
-    RunCancelled,
-    RunFailed,
-    RunUnfinished,
-    unwrap,
-)
+from convive.agents.runs._middleware import Abort, HookContext, HookedCall, Middleware, ReplaceArgs, Skip
+from convive.agents.runs._prices import Cost, Price, Prices, UnknownPrice, shipped_prices
+from convive.agents.runs._result import AgentResult, Report, RunCancelled, RunFailed, RunUnfinished, unwrap
 from convive.agents.runs._run_events import Followed, run_events
 from convive.agents.runs._settings import AskContext, Refine, Retry
-from convive.agents.runs._stops import (
-    StopCondition,
-    has_tool_call,
-    has_tool_result,
-    step_count_is,
-)
+from convive.agents.runs._stops import StopCondition, has_tool_call, has_tool_result, step_count_is
 from convive.agents.runs._stream import RunStream
-from convive.agents.seats._agent_seat import (
-    AgentSeat,
-    FunctionSeat,
-    first_seen,
-    run_in_turn,
-    run_options,
-)
+from convive.agents.seats._agent_seat import AgentSeat, FunctionSeat, first_seen, run_in_turn, run_options
 from convive.agents.seats._doubles import STANDBY_S
-from convive.agents.seats._policies import (
-    POLICIES,
-    Policy,
-    addressed_next,
-    round_robin,
-)
-from convive.agents.seats._redrive import (
-    Deviation,
-    Redriven,
-    first_model,
-    redrive,
-)
+from convive.agents.seats._policies import POLICIES, Policy, addressed_next, round_robin
+from convive.agents.seats._redrive import Deviation, Redriven, first_model, redrive
 from convive.agents.seats._seat import host_seats
 from convive.agents.seats._supervisor import (
     Close,
@@ -183,14 +93,8 @@ from convive.agents.seats._supervisor import (
     standby,
     supervise,
 )
-from convive.agents.seats._turn import (
-    FirstOf,
-    Participant,
-    Pass,
-    Say,
-    Turn,
-)
-from convive.agents.seats._verify import RunFate, Verdict, verify
+from convive.agents.seats._turn import FirstOf, Participant, Pass, Say, Turn
+from convive.agents.seats._verify import Verdict, verify
 from convive.agents.tools._output import BadOutput
 from convive.agents.tools._schema_tool import schema_tool
 from convive.agents.tools._scoped import scoped_tool
@@ -207,13 +111,7 @@ from convive.agents.tools._tools import (
 )
 from convive.agents.traces._node import Node
 from convive.agents.traces._trace import Trace
-from convive.agents.traces._trace_reading import (
-    TracePlace,
-    find_trace,
-    follow_trace,
-    journals,
-    read_trace,
-)
+from convive.agents.traces._trace_reading import TracePlace, find_trace, follow_trace, journals, read_trace
 
 __all__ = [
     "POLICIES",

@@ -132,6 +132,7 @@ QUEUE_CHECKS: Final[tuple[QueueCheck, ...]] = (
     _queue_checks.a_job_that_is_buried_is_kept_with_the_reason_and_not_delivered,
     _queue_checks.a_job_of_any_size_is_refused_at_once_or_can_be_delayed_released_and_buried,
     _queue_checks.a_job_that_is_parked_comes_again_when_it_is_woken,
+    _queue_checks.the_jobs_that_are_there_can_be_listed,
     _queue_checks.a_cancelled_take_loses_nothing,
     _queue_checks.what_is_no_job_is_refused,
 )

@@ -25,15 +25,19 @@ from convive.agents.entities._entity_client import (
     spawn,
 )
 from convive.agents.entities._entity_context import BadRow, Collection, Context, Rows, Wake
+from convive.agents.entities._entity_copies import NoEntity, entity_in, export_entity, import_entity, revive
+from convive.agents.entities._entity_desk import Begun
 from convive.agents.entities._entity_host import host
 from convive.agents.entities._entity_reading import Forgotten
 from convive.agents.entities._entity_records import BadEntity, EntityName, Letter, Signal, Woken
 from convive.agents.entities._entity_state import EntityState, Failure, Timer, Waiting
 from convive.agents.entities._entity_trim import trim
+from convive.agents.entities._entity_verify import EntityVerdict, verify_entity
 
 __all__ = [
     "BadEntity",
     "BadRow",
+    "Begun",
     "Collection",
     "Context",
     "Entities",
@@ -41,11 +45,13 @@ __all__ = [
     "EntityOver",
     "EntityState",
     "EntityType",
+    "EntityVerdict",
     "Failure",
     "Forgotten",
     "Handler",
     "HostsLost",
     "Letter",
+    "NoEntity",
     "Rows",
     "Signal",
     "Timer",
@@ -53,15 +59,20 @@ __all__ = [
     "Waiting",
     "Wake",
     "Woken",
+    "entity_in",
+    "export_entity",
     "find",
     "follow",
     "host",
+    "import_entity",
     "look",
     "names_of",
     "put",
+    "revive",
     "runs",
     "send",
     "signal",
     "spawn",
     "trim",
+    "verify_entity",
 ]

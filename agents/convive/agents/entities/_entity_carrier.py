@@ -189,8 +189,12 @@ class Carrier:
                 came_of_it = too_large(state, waiting, error)
             await self._commit(state, waiting, came_of_it)
             return None
+        observers = await self._desk.begin(self._place, waiting.run)
         attempt = self._attempt(chain)
-        frame = Frame(waiting.run, self._place, "wake", self._fresh, "leave", None, answers=chain.state.resolutions)
+        answers = chain.state.resolutions
+        frame = Frame(
+            waiting.run, self._place, "wake", self._fresh, "leave", None, answers=answers, observers=observers
+        )
         context = Context(state, waiting.run, self._kind.collections, waiting.letter)
         try:
             await self._call(state, waiting, context, frame, attempt)

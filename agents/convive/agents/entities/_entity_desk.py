@@ -2,6 +2,7 @@
 
 import logging
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 from convive.agents.entities._entity_commit import OF_THE_HOST, outgoing_of
 from convive.agents.entities._entity_post import deliver
@@ -12,7 +13,8 @@ from convive.agents.journal._chain import Chain, RunTaken
 from convive.agents.journal._journal import Place, RunFailed, RunFinished
 from convive.agents.models._schema import json_of
 from convive.agents.queues._worker import RETRY_MOST_S
-from convive.bus import BadRecord, Bus
+from convive.agents.runs._audience import Observers
+from convive.bus import BadRecord, Bus, RunContext
 
 DELIVERED = 10_000
 """Entities of which a host knows that their last letters were delivered; of others it delivers them again."""
@@ -20,15 +22,20 @@ DELIVERED = 10_000
 STATES = 256
 """Entities whose states a host keeps, so that a job reads what is new and not all that waits."""
 
+Begun = Callable[[Place, RunContext], Awaitable[Observers | None]]
+"""Hears of each wake that a host takes up, before its handler runs: where its journal stands, and its run. It may give
+observers, which hear of the agents that the handler calls."""
+
 _log = logging.getLogger("convive.agents")
 
 
 class Desk:
     """Shared by the jobs of one host."""
 
-    def __init__(self, bus: Bus, retry_s: float) -> None:
+    def __init__(self, bus: Bus, retry_s: float, begun: Begun | None = None) -> None:
         self.bus = bus
         self.retry_s = retry_s
+        self._begun = begun
         self.busy: dict[str, str] = {}
         """Entities that a job of this host is at work on, and which job."""
         self.more: set[str] = set()
@@ -65,6 +72,11 @@ class Desk:
         self._delivered.move_to_end(state.name)
         if len(self._delivered) > DELIVERED:
             self._delivered.popitem(last=False)
+
+    async def begin(self, place: Place, run: RunContext) -> tuple[Observers, ...]:
+        """Tell whoever wants to hear of it that a wake is taken up. Returns who is to hear of its agents."""
+        observers = None if self._begun is None else await self._begun(place, run)
+        return () if observers is None else (observers,)
 
     def delay_s(self, attempt: int) -> float:
         """How long until something is tried again."""

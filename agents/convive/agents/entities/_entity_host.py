@@ -12,7 +12,7 @@ import anyio
 
 from convive.agents.entities._entities import Entities, EntityType
 from convive.agents.entities._entity_carrier import Carrier, LeftToNewer
-from convive.agents.entities._entity_desk import Desk
+from convive.agents.entities._entity_desk import Begun, Desk
 from convive.agents.entities._entity_post import job_of, place_of_entity, store
 from convive.agents.journal._chain import LEAVE_RUN, RunTaken
 from convive.agents.queues._worker import LEAVING_S, LOST_S, RETRY_S, bury, kept
@@ -22,18 +22,25 @@ _log = logging.getLogger("convive.agents")
 
 
 async def host(
-    bus: Bus, entities: Entities, *, concurrency: int = 8, retry_s: float = RETRY_S, lease_s: float = 10.0
+    bus: Bus,
+    entities: Entities,
+    *,
+    concurrency: int = 8,
+    retry_s: float = RETRY_S,
+    lease_s: float = 10.0,
+    begun: Begun | None = None,
 ) -> None:
     """Wake the entities of these types when something comes for them, until cancelled. Any number of hosts may.
 
     One entity handles one letter at a time, in the order of its mailbox; `concurrency` is how many entities of a type
     do at once. What a host leaves, by being cancelled or killed, is taken up by another: at once, or after `lease_s`.
     A handler that raises is tried again after `retry_s`, and then twice as long each time; when its attempts are spent,
-    the failure is in the log and the next letter's turn comes. Raises BadName, BusUnavailable, WrongStream.
+    the failure is in the log and the next letter's turn comes. `begun` is told of each wake that is taken up, and the
+    handler waits for it. Raises BadName, BusUnavailable, WrongStream.
     """
     if concurrency < 1:
         raise ValueError(f"a host wakes one entity at a time at least, not {concurrency}")
-    own = _Host(Desk(bus, retry_s))
+    own = _Host(Desk(bus, retry_s, begun))
     queues = [
         (kind, await bus.work_queue(f"entities-{kind.name}", lease_s=lease_s)) for kind in entities.types.values()
     ]

@@ -93,9 +93,14 @@ async def _send(
     if outgoing.at_s is None:
         await post(bus, EntityName.of(outgoing.to), letter, run, id)
         return
+    await set_time(bus, name, letter, run, outgoing.at_s, id)
+
+
+async def set_time(bus: Bus, name: EntityName, letter: Letter, run: RunContext | None, at_s: float, id: str) -> None:
+    """See to it that a letter that `run` sends comes at its time. With the same `id` again, it changes nothing."""
     jobs = await bus.work_queue(name.queue)
     job = EntityJob(entity=str(name), due=letter)
-    await jobs.send(Job(id, job.body(), {} if run is None else run.headers()), max(0.0, outgoing.at_s - time.time()))
+    await jobs.send(Job(id, job.body(), {} if run is None else run.headers()), max(0.0, at_s - time.time()))
 
 
 def job_of(job: Job) -> tuple[EntityJob, EntityName, RunContext | None]:

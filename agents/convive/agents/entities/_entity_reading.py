@@ -1,12 +1,11 @@
 """Reading an entity's state: from what is kept of it, from what takes the place of what was trimmed, and the rest."""
 
-from functools import partial
 from typing import Literal
 
 from pydantic import ValidationError
 
 from convive.agents.entities._entity_records import EntityName
-from convive.agents.entities._entity_state import BehindTrim, EntityState, apply, commits_of, mailbox_of
+from convive.agents.entities._entity_state import EntityState, apply, commits_of, mailbox_of
 from convive.bus import (
     ConviveError,
     Event,
@@ -39,54 +38,32 @@ class EntityKept(Event):
 
 
 async def read_entity(log: Log, base: str, name: EntityName, until: int | None = None) -> EntityState:
-    """An entity as it is now, or as it was at a place; two requests. Raises Forgotten, and errors of the bus."""
-    reading = _Reading(log, base, name, until)
-    while True:
-        try:
-            return await reading.read(strict=True)
-        except BehindTrim:
-            if (await first_state(log, base, name)).seq <= reading.began:  # nobody trimmed it: it is damage
-                return await reading.read(strict=False)
+    """An entity as it is now, or as it was at a place; three requests. Raises Forgotten, and errors of the bus."""
+    folding = Fold[EntityState]("entity", EntityState, lambda: EntityState(name=str(name)), apply, _VERSION)
+    subjects, whole = (mailbox_of(base), commits_of(base)), FoldBase(snapshots_of(base), _load)
+    try:
+        found = await fold_records(log, subjects, folding, f"{commits_of(base)}.fold", until=until, base=whole)
+    except Trimmed as error:
+        raise Forgotten(
+            f"what {name} was at {error.position} is forgotten: it was trimmed up to {error.trimmed}. Nothing was "
+            f"read; ask for {error.trimmed} or later."
+        ) from None
+    return found.state
 
 
-class _Reading:
-    """One attempt after the other. `began`: the place of what took the place of what was trimmed."""
-
-    def __init__(self, log: Log, base: str, name: EntityName, until: int | None) -> None:
-        self._log = log
-        self._base = base
-        self._name = name
-        self._until = until
-        self.began = 0
-
-    async def read(self, *, strict: bool) -> EntityState:
-        base, name = self._base, str(self._name)
-        step = partial(apply, strict=strict)
-        folding = Fold[EntityState]("entity", EntityState, lambda: EntityState(name=name), step, _VERSION)
-        subjects, whole = (mailbox_of(base), commits_of(base)), FoldBase(snapshots_of(base), self._load)
-        beside = f"{commits_of(base)}.fold"
-        try:
-            found = await fold_records(self._log, subjects, folding, beside, until=self._until, base=whole)
-        except Trimmed as error:
-            raise Forgotten(
-                f"what {name} was at {error.position} is forgotten: it was trimmed up to {error.trimmed}. Nothing was "
-                f"read; ask for {error.trimmed} or later."
-            ) from None
-        return found.state
-
-    def _load(self, record: Record) -> tuple[EntityState, int]:
-        state = kept_of(record)
-        self.began = state.seq
-        return state, state.seq
+def _load(record: Record) -> tuple[EntityState, int]:
+    state = kept_of(record)
+    return state, state.seq
 
 
 async def read_on(state: EntityState, log: Log, base: str) -> EntityState:
-    """Take what came behind a state, in place; one request."""
-    try:
-        async with log.read(mailbox_of(base), commits_of(base), after=state.seq) as records:
-            async for record in records:
-                apply(state, record, strict=True)
-    except BehindTrim:
+    """Take what came behind a state, in place; two requests."""
+    began = state.seq
+    async with log.read(mailbox_of(base), commits_of(base), after=began) as records:
+        async for record in records:
+            apply(state, record)
+    trimmed = await log.last(snapshots_of(base))
+    if trimmed is not None and snapshot_of("entity", trimmed).covers > began:  # what was read may be a part
         await read_again(state, log, base)
     return state
 

@@ -1,5 +1,6 @@
 """An entity's state, as a fold of its mailbox and its commits."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, Field, JsonValue
@@ -62,9 +63,18 @@ class Timer(OfRun):
     at_s: float
     letter: Letter
 
+    @property
+    def job(self) -> str:
+        """The id of the job that waits for that time."""
+        return f"{self.run_id}-{0 if self.letter.number is None else self.letter.number[1]}"
+
 
 class BehindTrim(Exception):
     """Commits are missing before the one that was read, as they do when others trim the entity meanwhile."""
+
+
+class NotDue(BadRecord):
+    """A commit that does not follow what stands before it."""
 
 
 class EntityState(BaseModel):
@@ -131,10 +141,13 @@ def commits_of(base: str) -> str:
     return f"{base}.stream.entity"
 
 
-def apply(state: EntityState, record: Record, *, strict: bool = False) -> EntityState:
-    """Take one more record, in place. One that was taken before changes nothing.
+def apply(
+    state: EntityState, record: Record, *, strict: bool = False, bad: Callable[[BadRecord], object] | None = None
+) -> EntityState:
+    """Take one more record, in place. One that was taken before changes nothing; one that is none of ours is told to
+    `bad`, and counts for nothing.
 
-    `strict`: raises BehindTrim for a commit that does not follow. Else it is damage.
+    `strict`: raises BehindTrim for a commit before which others are missing.
     """
     if record.seq <= state.seq:
         return state
@@ -148,10 +161,13 @@ def apply(state: EntityState, record: Record, *, strict: bool = False) -> Entity
             if strict and woken.wake > state.wakes + 1:
                 raise BehindTrim
             _committed(state, record, woken)
-    except NewerRecord as error:
-        state.newer = state.newer or str(error)
-    except BadRecord:
-        state.damage += 1
+    except BadRecord as error:
+        if isinstance(error, NewerRecord):
+            state.newer = state.newer or str(error)
+        else:
+            state.damage += 1
+        if bad is not None:
+            bad(error)
     return state
 
 
@@ -191,7 +207,8 @@ def _committed(state: EntityState, record: Record, woken: Woken) -> None:
     if handled is None and state.is_stopped:
         return  # its handler ran when the entity was stopped: nothing of that wake counts
     if handled is None or woken.wake != state.wakes + 1:
-        raise BadRecord(record.subject, record.seq, f"wake {woken.wake} for the letter at {woken.letter}")
+        why = "no such letter waits" if handled is None else f"wake {state.wakes + 1} was due"
+        raise NotDue(record.subject, record.seq, f"wake {woken.wake} for the letter at {woken.letter}: {why}")
     state.waiting.remove(handled)
     state.wakes = woken.wake
     state.last, state.last_handled = woken, handled

@@ -4,7 +4,7 @@ from convive.agents.entities._entity_client import look
 from convive.agents.entities._entity_post import place_of_entity
 from convive.agents.entities._entity_reading import EntityKept, first_state
 from convive.agents.entities._entity_records import EntityName
-from convive.agents.entities._entity_state import BehindTrim, EntityState, apply, commits_of, mailbox_of
+from convive.agents.entities._entity_state import EntityState, apply, commits_of, mailbox_of
 from convive.agents.journal._journal import Place, journal_event_of
 from convive.bus import BadRecord, Bus, Record, Stream, address_of
 
@@ -41,30 +41,20 @@ async def trim(bus: Bus, name: str, *, keep: int = KEEP, runs: bool = False) -> 
 async def _cut(place: Place, name: EntityName, wakes: int, *, runs: bool) -> tuple[EntityState, int]:
     """The state behind so many wakes, or the earliest that is known; and the end of the journals before the next one,
     if `runs`."""
-    began = -1
+    journals = (f"{place.base}.run.*.*",) if runs else ()
     while True:
         first = await first_state(place.log, place.base, name)
-        strict = first.seq > began  # what is missing was trimmed by somebody else meanwhile, or it is damage
-        began = first.seq
-        try:
-            return await _read(place, first, name, wakes, runs=runs, strict=strict)
-        except BehindTrim:
-            continue
-
-
-async def _read(
-    place: Place, state: EntityState, name: EntityName, wakes: int, *, runs: bool, strict: bool
-) -> tuple[EntityState, int]:
-    seq, journals = 0, (f"{place.base}.run.*.*",) if runs else ()
-    async with place.log.read(mailbox_of(place.base), commits_of(place.base), *journals, after=state.seq) as records:
-        async for record in records:
-            found = state.wakes >= wakes
-            if found and (not runs or _begins_wake(record, name)):
-                break
-            seq = record.seq
-            if not found and address_of(record.subject).kind == "stream":
-                apply(state, record, strict=strict)
-    return state, seq if runs else 0
+        state, began, end = first, first.seq, 0
+        async with place.log.read(mailbox_of(place.base), commits_of(place.base), *journals, after=began) as records:
+            async for record in records:
+                found = state.wakes >= wakes
+                if found and (not runs or _begins_wake(record, name)):
+                    break
+                end = record.seq
+                if not found and address_of(record.subject).kind == "stream":
+                    apply(state, record)
+        if (await first_state(place.log, place.base, name)).seq == began:  # else it was trimmed meanwhile by others
+            return state, end if runs else 0
 
 
 def _begins_wake(record: Record, name: EntityName) -> bool:

@@ -217,6 +217,24 @@ async def a_job_that_is_parked_comes_again_when_it_is_woken(queue: WorkQueue) ->
     assert await queue.dead() == []
 
 
+async def the_jobs_that_are_there_can_be_listed(queue: WorkQueue) -> None:
+    assert await queue.jobs() == []
+    sent = [Job(name, name.encode(), {"Name": name}) for name in ("held", "parked", "dead", "now", "later")]
+    for job in sent[:3]:
+        await queue.send(job)
+    held = await take_job(queue)
+    await (await take_job(queue)).park()
+    await (await take_job(queue)).bury("no use")
+    await queue.send(sent[3])
+    await queue.send(sent[4], delay_s=60)
+    there = [job for job in sent if job.id != "dead"]
+    assert sorted(await queue.jobs(), key=sent.index) == there
+    await held.done()
+    with anyio.fail_after(5):  # as above
+        while sorted(await queue.jobs(), key=sent.index) != there[1:]:
+            await anyio.lowlevel.checkpoint()
+
+
 async def a_cancelled_take_loses_nothing(queue: WorkQueue) -> None:
     count = 30
     taken: set[str] = set()

@@ -141,10 +141,16 @@ class JetStreamWorkQueue:
         await self._connection.api(f"STREAM.PURGE.{self._stream}", upto)
         return True
 
+    async def jobs(self) -> list[Job]:
+        return [found.job for found in await self._found("*") if ".dead." not in found.subject]
+
     async def dead(self) -> list[DeadJob]:
-        subjects = await subjects_of(self._connection, self._stream, f"{self._base}.dead.*")
+        return [found.dead for found in sorted(await self._found("dead"), key=lambda one: one.seq)]
+
+    async def _found(self, state: str) -> list["_Stored"]:
+        subjects = await subjects_of(self._connection, self._stream, f"{self._base}.{state}.*")
         found = [await self._last(subject) for subject in subjects]
-        return [one.dead for one in sorted((one for one in found if one is not None), key=lambda one: one.seq)]
+        return [one for one in found if one is not None]
 
     async def _last(self, subject: str) -> "_Stored | None":
         record = await last_record(self._connection, self._stream, subject)
@@ -310,6 +316,7 @@ class _Stored:
 
     def __init__(self, subject: str, seq: int, headers: Mapping[str, str], body: bytes) -> None:
         own = {name: value for name, value in headers.items() if is_header(name, value) and name not in (SPENT, REASON)}
+        self.subject = subject
         self.seq = seq
         self.job = Job(subject.rpartition(".")[2], body, own)
         self.dead = DeadJob(self.job, headers.get(REASON, ""))

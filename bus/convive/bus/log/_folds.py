@@ -92,14 +92,17 @@ async def fold_records(
     Begins with what was kept below `beside`, when that is of these subjects and this version and not behind `until`,
     and keeps the state there again when enough has come on top (`keep`, and no `until`). `forgotten` says up to where
     records were removed: what was kept before that does not count, since those between are missing. Two requests and
-    the records that are new. Raises what `step` raises, Trimmed for an `until` before the end of what `base` stands
-    for, and errors of the bus; that a state could not be kept is no error.
+    the records that are new, with a `base` three. Raises what `step` raises, Trimmed for an `until` before the end of
+    what `base` stands for, and errors of the bus; that a state could not be kept is no error.
     """
     place = f"{beside}.{fold.name}"
     # Two seats, or two uses of a fold, may come to the same name.
     version = f"{fold.version} {_digest(' '.join(subjects).encode())}"
-    kept = await _read(log, place, version, fold, until, base)
-    found = await _fold(log, subjects, fold, kept, until)
+    while True:
+        kept = await _read(log, place, version, fold, until, base)
+        found = await _fold(log, subjects, fold, kept, until)
+        if base is None or await _place(log, base.subject) == kept.base:
+            break  # else it was trimmed meanwhile, and what was read may be a part
     # Asked behind the reading: what is removed from now on was read.
     if forgotten is not None and 0 < kept.covers < await forgotten():
         kept = _Kept(fold.start(), guard=kept.guard)
@@ -110,14 +113,21 @@ async def fold_records(
     return found
 
 
+async def _place(log: Log, subject: str) -> int:
+    last = await log.last(subject)
+    return 0 if last is None else last.seq
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept(Generic[State]):
-    """What stands beside the records: `guard` is the place of its first part, whether the rest is of use or not."""
+    """What stands beside the records: `guard` is the place of its first part, whether the rest is of use or not; `base`
+    that of what takes the place of what was trimmed."""
 
     state: State
     covers: int = 0
     records: int = 0
     guard: int = 0
+    base: int = 0
 
 
 async def _fold(
@@ -136,17 +146,17 @@ async def _read(
 ) -> _Kept[State]:
     """What was kept, if it is whole, of this version and not behind `until`; else the beginning, or the base."""
     parts: dict[str, Record] = {}
-    state, trimmed = fold.start(), 0
+    state, trimmed, whole = fold.start(), 0, 0
     async with log.latest(f"{beside}.*", *(() if base is None else (base.subject,))) as records:
         async for record in records:
             if base is not None and record.subject == base.subject:
-                state, trimmed = base.load(record)
+                (state, trimmed), whole = base.load(record), record.seq
             else:
                 parts[record.subject.rpartition(".")[2]] = record
     if until is not None and until < trimmed:
         raise Trimmed(beside, until, trimmed)
     first = parts.get("0")
-    nothing = _Kept(state, trimmed, guard=0 if first is None else first.seq)
+    nothing = _Kept(state, trimmed, 0, 0 if first is None else first.seq, whole)
     if first is None:
         return nothing
     try:
@@ -157,7 +167,7 @@ async def _read(
         # A state is kept behind the records that are in it.
         if not max(1, trimmed) <= covers < first.seq or (until is not None and covers > until):
             return nothing
-        return _Kept(fold.adapter.validate_json(body), covers, count, first.seq)
+        return _Kept(fold.adapter.validate_json(body), covers, count, first.seq, whole)
     except (KeyError, ValueError):  # another one is being kept at this moment, or it is none of ours
         return nothing
 

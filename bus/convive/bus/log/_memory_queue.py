@@ -81,6 +81,9 @@ class MemoryWorkQueue:
         self.wake_takers()
         return True
 
+    async def jobs(self) -> list[Job]:
+        return [*(entry.job for entry in self._entries.values()), *self._parked.values()]
+
     async def dead(self) -> list[DeadJob]:
         return list(self._dead.values())
 

@@ -123,6 +123,12 @@ class WorkQueue(Protocol):
         """
         ...
 
+    async def jobs(self) -> list[Job]:
+        """All jobs that are there and not given up: delayed, waiting, being worked on or parked, in no order. One that
+        is delivered or woken meanwhile may be missing, or come twice. A request a job: for those who look into things.
+        """
+        ...
+
     async def dead(self) -> list[DeadJob]:
         """The jobs that were given up, the oldest first. They are kept until somebody purges them."""
         ...

@@ -7,9 +7,12 @@ from typing import Final, Literal
 from convive.bus.conversation._floor import Floor
 from convive.bus.log._ids import SeatName
 
-FindingKind = Literal["foreign", "floor", "memory", "journal", "orphan", "header"]
+FindingKind = Literal["foreign", "floor", "memory", "journal", "orphan", "header", "wake", "letter", "lost"]
 """A record that is not ours; a link that the floor protocol forbids; a memory that is named and cannot count; a journal
-that does not fold; a record that belongs to nothing; headers that name another run than the record does."""
+that does not fold; a record that belongs to nothing; headers that name another run than the record does.
+
+Of an entity: a commit that does not follow; a letter that is not what its sender sent, or never came; what waits, and
+nobody has a job to do it."""
 
 Part = Literal["bus", "memory", "inbox", "run", "stream", "other"]
 Fate = Literal["open", "said", "passed", "revoked"]

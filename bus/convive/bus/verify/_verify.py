@@ -5,6 +5,7 @@ their subjects and headers, in `convive.agents`. Nothing is repaired and nothing
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
@@ -28,7 +29,7 @@ from convive.bus.log._log import Record
 from convive.bus.log._runs import RunContext, run_of
 from convive.bus.log._subjects import address_of, is_derived
 from convive.bus.verify._findings import FindingKind, Findings, GrantedTurn, Part, Verified
-from convive.bus.verify._verify_heads import Heads
+from convive.bus.verify._verify_heads import CONTENT, Heads
 
 _PARTS: Final = frozenset(("bus", "memory", "inbox", "run", "stream"))
 _NO_RUN: Final = RunId("")
@@ -54,17 +55,18 @@ class _Shelf:
 class Verification:
     """The check of one conversation. Apply its records in the order of the log, then `finish`.
 
-    `base` is the subject of the conversation. Time is linear in the records; what is kept grows with turns, runs and
-    memories, by some hundred bytes each, and never holds a text.
+    `base` is the subject of the conversation, `content` what its content head is of (see `_verify_heads`). Time is
+    linear in the records; what is kept grows with turns, runs and memories, by some hundred bytes each, and never holds
+    a text.
     """
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, content: Collection[str] = CONTENT) -> None:
         self.findings = Findings()
         self.floor = Floor()
         self.turns: dict[RunId, GrantedTurn] = {}
         """The turns, by their run."""
         self._prefix = f"{base}."
-        self._heads = Heads()
+        self._heads = Heads(content)
         self._parts: Counter[Part] = Counter()
         self._through = 0
         self._seats: set[SeatName] = {HOST}

@@ -12,7 +12,8 @@ hexadecimal digits.
 are all but those of the server (`Nats-...`, in any case). It holds for one log: whatever was changed, moved, added or
 taken away.
 
-**content head**: the records of bus, memories, inboxes and journals; `position` is empty; the headers are `Cv-Run`,
+**content head**: the records of bus, memories, inboxes and journals (of an entity: journals, `stream.mailbox` and
+`stream.entity`); `position` is empty; the headers are `Cv-Run`,
 `Cv-Root`, `Cv-Parent` and `traceparent`. In the body of a record on `bus.floor.*` the integers of the top-level array
 `memories` (`-?[0-9]+`), which are sequence numbers of memories, are replaced by ordinals, every other byte stays: the
 ordinal of the n-th record of this chain is n, that of a place where no memory came before is 0. So a copy that was
@@ -24,14 +25,14 @@ Neither covers times. Text is UTF-8.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from convive.bus.log._log import RESERVED_HEADERS
 from convive.bus.log._runs import PARENT, ROOT, RUN, TRACEPARENT
 
 _OURS: Final = frozenset((RUN, ROOT, PARENT, TRACEPARENT))
-_CONTENT: Final = ("bus", "memory", "inbox", "run")
+CONTENT: Final = ("bus", "memory", "inbox", "run")
 # A string that is not closed goes to the end, so that every byte is looked at once.
 _STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
 _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[")
@@ -41,7 +42,8 @@ _INTEGER = re.compile(rb"-?\d+")
 class Heads:
     """Both chains. Take records in the order of the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, content: Collection[str] = CONTENT) -> None:
+        self._parts = content
         self._head = self._content = bytes(32)
         self._count = 0
         self._ordinals: dict[int, int] = {}
@@ -61,7 +63,7 @@ class Heads:
         all_of = ((name, value) for name, value in headers.items() if not name.lower().startswith(RESERVED_HEADERS))
         self._head = _next(self._head, suffix, str(seq), all_of, body)
         part, _, rest = suffix.partition(".")
-        if part not in _CONTENT:
+        if part not in self._parts and suffix not in self._parts:
             return
         self._count += 1
         if part == "memory":

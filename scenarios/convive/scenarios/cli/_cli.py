@@ -37,7 +37,7 @@ from convive.scenarios.cli._options import (
 from convive.scenarios.cli._outputs import prepare
 from convive.scenarios.cli._play import find
 from convive.scenarios.cli._trace_cli import traces
-from convive.scenarios.cli._verify import check_conversation, check_file
+from convive.scenarios.cli._verify import check_conversation, check_entity, check_file
 from convive.scenarios.cli._watch import Span, place
 from convive.scenarios.cli._work import keep_working
 
@@ -228,7 +228,9 @@ def server(
 
 @app.command(rich_help_panel=CHECKS)
 def verify(
-    conversation: Annotated[str | None, typer.Argument(metavar="[ID]", help="The conversation.")] = None,
+    conversation: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="The conversation, or an entity: shop/main.")
+    ] = None,
     until: Annotated[int | None, typer.Option(min=1, metavar="SEQ", help="As it was at this sequence number.")] = None,
     history: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Instead: is this recorded history linearizable?")
@@ -237,9 +239,19 @@ def verify(
     url: Url = None,
     data: Data = None,
 ) -> None:
-    """Check that a conversation is whole: floor, memories, journals. Exit code 1 when it is not."""
+    """Check that a conversation is whole (floor, memories, journals), or an entity (wakes, letters, journals, jobs).
+    Exit code 1 when it is not."""
     if (conversation is None) == (history is None):
         raise typer.BadParameter("give the ID of a conversation, or --history FILE")
+    if conversation is not None and "/" in conversation:
+        name = conversation
+
+        async def check() -> None:
+            async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
+                await check_entity(bus, name, until, as_json=as_json)
+
+        go(check)
+        return
     if conversation is not None:
         _at(url, data, conversation, lambda there, _w, _s: check_conversation(there, until, as_json=as_json))
         return

@@ -31,11 +31,11 @@ def export_conversation(
     url: Url = None,
     data: Data = None,
 ) -> None:
-    """Write a conversation with all that belongs to it into one JSONL file."""
+    """Write a conversation, or an entity (shop/main), with all that belongs to it into one JSONL file."""
 
     async def work() -> None:
         async with commands.Where(url, data).open_existing(dict(os.environ)) as bus:
-            await copying.export(await bus.existing(conversation), file, Span(None, place(last) if last else None))
+            await copying.export(bus, conversation, file, Span(None, place(last) if last else None))
 
     go(work)
 
@@ -47,7 +47,7 @@ def import_conversation(
     url: Url = None,
     data: Data = None,
 ) -> None:
-    """Bring an exported conversation onto the bus."""
+    """Bring an exported conversation or entity onto the bus."""
     where = commands.Where(url, data)
 
     async def work() -> None:

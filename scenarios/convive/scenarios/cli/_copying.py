@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import IO, Any, BinaryIO
 from rich.console import Console
 from rich.text import Text
 
+from convive.agents import entities
 from convive.bus import (
     Archive,
     BadArchive,
@@ -47,22 +48,45 @@ STANDARD = Path("-")
 """Standard input or output."""
 
 
-async def export(conversation: Conversation, to: Path, span: Span) -> None:
-    """Write a conversation into a new file, or to standard output."""
-    until = await cut_of(conversation, span)
+async def export(bus: Bus, name: str, to: Path, span: Span) -> None:
+    """Write a conversation or an entity into a new file, or to standard output."""
+    lines = await (_lines_of_entity(bus, name, span) if "/" in name else _lines_of(bus, name, span))
     try:
         if to == STANDARD:
-            await _write(conversation, until, sys.stdout.buffer)
+            await _write(lines, sys.stdout.buffer)
             return
         with _new_file(to) as file:
-            count = await _write(conversation, until, file)
+            count = await _write(lines, file)
     except BrokenPipeError:
         raise  # whoever reads it has seen enough
     except OSError as error:
         whole = "What came out is no whole export" if to == STANDARD else "Nothing was written"
         place = "standard output" if to == STANDARD else to
         raise ConviveError(f"{place} cannot be written: {error.strerror or error}. {whole}.") from None
-    tell(f"{count} records of {conversation.id} are in {to}. Bring them back with: convive import {to}")
+    tell(f"{count} records of {name} are in {to}. Bring them back with: convive import {to}")
+
+
+async def _lines_of(bus: Bus, name: str, span: Span) -> AsyncGenerator[bytes]:
+    conversation = await bus.existing(name)
+    return export_lines(conversation, await cut_of(conversation, span))
+
+
+async def _lines_of_entity(bus: Bus, name: str, span: Span) -> AsyncGenerator[bytes]:
+    await entities.look(bus, name)
+    if span.last is None:
+        return entities.export_entity(bus, name)
+    if span.last.startswith("turn:"):
+        raise ConviveError(f"{name} is an entity and has no turns: give a sequence number, or a time.")
+    space, cut = await bus.conversation(entities.EntityName.of(name).space), 0
+    async with space.log.read(f"{space.subjects.base}.>") as records:
+        async for record in records:
+            if span.ended(record, 0):
+                break
+            cut = record.seq
+        else:
+            if span.ends_beyond(0, await space.log.end()):
+                raise ConviveError(f"{name} has not come to {span.last} yet: it is at {cut}. Nothing was done.")
+    return entities.export_entity(bus, name, cut)
 
 
 @contextmanager
@@ -77,9 +101,9 @@ def _new_file(to: Path) -> Generator[BinaryIO]:
         raise
 
 
-async def _write(conversation: Conversation, until: int | None, to: BinaryIO) -> int:
+async def _write(source: AsyncGenerator[bytes], to: BinaryIO) -> int:
     count = -2  # the first line and the last
-    async with aclosing(export_lines(conversation, until)) as lines:
+    async with aclosing(source) as lines:
         async for line in lines:
             to.write(line)
             count += 1
@@ -92,6 +116,10 @@ async def bring(bus: Bus, path: Path, name: str | None, where: Where) -> None:
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as spool:
         try:
             archive = _opened(path, spool)
+            entity = entities.entity_in(archive)
+            if entity is not None:
+                await _bring_entity(bus, archive, entity, name, where)
+                return
             copy = await import_archive(bus, archive, name)
         except BadArchive as error:
             raise BadArchive(_shown(path), error.line, error.why) from None
@@ -101,6 +129,26 @@ async def bring(bus: Bus, path: Path, name: str | None, where: Where) -> None:
     tell(f"{archive.count} records are on the bus. See them: convive replay {copy.id}{where.options}")
     if copy.id != archive.conversation and (await copy.floor()).closed is None:
         tell(f"{copy.id} is a fork of {archive.conversation}: an end is left out, so it can go on from there.")
+
+
+async def _bring_entity(bus: Bus, archive: Archive, name: entities.EntityName, as_name: str | None, at: Where) -> None:
+    if as_name is not None and as_name not in (str(name), name.space):
+        raise ConviveError(f"{no_fork(str(name))} Nothing was imported; leave out --as.")
+    state = await entities.import_entity(bus, archive)
+    tell(f"{archive.count} records are on the bus. See them: convive entity show {name} --runs{at.options}")
+    waits = f" (letters that wait: {len(state.waiting)})" if state.waiting else ""
+    tell(
+        f"{name} is {state.status} here{waits} and goes on with whoever hosts it here; the original is not told. "
+        "Import what belongs to it before that."
+    )
+
+
+def no_fork(name: str) -> str:
+    """Why there is no other one like an entity."""
+    return (
+        f"{name} is an entity: others know it by that name, and its children, times and observers would be in two "
+        "hands under another. Export it, and import it on another bus; or spawn a new one and give it the rows."
+    )
 
 
 def _opened(path: Path, spool: IO[bytes]) -> Archive:
@@ -153,6 +201,8 @@ class Changes:
 
 async def split(bus: Bus, source: str, name: str | None, span: Span, changes: Changes, where: Where) -> None:
     """Fork a party, with changes, and say how to go on with it. Raises PartyError before anything was written."""
+    if "/" in source:
+        raise ConviveError(f"{no_fork(source)} Nothing was changed.")
     conversation = await bus.existing(source)
     try:
         evening = await find(bus, source)

@@ -142,3 +142,15 @@ def trim(
             tell(f"{records} of {name} forgotten.")
 
     go(work)
+
+
+@entity.command()
+def revive(name: Name, url: Url = None, data: Data = None) -> None:
+    """See to it that what waits for an entity, and its times, have jobs: when those were lost."""
+
+    async def work() -> None:
+        async with Where(url, data).open_existing(dict(os.environ)) as bus:
+            state = await entities.revive(bus, name)
+            tell(f"{state.name} is {state.status}; whoever hosts it goes on with what waits.")
+
+    go(work)

@@ -1,14 +1,26 @@
-"""`convive verify`: is this conversation whole, is this history linearizable? What was found, told to a person."""
+"""`convive verify`: is this conversation or entity whole, is this history linearizable? What was found, told to a
+person."""
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from convive.agents import RunFate, Verdict, verify
-from convive.bus import Conversation, ConviveError, Finding, Linearity, Part, check_history, read_history
+from convive.agents.entities import EntityVerdict, verify_entity
+from convive.bus import (
+    Bus,
+    Conversation,
+    ConviveError,
+    Finding,
+    FindingKind,
+    Linearity,
+    Part,
+    check_history,
+    read_history,
+)
 from convive.scenarios.cli._transcript import shown
 
 WIDTH = 80
@@ -43,6 +55,18 @@ async def check_conversation(conversation: Conversation, until: int | None, *, a
     if not verdict.whole:
         raise Unsound(
             f"{conversation.id} is damaged: {_many(sum(verdict.counts.values()), 'finding')}. Nothing was changed."
+        )
+
+
+async def check_entity(bus: Bus, name: str, until: int | None, *, as_json: bool) -> None:
+    """Print what a pass over an entity found. Raises Unsound when that is anything wrong."""
+    verdict = await verify_entity(bus, name, until)
+    lines = [json.dumps(_entity_object(verdict), ensure_ascii=False)] if as_json else _entity_report(verdict)
+    for line in lines:
+        print(line)  # noqa: T201 - standard output is this command's result
+    if not verdict.whole:
+        raise Unsound(
+            f"{verdict.state.name} is damaged: {_many(sum(verdict.counts.values()), 'finding')}. Nothing was changed."
         )
 
 
@@ -92,11 +116,50 @@ def as_object(verdict: Verdict) -> dict[str, Any]:
         "records": bus.parts,
         "memories": {"count": bus.memories, "dropped": bus.dropped},
         "runs": dict(verdict.runs),
-        "counts": dict(verdict.counts),
-        "findings": [
-            {"kind": one.kind, "seq": one.seq, "subject": one.subject, "why": one.why} for one in verdict.findings
-        ],
+        **_found(verdict.counts, verdict.findings),
     }
+
+
+def _found(counts: Mapping[FindingKind, int], findings: Sequence[Finding]) -> dict[str, Any]:
+    rows = [{"kind": one.kind, "seq": one.seq, "subject": one.subject, "why": one.why} for one in findings]
+    return {"counts": dict(counts), "findings": rows}
+
+
+def _entity_object(verdict: EntityVerdict) -> dict[str, Any]:
+    return {
+        "entity": verdict.state.name,
+        "whole": verdict.whole,
+        "through": verdict.bus.through,
+        "head": verdict.bus.head,
+        "content_head": verdict.bus.content_head,
+        "status": verdict.state.status,
+        "wakes": verdict.state.wakes,
+        "letters": {"came": verdict.letters, "again": verdict.again, "elsewhere": verdict.elsewhere},
+        "sent": {"count": verdict.sent, "under_way": verdict.under_way},
+        "records": verdict.bus.parts,
+        "runs": dict(verdict.runs),
+        **_found(verdict.counts, verdict.findings),
+    }
+
+
+def _entity_report(verdict: EntityVerdict) -> list[str]:
+    state, bus = verdict.state, verdict.bus
+    parts = {name: bus.parts[part] for part, name in _PARTS.items() if part in bus.parts}
+    came = f"{_many(verdict.letters, 'letter')} came"
+    came += f", {verdict.again} of them again, which did not count" if verdict.again else ""
+    sent = f"{verdict.sent} sent" + (f", {verdict.under_way} under way" if verdict.under_way else "")
+    elsewhere = f"; of {verdict.elsewhere} the other side is not on this bus" if verdict.elsewhere else ""
+    runs = {fate: verdict.runs[fate] for fate in _FATES if fate in verdict.runs}
+    rows = [
+        (state.name, f"{state.status}, {_many(state.wakes, 'wake')}"),
+        ("records", f"{sum(parts.values())} up to {bus.through}{_listed(parts, ': ', number_last=True)}"),
+        ("letters", f"{came}, {sent}{elsewhere}"),
+        ("runs", f"{sum(runs.values())}{_listed(runs, ': ')}"),
+        *_damage(verdict.counts, verdict.findings),
+        ("head", bus.head),
+        ("content", bus.content_head),
+    ]
+    return [line for name, text in rows for line in _wrapped(name, text)]
 
 
 def report(verdict: Verdict) -> list[str]:
@@ -115,15 +178,19 @@ def _rows(verdict: Verdict) -> Iterator[tuple[str, str]]:
     yield "memories", f"{bus.memories} count{dropped}"
     runs = {fate: verdict.runs[fate] for fate in _FATES if fate in verdict.runs}
     yield "runs", f"{sum(runs.values())}{_listed(runs, ': ')}"
-    yield "damage", _listed(verdict.counts) or "none"
-    for kind in verdict.counts:
-        of_kind = [one for one in verdict.findings if one.kind == kind]
-        for one in of_kind[:SHOWN]:
-            yield f"  {kind}", _told(one)
-        if verdict.counts[kind] > SHOWN:
-            yield f"  {kind}", f"and {verdict.counts[kind] - SHOWN} more"
+    yield from _damage(verdict.counts, verdict.findings)
     yield "head", bus.head
     yield "content", bus.content_head
+
+
+def _damage(counts: Mapping[FindingKind, int], findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
+    yield "damage", _listed(counts) or "none"
+    for kind in counts:
+        of_kind = [one for one in findings if one.kind == kind]
+        for one in of_kind[:SHOWN]:
+            yield f"  {kind}", _told(one)
+        if counts[kind] > SHOWN:
+            yield f"  {kind}", f"and {counts[kind] - SHOWN} more"
 
 
 def _told(finding: Finding) -> str:

@@ -9,6 +9,7 @@ from convive.agents import Agent, AgentSeat, Place, exporting, place_of, work
 from convive.agents.entities import Entities, host
 from convive.bus import Bus, queue_name
 from convive.scenarios.cli._commands import Where, tell
+from convive.scenarios.cli._exporting import exporting_wakes
 from convive.scenarios.cli._hosting import BadAgent, looked_up
 
 
@@ -19,12 +20,17 @@ async def keep_working(reference: str, queue: str, concurrency: int, where: Wher
     async with where.open() as bus, anyio.create_task_group() as tasks:
         if entities.types:
             tell(f"Hosting entities of the types {', '.join(entities.types)}.")
-            tasks.start_soon(host, bus, entities)
+            tasks.start_soon(_host, bus, entities)
         if agents:
             count = f", {concurrency} runs at a time" if concurrency > 1 else ""
             tell(f"Working on the queue {queue} as {', '.join(agents)}{count}.")
             tasks.start_soon(_work, bus, await place_of(bus, queue), agents, queue, concurrency)
         tell("Ctrl-C leaves what is under way to others.")
+
+
+async def _host(bus: Bus, entities: Entities) -> None:
+    async with exporting_wakes() as begun:
+        await host(bus, entities, begun=begun)
 
 
 async def _work(bus: Bus, place: Place, agents: Mapping[str, Agent[Any]], queue: str, concurrency: int) -> None:
