@@ -195,7 +195,7 @@ class Carrier:
         frame = Frame(
             waiting.run, self._place, "wake", self._fresh, "leave", None, answers=answers, observers=observers
         )
-        context = Context(state, waiting.run, self._kind.collections, waiting.letter)
+        context = Context(state, waiting.run, self._kind.collections, waiting.letter, self._place)
         try:
             await self._call(state, waiting, context, frame, attempt)
             if frame.waiting:

@@ -9,8 +9,11 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from convive.agents.entities._entity_reading import read_runs
 from convive.agents.entities._entity_records import Change, EntityKind, EntityName, Letter, Outgoing
-from convive.agents.entities._entity_state import EntityState, change_row, hear_of
+from convive.agents.entities._entity_state import EntityState, Failure, change_row, hear_of
+from convive.agents.journal._journal import Place
+from convive.agents.traces._trace import Trace
 from convive.bus import BadName, ConviveError, RunContext, is_slug
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -152,7 +155,12 @@ class Context:
     """
 
     def __init__(
-        self, state: EntityState, run: RunContext, collections: Mapping[str, Collection[Any]], letter: Letter
+        self,
+        state: EntityState,
+        run: RunContext,
+        collections: Mapping[str, Collection[Any]],
+        letter: Letter,
+        place: Place,
     ) -> None:
         self.name = state.name
         self.args = deepcopy(state.args)
@@ -167,6 +175,7 @@ class Context:
         self.finished = False
         self.result: JsonValue = None
         self._state = state
+        self._place = place
         self._collections = collections
         self._hops = letter.hops
         self._children = dict(state.children)
@@ -185,6 +194,26 @@ class Context:
         """What this entity spawned in earlier wakes, and how that stands, by what has come so far: running, finished,
         failed or stopped."""
         return dict(self._children)
+
+    @property
+    def errors(self) -> tuple[Failure, ...]:
+        """The latest wakes before this one that failed."""
+        return tuple(self._state.errors)
+
+    async def runs(self, *, keep_events: bool = False) -> Trace:
+        """What this entity did before this wake: its wakes, with the agents, answers and tool calls in them, and what
+        they used and cost.
+
+        It ends where the journal of this wake begins, so it is the same in each attempt, and what a handler asks an
+        agent because of it is not asked and paid for again. Reads the journals whole: two requests. Raises
+        BusUnavailable.
+        """
+        began: int | None = None
+        async with self._place.log.read(self._place.journal(self.run)) as records:
+            async for record in records:
+                began = record.seq
+                break
+        return await read_runs(self._place, 0 if began is None else began - 1, keep_events=keep_events)
 
     def change(self, change: Change) -> None:
         """Put or delete a row, for this wake."""
