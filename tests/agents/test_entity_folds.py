@@ -7,6 +7,7 @@ import anyio
 import pytest
 from pydantic import BaseModel
 
+from convive.agents import Agent, Request
 from convive.agents.entities import (
     Collection,
     Context,
@@ -21,8 +22,9 @@ from convive.agents.entities import (
     spawn,
 )
 from convive.agents.entities._entity_state import apply
+from convive.agents.testing import Crashed, ScriptedModel
 from convive.bus import memory_bus
-from tests.agents.entity_kit import Store, hosting, until
+from tests.agents.entity_kit import Store, hosting, hosting_until_lost, until
 
 pytestmark = pytest.mark.anyio
 
@@ -129,3 +131,49 @@ async def test_the_runs_of_an_entity_tell_what_it_did() -> None:
     assert statuses.count("failed") == 1
     assert {node.name for node in trace.runs.values()} == {"boss/1"}
     assert not any(node.orphan for node in trace.roots)
+
+
+async def test_a_handler_asks_what_its_entity_did_and_hears_the_same_in_each_attempt() -> None:
+    """Also when its host was killed in between, so that the agent that it asks because of it is not asked again."""
+    store, asked, entities = Store(), list[str](), Entities()
+    heard: list[tuple[int, list[Any], int]] = []
+    process = store.process()
+
+    def say(request: Request) -> str:
+        asked.append(request.messages[-1].text)
+        return "noted"
+
+    ada = Agent("ada", model=ScriptedModel(say))
+
+    @entities.define("a")
+    async def handle(context: Context, wake: Wake) -> None:
+        trace = await context.runs()
+        did = [(node.name, node.status) for root in trace.roots for node in root.walk() if node.kind == "run"]
+        heard.append((wake.attempt, did, len(context.errors)))
+        await ada.prompt(f"after {len(did)} runs, {len(context.errors)} failed")
+        if wake.body == "bad":
+            raise RuntimeError("bad")
+        if wake.body == "killed" and len(asked) == 3 and not process.is_dead:
+            process.is_dead = True
+            raise Crashed("this process has ended")
+
+    outside = store.process().bus
+    entities.types["a"].max_attempts = 2
+    await spawn(outside, "a/1")
+    for body in ("bad", "killed"):
+        await send(outside, "a/1", body)
+    with anyio.fail_after(20):
+        async with hosting_until_lost(process, entities, concurrency=1):
+            while not process.is_dead:
+                await anyio.lowlevel.checkpoint()
+        async with hosting(outside, entities):
+            await until(outside, "a/1", lambda state: state.wakes == 3)
+    wake, scribe, failed = ("a/1", "ok"), ("ada", "ok"), ("a/1", "failed")
+    assert heard == [
+        (1, [], 0),
+        (1, [wake, scribe], 0),
+        (2, [wake, scribe], 0),
+        (1, [wake, scribe, failed, scribe], 1),
+        (2, [wake, scribe, failed, scribe], 1),
+    ]
+    assert asked == ["after 0 runs, 0 failed", "after 2 runs, 0 failed", "after 4 runs, 1 failed"]

@@ -24,7 +24,7 @@ from convive.agents.entities._entity_client import (
     signal,
     spawn,
 )
-from convive.agents.entities._entity_context import BadRow, Collection, Context, Rows, Wake
+from convive.agents.entities._entity_context import BadRow, Collection, Context, NotInATool, Rows, Wake
 from convive.agents.entities._entity_copies import NoEntity, entity_in, export_entity, import_entity, revive
 from convive.agents.entities._entity_desk import Begun
 from convive.agents.entities._entity_host import host
@@ -52,6 +52,7 @@ __all__ = [
     "HostsLost",
     "Letter",
     "NoEntity",
+    "NotInATool",
     "Rows",
     "Signal",
     "Timer",

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from convive.agents.answers._resume import cancel_run
 from convive.agents.entities._entities import EntityType
 from convive.agents.entities._entity_commit import OF_THE_HOST, by_host, failed, told, too_large, woken
-from convive.agents.entities._entity_context import BadRow, Context, Wake
+from convive.agents.entities._entity_context import BadRow, Context, NotInATool, Wake
 from convive.agents.entities._entity_desk import Desk
 from convive.agents.entities._entity_reading import read_on
 from convive.agents.entities._entity_records import EntityJob, EntityKind, EntityName, Woken, carrier_of
@@ -195,7 +195,7 @@ class Carrier:
         frame = Frame(
             waiting.run, self._place, "wake", self._fresh, "leave", None, answers=answers, observers=observers
         )
-        context = Context(state, waiting.run, self._kind.collections, waiting.letter)
+        context = Context(state, waiting.run, self._kind.collections, waiting.letter, self._place)
         try:
             await self._call(state, waiting, context, frame, attempt)
             if frame.waiting:
@@ -207,7 +207,7 @@ class Carrier:
         except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
             if (lost := lost_hold(error)) is not None:
                 raise lost from None
-            if attempt < self._kind.max_attempts and not isinstance(error, NotAppended):
+            if attempt < self._kind.max_attempts and not isinstance(error, NotAppended | NotInATool):
                 _log.warning("%s, wake %d, attempt %d: %s", self._name, state.wakes + 1, attempt, told(error))
                 await self._lease.retry(self._desk.delay_s(attempt))
                 return True
@@ -241,6 +241,8 @@ class Carrier:
         except BaseException as error:
             if not frame.waiting or not goes_on_later(error):
                 raise
+        if context.misused is not None:
+            raise context.misused
 
     async def _park(self, waiting: Waiting) -> None:
         await self._lease.park()

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from convive.agents.entities._entity_context import Collection, Row, plain
 from convive.agents.entities._entity_post import place_of_entity, post
-from convive.agents.entities._entity_reading import first_state, read_again, read_entity
+from convive.agents.entities._entity_reading import first_state, read_again, read_entity, read_runs
 from convive.agents.entities._entity_records import EntityName, Letter, Signal, letter_of, woken_of
 from convive.agents.entities._entity_state import BehindTrim, EntityState, apply, commits_of, mailbox_of
 from convive.agents.journal._journal import Place
@@ -83,13 +83,7 @@ async def runs(bus: Bus, name: str, *, keep_events: bool = False) -> Trace:
     others. Reads the journals whole: two requests. Raises BadEntity, UnknownEntity.
     """
     to = await _known(bus, name)
-    place, trace = await place_of_entity(bus, to), Trace(keep_events=keep_events)
-    async with place.log.read(f"{place.base}.run.*.*") as records:
-        async for record in records:
-            trace.apply(record)
-    for root in trace.roots:
-        root.orphan = False  # the run that sent the letter stands with its own entity
-    return trace
+    return await read_runs(await place_of_entity(bus, to), keep_events=keep_events)
 
 
 @asynccontextmanager

@@ -9,8 +9,12 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from convive.agents.entities._entity_reading import read_runs
 from convive.agents.entities._entity_records import Change, EntityKind, EntityName, Letter, Outgoing
-from convive.agents.entities._entity_state import EntityState, change_row, hear_of
+from convive.agents.entities._entity_state import EntityState, Failure, change_row, hear_of
+from convive.agents.journal._journal import Place
+from convive.agents.runs._frame import current_frame
+from convive.agents.traces._trace import Trace
 from convive.bus import BadName, ConviveError, RunContext, is_slug
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -21,6 +25,11 @@ _WITHIN = 16
 
 class BadRow(ConviveError):
     """A row that does not fit its collection, or is not there. Nothing was changed."""
+
+
+class NotInATool(ConviveError):
+    """A tool of an agent changed the entity: that would be lost when the handler runs again, since the tool, whose
+    result its journal has, does not. Nothing of the wake counts."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +157,18 @@ class Context:
     or its process is killed, nothing of it does, and it runs again from the beginning.
 
     An agent that is called here has its run below that of the wake; when the handler runs again with the same words for
-    it, answers that its journal holds are not asked for again.
+    it, answers that its journal holds are not asked for again, and tools that returned are not called again. So a tool
+    may look at all of this, and changes none of it (NotInATool): it returns, or adds as an artifact, what the handler
+    is to do.
     """
 
     def __init__(
-        self, state: EntityState, run: RunContext, collections: Mapping[str, Collection[Any]], letter: Letter
+        self,
+        state: EntityState,
+        run: RunContext,
+        collections: Mapping[str, Collection[Any]],
+        letter: Letter,
+        place: Place,
     ) -> None:
         self.name = state.name
         self.args = deepcopy(state.args)
@@ -167,12 +183,15 @@ class Context:
         self.finished = False
         self.result: JsonValue = None
         self._state = state
+        self._place = place
         self._collections = collections
         self._hops = letter.hops
         self._children = dict(state.children)
         hear_of(self._children, letter)
         self._copied: set[str] = set()
         self._times = 0
+        self.misused: NotInATool | None = None
+        """What a tool was refused: whoever called its agent may not have noticed."""
 
     def rows(self, collection: Collection[Row]) -> Rows[Row]:
         """The rows of one of this entity's collections. Raises BadRow for another one's."""
@@ -186,8 +205,29 @@ class Context:
         failed or stopped."""
         return dict(self._children)
 
+    @property
+    def errors(self) -> tuple[Failure, ...]:
+        """The latest wakes before this one that failed."""
+        return tuple(self._state.errors)
+
+    async def runs(self, *, keep_events: bool = False) -> Trace:
+        """What this entity did before this wake: its wakes, with the agents, answers and tool calls in them, and what
+        they used and cost.
+
+        It ends where the journal of this wake begins, so it is the same in each attempt, and what a handler asks an
+        agent because of it is not asked and paid for again. Reads the journals whole: two requests. Raises
+        BusUnavailable.
+        """
+        began: int | None = None
+        async with self._place.log.read(self._place.journal(self.run)) as records:
+            async for record in records:
+                began = record.seq
+                break
+        return await read_runs(self._place, 0 if began is None else began - 1, keep_events=keep_events)
+
     def change(self, change: Change) -> None:
         """Put or delete a row, for this wake."""
+        self._check_place()
         if change.collection not in self._copied:
             self._copied.add(change.collection)
             self.seen[change.collection] = dict(self.seen.get(change.collection, {}))  # the state's own stays as it is
@@ -222,6 +262,7 @@ class Context:
 
         With an `id` of one that is set, that one is replaced.
         """
+        self._check_place()
         if not 0 <= seconds < 10 * 366 * 86_400:
             raise ValueError(f"{seconds} s is not between 0 and ten years")
         self._times += 1
@@ -233,14 +274,28 @@ class Context:
 
     def cancel(self, id: str) -> None:
         """Call off a time that was set. One that is not set is no error."""
+        self._check_place()
         self.cancelled.append(id)
         self.letters = [one for one in self.letters if one.at_s is None or one.letter.id != id]
 
     def finish(self, result: JsonValue = None) -> None:
         """This entity is over: when the handler returns, it is woken no more, and who observes it is told."""
+        self._check_place()
         self.finished, self.result = True, plain(result)
 
+    def _check_place(self) -> None:
+        """Raises NotInATool."""
+        frame = current_frame()
+        if frame is not None and frame.run.run_id != self.run.run_id:
+            self.misused = NotInATool(
+                f"{self.name}: a tool, or something else in an agent's run, changed the entity. When the handler runs "
+                "again, that tool does not, and the change would be lost. Have it return what is to be done, or add it "
+                "with ctx.artifacts, and do it in the handler, which finds it in the result."
+            )
+            raise self.misused
+
     def _send(self, name: str, letter: Letter) -> str:
+        self._check_place()
         to = str(EntityName.of(name))
         numbered = {"sender": self.name, "hops": self._hops + 1}
         self.letters.append(Outgoing(to=to, letter=letter.model_copy(update=numbered)))

@@ -6,6 +6,8 @@ from pydantic import ValidationError
 
 from convive.agents.entities._entity_records import EntityName
 from convive.agents.entities._entity_state import EntityState, apply, commits_of, mailbox_of
+from convive.agents.journal._journal import Place
+from convive.agents.traces._trace import Trace
 from convive.bus import (
     ConviveError,
     Event,
@@ -79,6 +81,17 @@ async def first_state(log: Log, base: str, name: EntityName) -> EntityState:
     """The state with which the records that there are begin: nothing, or what it was when it was trimmed."""
     record = await log.last(snapshots_of(base))
     return EntityState(name=str(name)) if record is None else kept_of(record)
+
+
+async def read_runs(place: Place, until: int | None = None, *, keep_events: bool = False) -> Trace:
+    """What an entity did, up to a place: its journals, whole. Raises BusUnavailable."""
+    trace = Trace(keep_events=keep_events)
+    async with place.log.read(f"{place.base}.run.*.*", until=until) as records:
+        async for record in records:
+            trace.apply(record)
+    for root in trace.roots:
+        root.orphan = False  # the run that sent the letter stands with its own entity
+    return trace
 
 
 def snapshots_of(base: str) -> str:
