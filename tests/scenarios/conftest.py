@@ -109,8 +109,10 @@ class Running:
         await self._process.wait()
 
     async def ends(self) -> Done:
-        """Wait until it ends by itself."""
+        """Wait until it ends by itself. Fails when it left something undone that the interpreter complains of."""
         out, err = await self.out.all(), await self.err.all()
+        assert "was never awaited" not in err
+        assert "was never retrieved" not in err
         with anyio.fail_after(DEADLINE_S):
             return Done(await self._process.wait(), out, err)
 
