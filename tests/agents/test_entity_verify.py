@@ -184,7 +184,11 @@ async def jobs_that_are_lost(world: World) -> None:
         (a_letter_twice_with_other_words, "clerk/1", ["letter: letter 1 of wake 2 of boss/1 came before with other"]),
         (a_letter_that_was_never_sent, "clerk/1", ["letter: letter 1 of wake 12 of boss/1 is not what that one sent"]),
         (a_letter_that_was_changed, "clerk/1", ["letter: letter 1 of wake 4 of boss/1 is not what that one sent"]),
-        (jobs_that_are_lost, "boss/1", ["lost: a letter waits, and no job", "lost: the time 'later' that is set has"]),
+        (
+            jobs_that_are_lost,
+            "boss/1",
+            ["waits, and no job is there for that: convive entity revive", "lost: the time 'later' that is set has"],
+        ),
     ],
     ids=lambda given: getattr(given, "__name__", ""),
 )

@@ -210,7 +210,8 @@ class _Check:
         to_do = next(iter(state.waiting), state.last_handled if unsent else None)
         if to_do is None or state.is_paused or await self._somebody_has(jobs, state, to_do):
             return lost
-        what = "a letter waits" if state.waiting else "letters of the last wake are not delivered"
+        waits = f"the letter at {to_do.seq} waits"  # another one, when it is looked at again, is another matter
+        what = waits if state.waiting else "letters of the last wake are not delivered"
         lost[f"{what}, and no job is there for that: convive entity revive"] = to_do.seq
         return lost
 
@@ -219,7 +220,7 @@ class _Check:
         its letters are still being sent: whoever sends them again sends their jobs."""
         for one in state.waiting:
             number = (0, 0) if one.letter.number is None else one.letter.number
-            if one.letter.sender and number[0] == self._wakes_of.get(one.letter.sender):
+            if one.letter.sender and number[0] >= self._wakes_of.get(one.letter.sender, 0):
                 return True
         began = next((carrier_of(started.source) for _, started in reversed(self._journals.wakes.values())), "")
         for job in filter(None, (to_do.run_id, began)):
