@@ -1,5 +1,7 @@
 """Tools of agents in a handler: they look at the entity, and the handler does what they found."""
 
+from collections.abc import Callable
+
 import pytest
 from pydantic import BaseModel
 
@@ -31,7 +33,7 @@ async def test_a_tool_that_changes_the_entity_is_refused_and_so_is_its_wake() ->
 
     @entities.define("a", collections=[NOTES], max_attempts=2)
     async def handle(context: Context, wake: Wake) -> None:
-        acts = {
+        acts: dict[str, Callable[[], object]] = {
             "row": lambda: context.rows(NOTES).put("one", Note()),
             "send": lambda: context.send("a/2", "hello"),
             "spawn": lambda: context.spawn("a/2"),
