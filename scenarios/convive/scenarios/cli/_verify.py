@@ -3,7 +3,7 @@ person."""
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,24 +50,21 @@ async def check_conversation(conversation: Conversation, until: int | None, *, a
             f"{conversation.id} has no record at or before {until}. Give a later --until, or leave it out."
         )
     lines = [json.dumps(as_object(verdict), ensure_ascii=False)] if as_json else report(verdict)
-    for line in lines:
-        print(line)  # noqa: T201 - standard output is this command's result
-    if not verdict.whole:
-        raise Unsound(
-            f"{conversation.id} is damaged: {_many(sum(verdict.counts.values()), 'finding')}. Nothing was changed."
-        )
+    _tell(conversation.id, lines, verdict.counts, whole=verdict.whole)
 
 
 async def check_entity(bus: Bus, name: str, until: int | None, *, as_json: bool) -> None:
     """Print what a pass over an entity found. Raises Unsound when that is anything wrong."""
     verdict = await verify_entity(bus, name, until)
     lines = [json.dumps(_entity_object(verdict), ensure_ascii=False)] if as_json else _entity_report(verdict)
+    _tell(verdict.state.name, lines, verdict.counts, whole=verdict.whole)
+
+
+def _tell(name: str, lines: Iterable[str], counts: Mapping[Any, int], *, whole: bool) -> None:
     for line in lines:
         print(line)  # noqa: T201 - standard output is this command's result
-    if not verdict.whole:
-        raise Unsound(
-            f"{verdict.state.name} is damaged: {_many(sum(verdict.counts.values()), 'finding')}. Nothing was changed."
-        )
+    if not whole:
+        raise Unsound(f"{name} is damaged: {_many(sum(counts.values()), 'finding')}. Nothing was changed.")
 
 
 def check_file(path: Path, *, as_json: bool) -> None:
