@@ -1,6 +1,7 @@
 """The UI message stream of Vercel's AI SDK (`useChat`): https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol"""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
+from contextlib import aclosing
 from types import MappingProxyType
 
 from pydantic import JsonValue
@@ -34,16 +35,22 @@ async def ui_stream(events: AsyncIterable[AnyRunEvent | Followed], *, ping_s: fl
     """
     fold = UiFold()
     try:
-        async for each in or_none(events, ping_s):
-            if each is None:
-                yield PING
-                continue
-            for chunk in fold.push(each.event if isinstance(each, Followed) else each):
-                yield data(chunk)
-            if fold.is_over:
-                break
-    except ConviveError as error:
-        yield data({"type": "error", "errorText": str(error)})
+        async with aclosing(or_none(events, ping_s)) as told:
+            async for each in told:
+                if each is None and not fold.is_over:
+                    yield PING
+                    continue
+                if each is not None:
+                    for chunk in fold.push(each.event if isinstance(each, Followed) else each):
+                        yield data(chunk)
+                # A run that is executed here ends its events itself, when its handlers were told as well.
+                if fold.is_over and (each is None or isinstance(each, Followed)):
+                    break
+    except Exception as error:
+        if not fold.is_over:  # what broke a run is raised behind its last event, which has told of it
+            if not isinstance(error, ConviveError):
+                raise
+            yield data({"type": "error", "errorText": str(error)})
     yield b"data: [DONE]\n\n"
 
 
