@@ -77,7 +77,7 @@ class UiFold:
                 about: Chunk = {"run_id": event.run_id, "root_run_id": event.root_run_id, "agent": event.agent}
                 yield {"type": "start", "messageId": event.run_id, "messageMetadata": about}
             case shown.TripStarted():
-                yield from self._step(again=event.attempt > 1)
+                yield from self._step(event.trip, again=event.attempt > 1)
             case shown.TextDelta():
                 self._has_text = True
                 yield from self._write("text", event.text)
@@ -121,9 +121,10 @@ class UiFold:
             case shown.ModelFailed():
                 pass
 
-    def _step(self, *, again: bool) -> Iterator[Chunk]:
+    def _step(self, trip: int, *, again: bool) -> Iterator[Chunk]:
         self._words, self._has_text = (None if again else self._words), False
         if again and self._in_step:
+            self._calls = {key: call for key, call in self._calls.items() if key[0] != trip}
             yield {"type": "reset-step"}
             return
         yield from self._leave_step()
