@@ -10,11 +10,18 @@ from typing import Any
 import anyio
 import pytest
 
+from convive.agents import (
+    Agent,
+    ToolContext,
+    tool,
+)
 from convive.agents.runs import _events as shown
+from convive.agents.testing import ScriptedModel
+from convive.agents.web import ui_stream
 from convive.agents.web._sse import data
 from convive.agents.web._ui_stream import UiFold
 from convive.bus import RunContext
-from tests.agents.test_web import sound
+from tests.agents.test_web import chunks, sound, use, whole
 
 pytestmark = pytest.mark.anyio
 
@@ -62,6 +69,25 @@ def asked_again() -> Iterator[shown.AnyRunEvent]:
     yield shown.ToolFinished(run, 0, "c1", "look", "nothing", is_error=False)
 
 
+HOSTILE: dict[str, Any] = {
+    "__proto__": {"a": 1},
+    "deep": [{"constructor": {"prototype": 1, "b": 2}}],
+    "constructor": "of ships",
+}
+HARMLESS: dict[str, Any] = {"deep": [{}], "constructor": "of ships"}
+
+
+@tool
+async def store(context: ToolContext, thing: dict[str, Any]) -> str:
+    """Store a thing."""
+    await context.update(thing)
+    return "stored"
+
+
+def storing() -> Agent:
+    return Agent("ada", model=ScriptedModel([use(("c1", "store", {"thing": HOSTILE})), "done"]), tools=[store])
+
+
 def test_the_sdk_is_told_again_of_a_call_that_was_taken_back() -> None:
     fold = UiFold()
     told = [chunk for event in asked_again() for chunk in fold.push(event)]
@@ -71,9 +97,25 @@ def test_the_sdk_is_told_again_of_a_call_that_was_taken_back() -> None:
     assert [chunk["type"] for chunk in told[at:]].count("tool-input-start") == 1
 
 
+async def test_names_for_which_the_sdk_refuses_the_whole_stream_are_left_out() -> None:
+    async with storing().stream("x") as run:
+        told = chunks(await whole(ui_stream(run)))
+    (given,) = (chunk["input"] for chunk in told if chunk["type"] == "tool-input-available")
+    shown = [chunk["output"] for chunk in told if chunk["type"] == "tool-output-available"]
+    assert given == {"thing": HARMLESS}
+    assert shown == [HARMLESS, "stored"]
+
+
 @pytest.mark.ai_sdk
 async def test_the_ai_sdk_reads_what_was_asked_for_again() -> None:
     fold = UiFold()
     told = [chunk for event in asked_again() for chunk in fold.push(event)]
     message = await read(b"".join(map(data, told)))
     assert calls_of(message) == [("c1", "output-available", {"where": "here"}, "nothing")]
+
+
+@pytest.mark.ai_sdk
+async def test_the_ai_sdk_reads_hostile_data() -> None:
+    async with storing().stream("x") as run:
+        message = await read(await whole(ui_stream(run)))
+    assert calls_of(message) == [("c1", "output-available", {"thing": HARMLESS}, "stored")]

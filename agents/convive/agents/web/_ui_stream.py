@@ -21,6 +21,7 @@ UI_STREAM_HEADERS: Mapping[str, str] = MappingProxyType({**SSE_HEADERS, "x-verce
 Chunk = dict[str, JsonValue]
 
 _FINISH = {"length": "length", "refusal": "content-filter", "limit": "other"}
+_SUSPECT = (b'"__proto__"', b'"constructor"')
 _TOLD = ("status", "usage", "cost", "known_cost", "resume_token")
 """What of a result goes into the message's metadata."""
 
@@ -32,6 +33,9 @@ async def ui_stream(events: AsyncIterable[AnyRunEvent | Followed], *, ping_s: fl
     One run makes one message, whose id is the run's. What a tool shows of its progress is its preliminary output, and
     runs below are not shown. A run that waits ends the stream: calls of tools that run in the browser have their input
     then, and others ask for an approval whose id is that of the interrupt, for `resume`.
+
+    Names in data for which the SDK refuses all of a stream, `__proto__` and a `constructor` with a `prototype`, are
+    left out.
     """
     fold = UiFold()
     try:
@@ -42,7 +46,7 @@ async def ui_stream(events: AsyncIterable[AnyRunEvent | Followed], *, ping_s: fl
                     continue
                 if each is not None:
                     for chunk in fold.push(each.event if isinstance(each, Followed) else each):
-                        yield data(chunk)
+                        yield _data(chunk)
                 # A run that is executed here ends its events itself, when its handlers were told as well.
                 if fold.is_over and (each is None or isinstance(each, Followed)):
                     break
@@ -52,6 +56,23 @@ async def ui_stream(events: AsyncIterable[AnyRunEvent | Followed], *, ping_s: fl
                 raise
             yield data({"type": "error", "errorText": str(error)})
     yield b"data: [DONE]\n\n"
+
+
+def _data(chunk: Chunk) -> bytes:
+    line = data(chunk)
+    return data(_harmless(chunk)) if any(name in line for name in _SUSPECT) else line
+
+
+def _harmless(value: JsonValue) -> JsonValue:
+    if isinstance(value, list):
+        return [_harmless(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _harmless(each) for name, each in value.items() if not _is_refused(name, each)}
+
+
+def _is_refused(name: str, value: JsonValue) -> bool:
+    return name == "__proto__" or (name == "constructor" and isinstance(value, dict) and "prototype" in value)
 
 
 class UiFold:
