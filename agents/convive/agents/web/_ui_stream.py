@@ -7,6 +7,7 @@ from types import MappingProxyType
 from pydantic import JsonValue
 
 from convive.agents.journal._interrupts import Interrupt
+from convive.agents.models._schema import json_of
 from convive.agents.runs import _events as shown
 from convive.agents.runs._events import AnyRunEvent
 from convive.agents.runs._result import AgentResult
@@ -32,7 +33,8 @@ async def ui_stream(events: AsyncIterable[AnyRunEvent | Followed], *, ping_s: fl
 
     One run makes one message, whose id is the run's. What a tool shows of its progress is its preliminary output, and
     runs below are not shown. A run that waits ends the stream: calls of tools that run in the browser have their input
-    then, and others ask for an approval whose id is that of the interrupt, for `resume`.
+    then, and others ask for an approval whose id is that of the interrupt, for `resume`. The stream of what comes then
+    goes on with the same message, and tells of those calls no more than what came of them.
 
     Names in data for which the SDK refuses all of a stream, `__proto__` and a `constructor` with a `prototype`, are
     left out.
@@ -87,6 +89,7 @@ class UiFold:
         self._has_text = False
         self._calls: dict[tuple[int, str], str] = {}
         self._made: set[str] = set()
+        self._trips: set[int] = set()  # whose beginning was told
 
     def push(self, event: AnyRunEvent) -> Iterator[Chunk]:
         """The chunks for one more event."""
@@ -110,15 +113,18 @@ class UiFold:
                 if event.text and not self._has_text:  # told later, when the deltas are no longer there
                     yield from self._write("text", event.text)
                 yield from self._write("", "")
-            case shown.ToolStarted():
+            case shown.ToolStarted() if event.trip in self._trips:
                 yield from self._make(event.trip, event.call_id, event.name, event.arguments)
+            case shown.ToolStarted() if (event.trip, event.call_id) not in self._calls:
+                # To be told of an input that is there has a browser carry its tool out: it has done so before.
+                yield from self._call(event.trip, event.call_id, event.name, json_of(event.arguments))
             case shown.ToolUpdated():
-                yield from self._make(event.trip, event.call_id, event.name, None)
+                yield from self._settle(event.trip, event.call_id, event.name)
                 output = event_json(event)["value"]
                 call = self._calls[event.trip, event.call_id]
                 yield {"type": "tool-output-available", "toolCallId": call, "output": output, "preliminary": True}
             case shown.ToolFinished():
-                yield from self._make(event.trip, event.call_id, event.name, None)
+                yield from self._settle(event.trip, event.call_id, event.name)
                 call = self._calls[event.trip, event.call_id]
                 if event.is_error:
                     yield {"type": "tool-output-error", "toolCallId": call, "errorText": event.content}
@@ -139,11 +145,12 @@ class UiFold:
                 self.is_over = True
                 yield from self._write("", "")
                 yield {"type": "abort", "reason": event.reason}
-            case shown.ModelFailed():
+            case shown.ToolStarted() | shown.ModelFailed():
                 pass
 
     def _step(self, trip: int, *, again: bool) -> Iterator[Chunk]:
         self._words, self._has_text = (None if again else self._words), False
+        self._trips.add(trip)
         if again and self._in_step:
             self._calls = {key: call for key, call in self._calls.items() if key[0] != trip}
             yield {"type": "reset-step"}
@@ -188,6 +195,12 @@ class UiFold:
         if call not in self._made:
             self._made.add(call)
             yield {"type": "tool-input-available", "toolCallId": call, "toolName": name, "input": arguments}
+
+    def _settle(self, trip: int, call_id: str, name: str) -> Iterator[Chunk]:
+        """Something comes of a call. One of a trip that began before is in the message that is gone on with."""
+        if trip in self._trips:
+            yield from self._make(trip, call_id, name, None)
+        self._calls.setdefault((trip, call_id), call_id)
 
     def _wait(self, interrupt: Interrupt) -> Iterator[Chunk]:
         if interrupt.run_id != self._run:
