@@ -92,3 +92,13 @@ async def test_an_error_behind_the_first_events_comes_out_as_it_is() -> None:
     result = await Agent("ada", model=ScriptedModel(["one"])).prompt("x", place=place)
     async with run_events(place, result.run_id) as followed:
         assert json.loads(frames(await whole(sse(followed)))[-1]["data"])["result"]["text"] == "one"
+
+
+async def test_pings_without_a_pause_do_not_keep_the_events_out() -> None:
+    async with Agent("ada", model=ScriptedModel(["one"])).stream("x") as run:
+        with anyio.fail_after(10):
+            assert frames(await whole(sse(run, ping_s=1e-9)))[-1]["event"] == "run_finished"
+        for wrong in (0, -1.0, float("nan")):
+            for body in (sse(run, ping_s=wrong), ui_stream(run, ping_s=wrong)):
+                with pytest.raises(ValueError, match="ping_s"):
+                    await anext(body)

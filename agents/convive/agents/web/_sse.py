@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 
 import anyio
 
-from convive.agents.models._schema import cleaned, json_of
+from convive.agents.models._schema import check_number, cleaned, json_of
 from convive.agents.runs._events import AnyRunEvent
 from convive.agents.runs._run_events import Followed
 from convive.agents.web._event_json import event_json
@@ -67,6 +67,9 @@ async def or_none(items: AsyncIterable[T], every_s: float) -> AsyncGenerator[T |
     One task iterates from the beginning to the end, since a generator may hold what has to be left by who entered it,
     such as a run; and waiting for an item is never broken off for the sake of a None, which no generator survives.
     """
+    check_number("ping_s", every_s)
+    if not every_s:
+        raise ValueError("ping_s=0: there would be nothing but pings.")
     give, take = anyio.create_memory_object_stream[T](0)
 
     async def iterate() -> None:
@@ -80,8 +83,11 @@ async def or_none(items: AsyncIterable[T], every_s: float) -> AsyncGenerator[T |
     try:
         while True:
             item: T | None = None
-            with anyio.move_on_after(every_s):
-                item = await take.receive()
+            try:
+                item = take.receive_nowait()  # however short the wait is
+            except anyio.WouldBlock:
+                with anyio.move_on_after(every_s):
+                    item = await take.receive()
             yield item
     except anyio.EndOfStream:
         await iterating
