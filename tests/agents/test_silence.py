@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convive.agents import Agent, AgentSeat, host_seats
+from convive.agents import Agent, AgentSeat, Say, Turn, host_seats
 from convive.agents.seats._doubles import LOOKS, Silence, patience_after
 from convive.agents.testing import ScriptedModel
 from convive.bus import Conversation, Log, LogAround, open_bus
@@ -208,3 +208,16 @@ async def test_while_the_server_is_away_nobody_is_taken_for_silent() -> None:
                 ada.may_answer.set()
                 await turn_over(conversation, open_grant.seq)
         assert (await texts(conversation), ada.asked) == (["figs"], 1)
+
+
+async def test_who_goes_on_with_a_turn_can_be_asked_for_at_once(table: Conversation) -> None:
+    """Or else the next one who sits down finds nobody there, and takes the turn again."""
+
+    async def look(turn: Turn) -> Say:
+        journal = table.subjects.journal(turn.run.root_run_id, turn.run.run_id)
+        return Say(str(await table.log.is_present(journal, DEADLINE_S)))
+
+    open_grant = await grant(table)
+    async with seated(table, ada=Acting(look)):
+        await turn_over(table, open_grant.seq)
+    assert await texts(table) == ["True"]
