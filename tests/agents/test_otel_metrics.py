@@ -123,3 +123,17 @@ def test_sums_are_since_the_beginning_or_since_the_last_time(preference: str, se
         assert [point.value for point in refused.data.data_points] == [count]
         assert [(point.start_time_unix_nano, point.time_unix_nano) for point in took.data.data_points] == [times]
     assert b"convive.floor.conflicts" in body  # also with a seat that no text can hold
+
+
+def test_what_is_shown_alike_is_one_series() -> None:
+    """A backend takes two points with the same attributes for one that changes its mind."""
+    histogram = Instrument("took", "s", "", (1.0,))
+    for end in ("a", "b", "a"):
+        histogram.record(1, (("tool", "x" * 1_000_000 + end),))
+    histogram.record(1, (("tool", "\ud800"),))
+    histogram.record(1, (("tool", "?"),))
+    assert sorted(str(point[0])[:20] for point in points(histogram.metric(CUMULATIVE, 1, 2))) == [
+        "[('tool', '?')]",
+        "[('tool', 'xxxxxxxxx",
+    ]
+    assert max(len(value) for told in histogram.series for _, value in told) < 1_000
