@@ -199,6 +199,8 @@ class Meters:
             self._overhead,
         )
         counted = [one.metric(temporality, self._began_ns, now_ns) for one in instruments if one.series]
+        if not counted:
+            return  # deltas are told once, whether they arrive or not
         scope = InstrumentationScope(names.SCOPE, None, names.SCHEMA_URL)
         scoped = ScopeMetrics(scope, counted, names.SCHEMA_URL)
         self._exporter.export(MetricsData([ResourceMetrics(self._resource, [scoped], self._resource.schema_url)]))
