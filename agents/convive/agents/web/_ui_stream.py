@@ -29,7 +29,8 @@ _TOLD = ("status", "usage", "cost", "known_cost", "resume_token")
 
 async def ui_stream(events: AsyncIterable[AnyRunEvent | Followed], *, ping_s: float = PING_S) -> AsyncGenerator[bytes]:
     """The body of a response that `useChat` reads, for AI SDK 5 and later (6 for approvals; 7 where an answer is asked
-    for once more, and what was shown of it is taken back).
+    for once more, and what was shown of it is taken back). Of 5 and 6 those from 5.0.230 and 6.0.20 on: older ones
+    refuse chunks with fields that they do not know.
 
     One run makes one message, whose id is the run's. What a tool shows of its progress is its preliminary output, and
     runs below are not shown. A run that waits ends the stream: calls of tools that run in the browser have their input
