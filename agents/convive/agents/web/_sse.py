@@ -16,6 +16,8 @@ from convive.bus import ConviveError
 
 PING_S = 15.0
 """Proxies close a connection on which nothing is said for half a minute or so."""
+_AHEAD = 16
+"""Events that wait for a slow reader: one at a time costs two changes of task each."""
 PING = b": nothing new\n\n"
 
 SSE_HEADERS: Mapping[str, str] = MappingProxyType(
@@ -70,7 +72,7 @@ async def or_none(items: AsyncIterable[T], every_s: float) -> AsyncGenerator[T |
     check_number("ping_s", every_s)
     if not every_s:
         raise ValueError("ping_s=0: there would be nothing but pings.")
-    give, take = anyio.create_memory_object_stream[T](0)
+    give, take = anyio.create_memory_object_stream[T](_AHEAD)
 
     async def iterate() -> None:
         async with give, AsyncExitStack() as stack:
