@@ -3,7 +3,6 @@
 All seats of one process share one subscription and one fold of the bus, since only one of them can have the floor.
 """
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Mapping
@@ -153,18 +152,19 @@ class _Hosts:
                 yield
             return
         scope = anyio.CancelScope()
+        after_s = min(present_after(_time_of(turn)), self._standby_s / LOOKS / 2)
 
         async def stay() -> None:
             with scope:
+                await anyio.sleep(after_s)
                 async with self._conversation.log.present(self._journal(turn)):
                     await anyio.sleep_forever()
 
-        after_s = min(present_after(_time_of(turn)), self._standby_s / LOOKS / 2)
-        timer = asyncio.get_running_loop().call_later(after_s, tasks.start_soon, stay)
+        # No timer of the loop: AnyIO starts no task from one where the loop is not its own.
+        tasks.start_soon(stay)
         try:
             yield
         finally:
-            timer.cancel()
             scope.cancel()
 
     async def _until_free(self, turn: Turn) -> None:
