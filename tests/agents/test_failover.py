@@ -17,7 +17,7 @@ from convive.agents.models._errors import (
 )
 from convive.agents.models._failover import FailoverModel, NoModelAnswered
 from convive.agents.models._messages import Text, ToolUse, user
-from convive.agents.models._model import Answer, Delta, Model, Request, TextDelta, ThinkingDelta
+from convive.agents.models._model import Answer, ArgumentsDelta, Delta, Model, Request, TextDelta, ThinkingDelta
 from convive.agents.models._models import Models
 from convive.agents.models._scripted import ScriptedModel
 from convive.agents.runs._agent import Agent
@@ -80,6 +80,23 @@ async def test_an_error_before_the_first_delta_is_as_good_as_one_on_entering() -
     broken = Breaking("anthropic/a", ModelAnswerBroken("cut"))
     assert (await ask(FailoverModel([broken, ScriptedModel(["Hello."], name="local/b")])))[0] == "Hello."
     assert (broken.asked, broken.closed) == (1, 1)
+
+
+ARGUMENTS = (ArgumentsDelta(0, "c1", "look", ""), ArgumentsDelta(0, "c1", "look", '{"where":'))
+
+
+async def test_calls_that_a_model_began_to_write_are_not_yet_an_answer() -> None:
+    """G93: not a word was shown, so the next model is asked, and the calls of one only are shown"""
+    broken = Breaking("anthropic/a", ModelOverloaded("busy"), *ARGUMENTS)
+    rest = ArgumentsDelta(0, "c1", "look", '"here"}')
+    answer = Answer(parts=(ToolUse(id="c1", name="look", arguments={"where": "here"}),), stop_reason="tool_use")
+    second = Breaking("local/b", None, *ARGUMENTS, rest, answer)
+    async with FailoverModel([broken, second]).stream(HELLO) as stream:
+        items = [item async for item in stream]
+    assert items == [*ARGUMENTS, rest, answer.model_copy(update={"model": "local/b"})]
+    assert (broken.closed, second.closed) == (1, 1)
+    cut = Breaking("anthropic/a", None, *ARGUMENTS)
+    assert (await ask(FailoverModel([cut, ScriptedModel(["Hello."], name="local/b")])))[0] == "Hello."
 
 
 async def test_a_stream_without_an_answer_counts_as_broken() -> None:

@@ -9,7 +9,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
+from convive.agents.otel._otel import models_of
 from convive.agents.otel._otel_encode import MAX_TEXT, Attributes, Ids, Scope, clean, encoded_request, encoded_span
+from convive.agents.traces._node import Node
+from convive.bus import RunContext
 
 ids = st.builds(
     Ids,
@@ -103,3 +106,11 @@ def test_what_no_encoder_takes_is_left_out_or_cut(given: Attributes, sent: Attri
     own = Ids(b"t" * 16, b"s" * 8)
     assert encoded_span(own, None, "a", (1, 2), given) == encoded_span(own, None, "a", (1, 2), sent)
     assert len(clean("é" * 5_000)) == MAX_TEXT
+
+
+def test_names_of_models_are_cut_before_they_are_kept() -> None:
+    """What many spans have is kept encoded, under what it was made of: that must not be of any size."""
+    node = Node(
+        "trip", "chat", RunContext.root(), "llm/0", 1.0, (1, 2), ended_s=2.0, model=f"p{'x' * 9_000}/m{'y' * 9_000}"
+    )
+    assert all(len(text) <= MAX_TEXT for text in models_of(node))

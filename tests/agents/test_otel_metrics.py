@@ -1,7 +1,7 @@
 """Our own sums are those that the SDK's instruments come to."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -25,6 +25,16 @@ from opentelemetry.sdk.resources import Resource
 from convive.agents.otel import _otel_names as names
 from convive.agents.otel._measured_log import Appended
 from convive.agents.otel._otel_metrics import MOST_SERIES, OVERFLOW, Instrument, Meters
+from convive.agents.otel._otel_sending import Sending
+from convive.agents.otel._otel_settings import Export
+from convive.agents.testing import OtlpReceiver, otlp_receiver
+
+
+@pytest.fixture
+def receiver() -> Iterator[OtlpReceiver]:
+    with otlp_receiver() as made:
+        yield made
+
 
 CUMULATIVE = AggregationTemporality.CUMULATIVE
 values = st.lists(st.tuples(st.floats(0, 200) | st.sampled_from(names.DURATION_BUCKETS), st.sampled_from("abc")))
@@ -123,3 +133,42 @@ def test_sums_are_since_the_beginning_or_since_the_last_time(preference: str, se
         assert [point.value for point in refused.data.data_points] == [count]
         assert [(point.start_time_unix_nano, point.time_unix_nano) for point in took.data.data_points] == [times]
     assert b"convive.floor.conflicts" in body  # also with a seat that no text can hold
+
+
+def test_what_is_shown_alike_is_one_series() -> None:
+    """A backend takes two points with the same attributes for one that changes its mind."""
+    histogram = Instrument("took", "s", "", (1.0,))
+    for end in ("a", "b", "a"):
+        histogram.record(1, (("tool", "x" * 1_000_000 + end),))
+    histogram.record(1, (("tool", "\ud800"),))
+    histogram.record(1, (("tool", "?"),))
+    assert sorted(str(point[0])[:20] for point in points(histogram.metric(CUMULATIVE, 1, 2))) == [
+        "[('tool', '?')]",
+        "[('tool', 'xxxxxxxxx",
+    ]
+    assert max(len(value) for told in histogram.series for _, value in told) < 1_000
+
+
+def test_sums_that_did_not_arrive_are_sent_at_the_end(receiver: OtlpReceiver) -> None:
+    """Also when nothing was counted since: a collector that restarts must not cost what was counted before."""
+    sending = Sending(Export(None, f"{receiver.url}/v1/metrics", content=False))
+    sending.take_append(Appended("cv.00.a.bus.floor.ada", 0.5, "Conflict"))
+    receiver.answers.append(400)
+    assert "400" in sending.send(last=True)
+    assert not receiver.points
+    assert not sending.send(last=True)
+    assert {point.name for point in receiver.points} == {"convive.append.duration", "convive.floor.conflicts"}
+    asked = receiver.asked
+    assert not sending.send(last=True)
+    assert receiver.asked == asked
+    sending.close()
+
+
+def test_a_backend_without_metrics_is_asked_once(receiver: OtlpReceiver) -> None:
+    sending = Sending(Export(None, f"{receiver.url}/v1/metrics", content=False))
+    receiver.answers.append(404)
+    for _ in range(3):
+        sending.take_append(Appended("cv.00.a.bus.floor.ada", 0.5, ""))
+        assert not sending.send(last=True)
+    assert receiver.asked == 1
+    sending.close()

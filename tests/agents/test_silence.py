@@ -1,17 +1,19 @@
 """When a double takes a turn over: when the process that has it is silent, and not when that one is merely slow."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convive.agents import Agent, AgentSeat, host_seats
+from convive.agents import Agent, AgentSeat, Say, Turn, host_seats
 from convive.agents.seats._doubles import LOOKS, Silence, patience_after
 from convive.agents.testing import ScriptedModel
-from convive.bus import Conversation, Log, LogAround, open_bus
+from convive.bus import Conversation, Log, LogAround, memory_bus, open_bus
 from convive.bus.testing import server
 from tests.agents.seats import ADA, Acting, grant, opened, seated, speak, texts, turn_over
 
@@ -208,3 +210,37 @@ async def test_while_the_server_is_away_nobody_is_taken_for_silent() -> None:
                 ada.may_answer.set()
                 await turn_over(conversation, open_grant.seq)
         assert (await texts(conversation), ada.asked) == (["figs"], 1)
+
+
+async def test_who_goes_on_with_a_turn_can_be_asked_for_at_once(table: Conversation) -> None:
+    """Or else the next one who sits down finds nobody there, and takes the turn again."""
+
+    async def look(turn: Turn) -> Say:
+        journal = table.subjects.journal(turn.run.root_run_id, turn.run.run_id)
+        return Say(str(await table.log.is_present(journal, DEADLINE_S)))
+
+    open_grant = await grant(table)
+    async with seated(table, ada=Acting(look)):
+        await turn_over(table, open_grant.seq)
+    assert await texts(table) == ["True"]
+
+
+def test_a_turn_that_takes_its_time_can_be_asked_for_on_any_loop() -> None:
+    """Also on one that was started without AnyIO, as that of a web server is."""
+
+    async def look(turn: Turn) -> Say:
+        log, journal = turn.conversation.log, turn.conversation.subjects.journal(turn.run.root_run_id, turn.run.run_id)
+        while not await log.is_present(journal, DEADLINE_S):
+            await anyio.lowlevel.checkpoint()
+        return Say("here")
+
+    async def evening() -> list[str]:
+        async with memory_bus() as bus, asyncio.timeout(DEADLINE_S):
+            table, ada = await opened(bus), Acting(look)
+            async with seated(table, ada=ada):
+                await anyio.wait_all_tasks_blocked()
+                await turn_over(table, (await grant(table)).seq)
+            assert not ada.turns[0].resumed
+            return await texts(table)
+
+    assert asyncio.run(evening()) == ["here"]

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, S
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from convive.agents.models._errors import ModelAnswerBroken, ModelError
-from convive.agents.models._model import Answer, Delta, Model, Request, holds_to_schema
+from convive.agents.models._model import Answer, ArgumentsDelta, Delta, Model, Request, holds_to_schema
 
 _log = logging.getLogger("convive.agents")
 
@@ -33,7 +33,8 @@ class FailoverModel:
     """Models in the order in which they are asked; of those with the same name, the first.
 
     The next is asked when one fails in a way that is transient or mendable and has not shown a delta; behind a delta
-    its error is raised, because nobody should hear two voices in one answer. Any other error is raised at once, and a
+    its error is raised, because nobody should hear two voices in one answer. Arguments of calls are no voice: those
+    before the first words, or the answer, are shown together with these. Any other error is raised at once, and a
     cancellation ends the asking. Each request starts with the first model again. `name` joins the names with `|`, and
     the `model` of an answer is `provider/model` of the one that gave it.
 
@@ -71,24 +72,26 @@ class FailoverModel:
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncGenerator[AsyncIterator[Item]]:
-        """Ask, as `Model.stream` says. Entering waits for the first delta of whoever answers.
+        """Ask, as `Model.stream` says. Entering waits for the first words, or the answer, of whoever answers.
 
         Raises what the one model that was asked raised, or NoModelAnswered when there were more.
         """
-        held, model, first, rest = await self._first_to_answer(request)
-        async with held, aclosing(_items(model, first, rest)) as items:
+        held, model, begun, rest = await self._first_to_answer(request)
+        async with held, aclosing(_items(model, begun, rest)) as items:
             yield items
 
-    async def _first_to_answer(self, request: Request) -> tuple[AsyncExitStack, Model, Item, AsyncIterator[Item]]:
+    async def _first_to_answer(self, request: Request) -> tuple[AsyncExitStack, Model, list[Item], AsyncIterator[Item]]:
         failures: list[ModelError] = []
         for model in self.models:
             try:
                 async with AsyncExitStack() as opened:
                     items = aiter(await opened.enter_async_context(model.stream(request)))
-                    first = await anext(items, None)
-                    if first is None:
-                        raise ModelAnswerBroken(f"{model.name} ended its stream without an answer.")
-                    return opened.pop_all(), model, first, items
+                    begun: list[Item] = []
+                    async for item in items:
+                        begun.append(item)
+                        if not isinstance(item, ArgumentsDelta):
+                            return opened.pop_all(), model, begun, items
+                    raise ModelAnswerBroken(f"{model.name} ended its stream without an answer.")
             except ModelError as error:
                 failures.append(error)
                 await _tell(self._on_failure, model, error)
@@ -121,8 +124,9 @@ async def _tell(on_failure: OnFailure | None, model: Model, error: ModelError) -
         await done
 
 
-async def _items(model: Model, first: Item, rest: AsyncIterator[Item]) -> AsyncGenerator[Item]:
-    yield _signed(model, first)
+async def _items(model: Model, begun: Iterable[Item], rest: AsyncIterator[Item]) -> AsyncGenerator[Item]:
+    for item in begun:
+        yield _signed(model, item)
     async for item in rest:
         yield _signed(model, item)
 

@@ -132,7 +132,7 @@ def _models(asked: str, model: str) -> tuple[str, str, str]:
     provider, slash, model = chosen.partition("/")
     if not slash:
         provider, model = "unknown", chosen
-    return provider, model, answered.removeprefix(f"{provider}/") or model
+    return clean(provider), clean(model), clean(answered.removeprefix(f"{provider}/") or model)
 
 
 def _name(node: Node) -> str:

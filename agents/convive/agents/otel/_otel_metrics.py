@@ -73,23 +73,28 @@ class Instrument:
             return
         known = self.series.get(attributes)
         if known is None:
-            attributes = attributes if len(self.series) < MOST_SERIES - 1 else OVERFLOW
-            known = self.series.setdefault(attributes, Series([0] * (len(self.bounds) + 1)))
+            known = self._series(tuple((name, clean(text, _MOST_TEXT)) for name, text in attributes))
         known.buckets[bisect_left(self.bounds, value)] += 1
         known.total += value
         known.least = min(known.least, value)
         known.most = max(known.most, value)
 
+    def _series(self, attributes: Told) -> Series:
+        """That of attributes as they are shown: no two are shown alike, and none is long."""
+        if attributes not in self.series and len(self.series) >= MOST_SERIES - 1:
+            attributes = OVERFLOW
+        return self.series.setdefault(attributes, Series([0] * (len(self.bounds) + 1)))
+
     def metric(self, temporality: AggregationTemporality, began_ns: int, now_ns: int) -> Metric:
         """What was counted, as the SDK has it."""
         if not self.bounds:
             sums = [
-                NumberDataPoint(_shown(told), began_ns, now_ns, int(each.total)) for told, each in self.series.items()
+                NumberDataPoint(dict(told), began_ns, now_ns, int(each.total)) for told, each in self.series.items()
             ]
             return Metric(self.name, self.what, self.unit, Sum(sums, temporality, is_monotonic=True))
         points = [
             HistogramDataPoint(
-                _shown(told),
+                dict(told),
                 began_ns,
                 now_ns,
                 sum(each.buckets),
@@ -194,6 +199,8 @@ class Meters:
             self._overhead,
         )
         counted = [one.metric(temporality, self._began_ns, now_ns) for one in instruments if one.series]
+        if not counted:
+            return  # deltas are told once, whether they arrive or not
         scope = InstrumentationScope(names.SCOPE, None, names.SCHEMA_URL)
         scoped = ScopeMetrics(scope, counted, names.SCHEMA_URL)
         self._exporter.export(MetricsData([ResourceMetrics(self._resource, [scoped], self._resource.schema_url)]))
@@ -201,10 +208,6 @@ class Meters:
             self._began_ns = now_ns
             for each in instruments:
                 each.series.clear()
-
-
-def _shown(told: Told) -> dict[str, str]:
-    return {name: clean(value, _MOST_TEXT) for name, value in told}
 
 
 _INPUT = (names.TOKEN_TYPE, "input")

@@ -86,12 +86,13 @@ class Sending:
 
     def _send_metrics(self) -> str:
         assert self._metrics is not None  # noqa: S101 - nothing is counted otherwise
-        self._counted = False
         outcome = self._metrics.flush()
+        self._counted = False
         if outcome.status in _NO_METRICS:
             self._metrics.close()
             self._metrics = None
         elif outcome.why:
+            self._counted = True  # it is still to be sent
             return f"metrics do not arrive at {shown_url(self._export.metrics or '')}: {outcome.why}"
         return ""
 

@@ -5,7 +5,7 @@ All seats of one process share one subscription and one fold of the bus, since o
 
 import contextlib
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -125,7 +125,7 @@ class _Hosts:
         while True:
             began_s = anyio.current_time()
             try:
-                with self._present(turn, tasks):
+                async with self._present(turn, tasks):
                     outcome = await self._participants[turn.seat].take_turn(turn)
             except ModelError as error:
                 if error.mendable:
@@ -143,10 +143,14 @@ class _Hosts:
             else:
                 return _checked(outcome, turn)
 
-    @contextlib.contextmanager
-    def _present(self, turn: Turn, tasks: anyio.abc.TaskGroup) -> Generator[None]:
+    @contextlib.asynccontextmanager
+    async def _present(self, turn: Turn, tasks: anyio.abc.TaskGroup) -> AsyncGenerator[None]:
         """Be found at a turn that takes its time. One that does not is over before anybody would ask, and costs none of
-        the server's."""
+        the server's; one that is gone on with may be asked for at any moment."""
+        if turn.resumed:
+            async with self._conversation.log.present(self._journal(turn)):
+                yield
+            return
         scope = anyio.CancelScope()
         after_s = min(present_after(_time_of(turn)), self._standby_s / LOOKS / 2)
 
@@ -156,6 +160,7 @@ class _Hosts:
                 async with self._conversation.log.present(self._journal(turn)):
                     await anyio.sleep_forever()
 
+        # No timer of the loop: AnyIO starts no task from one where the loop is not its own.
         tasks.start_soon(stay)
         try:
             yield

@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from contextlib import AsyncExitStack, aclosing
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from convive.agents.models._schema import cleaned, json_of
+import anyio
+
+from convive.agents.models._schema import check_number, cleaned, json_of
 from convive.agents.runs._events import AnyRunEvent
 from convive.agents.runs._run_events import Followed
 from convive.agents.web._event_json import event_json
@@ -13,6 +16,8 @@ from convive.bus import ConviveError
 
 PING_S = 15.0
 """Proxies close a connection on which nothing is said for half a minute or so."""
+_AHEAD = 16
+"""Events that wait for a slow reader: one at a time costs two changes of task each."""
 PING = b": nothing new\n\n"
 
 SSE_HEADERS: Mapping[str, str] = MappingProxyType(
@@ -36,13 +41,14 @@ async def sse(events: AsyncIterable[AnyRunEvent | Followed], *, ping_s: float = 
     ends the iteration with an error of the bus or of the log is told in a last frame, `event: error`.
     """
     try:
-        async for each in or_none(events, ping_s):
-            if each is None:
-                yield PING
-            elif isinstance(each, Followed):
-                yield _frame(each.event, each.seq)
-            else:
-                yield _frame(each, None)
+        async with aclosing(or_none(events, ping_s)) as told:
+            async for each in told:
+                if each is None:
+                    yield PING
+                elif isinstance(each, Followed):
+                    yield _frame(each.event, each.seq)
+                else:
+                    yield _frame(each, None)
     except ConviveError as error:
         yield b"event: error\n" + data({"type": "error", "error": type(error).__name__, "message": str(error)})
 
@@ -58,23 +64,37 @@ def data(value: object) -> bytes:
 
 
 async def or_none(items: AsyncIterable[T], every_s: float) -> AsyncGenerator[T | None]:
-    """The items, and None whenever none came for so many seconds. Waiting for an item is never broken off for that:
-    a generator would not survive it."""
-    iterator = aiter(items)
-    waiting: asyncio.Future[T] | None = None
+    """The items, and None whenever none came for so many seconds. To be closed: what is iterated is over then.
+
+    One task iterates from the beginning to the end, since a generator may hold what has to be left by who entered it,
+    such as a run; and waiting for an item is never broken off for the sake of a None, which no generator survives.
+    """
+    check_number("ping_s", every_s)
+    if not every_s:
+        raise ValueError("ping_s=0: there would be nothing but pings.")
+    give, take = anyio.create_memory_object_stream[T](_AHEAD)
+
+    async def iterate() -> None:
+        async with give, AsyncExitStack() as stack:
+            if isinstance(items, AsyncGenerator):
+                await stack.enter_async_context(aclosing(cast("AsyncGenerator[T]", items)))
+            async for item in items:
+                await give.send(item)
+
+    iterating = asyncio.create_task(iterate())
     try:
         while True:
-            waiting = waiting or asyncio.ensure_future(anext(iterator))
-            await asyncio.wait((waiting,), timeout=every_s)
-            if not waiting.done():
-                yield None
-                continue
+            item: T | None = None
             try:
-                item = waiting.result()
-            except StopAsyncIteration:
-                return
-            waiting = None
+                item = take.receive_nowait()  # however short the wait is
+            except anyio.WouldBlock:
+                with anyio.move_on_after(every_s):
+                    item = await take.receive()
             yield item
+    except anyio.EndOfStream:
+        await iterating
     finally:
-        if waiting is not None:
-            waiting.cancel()
+        iterating.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(iterating, return_exceptions=True)
+        take.close()

@@ -1,11 +1,13 @@
 """The UI message stream of Vercel's AI SDK (`useChat`): https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol"""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
+from contextlib import aclosing
 from types import MappingProxyType
 
 from pydantic import JsonValue
 
 from convive.agents.journal._interrupts import Interrupt
+from convive.agents.models._schema import json_of
 from convive.agents.runs import _events as shown
 from convive.agents.runs._events import AnyRunEvent
 from convive.agents.runs._result import AgentResult
@@ -20,31 +22,60 @@ UI_STREAM_HEADERS: Mapping[str, str] = MappingProxyType({**SSE_HEADERS, "x-verce
 Chunk = dict[str, JsonValue]
 
 _FINISH = {"length": "length", "refusal": "content-filter", "limit": "other"}
+_SUSPECT = (b'"__proto__"', b'"constructor"')
 _TOLD = ("status", "usage", "cost", "known_cost", "resume_token")
 """What of a result goes into the message's metadata."""
 
 
 async def ui_stream(events: AsyncIterable[AnyRunEvent | Followed], *, ping_s: float = PING_S) -> AsyncGenerator[bytes]:
     """The body of a response that `useChat` reads, for AI SDK 5 and later (6 for approvals; 7 where an answer is asked
-    for once more, and what was shown of it is taken back).
+    for once more, and what was shown of it is taken back). Of 5 and 6 those from 5.0.230 and 6.0.20 on: older ones
+    refuse chunks with fields that they do not know.
 
     One run makes one message, whose id is the run's. What a tool shows of its progress is its preliminary output, and
     runs below are not shown. A run that waits ends the stream: calls of tools that run in the browser have their input
-    then, and others ask for an approval whose id is that of the interrupt, for `resume`.
+    then, and others ask for an approval whose id is that of the interrupt, for `resume`. The stream of what comes then
+    goes on with the same message, and tells of those calls no more than what came of them.
+
+    Names in data for which the SDK refuses all of a stream, `__proto__` and a `constructor` with a `prototype`, are
+    left out.
     """
     fold = UiFold()
     try:
-        async for each in or_none(events, ping_s):
-            if each is None:
-                yield PING
-                continue
-            for chunk in fold.push(each.event if isinstance(each, Followed) else each):
-                yield data(chunk)
-            if fold.is_over:
-                break
-    except ConviveError as error:
-        yield data({"type": "error", "errorText": str(error)})
+        async with aclosing(or_none(events, ping_s)) as told:
+            async for each in told:
+                if each is None and not fold.is_over:
+                    yield PING
+                    continue
+                if each is not None:
+                    for chunk in fold.push(each.event if isinstance(each, Followed) else each):
+                        yield _data(chunk)
+                # A run that is executed here ends its events itself, when its handlers were told as well.
+                if fold.is_over and (each is None or isinstance(each, Followed)):
+                    break
+    except Exception as error:
+        if not fold.is_over:  # what broke a run is raised behind its last event, which has told of it
+            if not isinstance(error, ConviveError):
+                raise
+            yield data({"type": "error", "errorText": str(error)})
     yield b"data: [DONE]\n\n"
+
+
+def _data(chunk: Chunk) -> bytes:
+    line = data(chunk)
+    return data(_harmless(chunk)) if any(name in line for name in _SUSPECT) else line
+
+
+def _harmless(value: JsonValue) -> JsonValue:
+    if isinstance(value, list):
+        return [_harmless(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _harmless(each) for name, each in value.items() if not _is_refused(name, each)}
+
+
+def _is_refused(name: str, value: JsonValue) -> bool:
+    return name == "__proto__" or (name == "constructor" and isinstance(value, dict) and "prototype" in value)
 
 
 class UiFold:
@@ -59,6 +90,7 @@ class UiFold:
         self._has_text = False
         self._calls: dict[tuple[int, str], str] = {}
         self._made: set[str] = set()
+        self._trips: set[int] = set()  # whose beginning was told
 
     def push(self, event: AnyRunEvent) -> Iterator[Chunk]:
         """The chunks for one more event."""
@@ -70,7 +102,7 @@ class UiFold:
                 about: Chunk = {"run_id": event.run_id, "root_run_id": event.root_run_id, "agent": event.agent}
                 yield {"type": "start", "messageId": event.run_id, "messageMetadata": about}
             case shown.TripStarted():
-                yield from self._step(again=event.attempt > 1)
+                yield from self._step(event.trip, again=event.attempt > 1)
             case shown.TextDelta():
                 self._has_text = True
                 yield from self._write("text", event.text)
@@ -82,15 +114,18 @@ class UiFold:
                 if event.text and not self._has_text:  # told later, when the deltas are no longer there
                     yield from self._write("text", event.text)
                 yield from self._write("", "")
-            case shown.ToolStarted():
+            case shown.ToolStarted() if event.trip in self._trips:
                 yield from self._make(event.trip, event.call_id, event.name, event.arguments)
+            case shown.ToolStarted() if (event.trip, event.call_id) not in self._calls:
+                # To be told of an input that is there has a browser carry its tool out: it has done so before.
+                yield from self._call(event.trip, event.call_id, event.name, json_of(event.arguments))
             case shown.ToolUpdated():
-                yield from self._make(event.trip, event.call_id, event.name, None)
+                yield from self._settle(event.trip, event.call_id, event.name)
                 output = event_json(event)["value"]
                 call = self._calls[event.trip, event.call_id]
                 yield {"type": "tool-output-available", "toolCallId": call, "output": output, "preliminary": True}
             case shown.ToolFinished():
-                yield from self._make(event.trip, event.call_id, event.name, None)
+                yield from self._settle(event.trip, event.call_id, event.name)
                 call = self._calls[event.trip, event.call_id]
                 if event.is_error:
                     yield {"type": "tool-output-error", "toolCallId": call, "errorText": event.content}
@@ -111,12 +146,14 @@ class UiFold:
                 self.is_over = True
                 yield from self._write("", "")
                 yield {"type": "abort", "reason": event.reason}
-            case shown.ModelFailed():
+            case shown.ToolStarted() | shown.ModelFailed():
                 pass
 
-    def _step(self, *, again: bool) -> Iterator[Chunk]:
+    def _step(self, trip: int, *, again: bool) -> Iterator[Chunk]:
         self._words, self._has_text = (None if again else self._words), False
+        self._trips.add(trip)
         if again and self._in_step:
+            self._calls = {key: call for key, call in self._calls.items() if key[0] != trip}
             yield {"type": "reset-step"}
             return
         yield from self._leave_step()
@@ -159,6 +196,12 @@ class UiFold:
         if call not in self._made:
             self._made.add(call)
             yield {"type": "tool-input-available", "toolCallId": call, "toolName": name, "input": arguments}
+
+    def _settle(self, trip: int, call_id: str, name: str) -> Iterator[Chunk]:
+        """Something comes of a call. One of a trip that began before is in the message that is gone on with."""
+        if trip in self._trips:
+            yield from self._make(trip, call_id, name, None)
+        self._calls.setdefault((trip, call_id), call_id)
 
     def _wait(self, interrupt: Interrupt) -> Iterator[Chunk]:
         if interrupt.run_id != self._run:
