@@ -12,6 +12,9 @@ from convive.agents.journal._faults import only_crashed
 from convive.agents.testing import Crashed
 from convive.bus import Bus, Draft, Job, Lease, Log, LogAround, MemoryLog, MemoryWorkQueue, Record, WorkQueue
 
+DEADLINE_S = 60.0
+"""How long something that has to come is waited for; the longest schedule takes 9 s of a machine of its own."""
+
 LEASE_S = 1.0
 """Short, and yet longer than what else runs in the loop takes: a lease that runs out gives work to two."""
 
@@ -211,7 +214,7 @@ async def hosting_until_lost(process: Process, entities: Entities, **options: An
 
 async def until(bus: Bus, name: str, holds: Callable[[EntityState], bool]) -> EntityState:
     """The first state of an entity of which something holds."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(DEADLINE_S):
         async with follow(bus, name) as states:
             async for state in states:
                 if holds(state):
