@@ -15,6 +15,7 @@ from convive.agents import (
     Approve,
     Deny,
     Limits,
+    Place,
     QueuedRun,
     Request,
     RunUpdate,
@@ -28,9 +29,10 @@ from convive.agents import (
     work,
 )
 from convive.agents.models._messages import ToolResult
+from convive.agents.queues._queue import wake_worker
 from convive.agents.runs._events import RunSuspended
 from convive.agents.testing import ScriptedModel
-from convive.bus import Bus, memory_bus, open_bus
+from convive.bus import Bus, Job, RunContext, memory_bus, open_bus
 
 pytestmark = pytest.mark.anyio
 
@@ -189,3 +191,26 @@ async def test_a_run_that_a_tool_queued_is_answered_by_itself_when_the_run_above
         seen: list[RunUpdate] = []
         await follow(children[0], seen)
     assert (outcomes(seen), clerk.paid) == (["paused", "done"], [1])
+
+
+async def test_an_answer_that_comes_before_its_job_is_parked_wakes_it_although_the_worker_is_lost_there() -> None:
+    """The worker parks it, and never looks whether there was an answer; with answers by code, once in 400 schedules."""
+    async with memory_bus() as bus:
+        jobs, run = await bus.work_queue("clerks"), RunContext.root()
+        await jobs.send(Job(run.run_id, b""))
+        lease = await jobs.take()
+        space = await bus.conversation("queue-clerks")
+        woken: list[bool] = []
+
+        async def wake() -> None:
+            woken.append(await wake_worker(bus, Place(space.log, space.subjects.base), run.run_id))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wake)
+                for _ in range(5):
+                    await anyio.lowlevel.checkpoint()  # it has asked, and found nothing parked
+                await lease.park()
+            assert (await jobs.take()).job.id == run.run_id
+            assert woken == [True]
+            assert await wake_worker(bus, Place(space.log, space.subjects.base), RunContext.root().run_id) is False

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
+import anyio
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from convive.agents.journal._fold import opening_of
@@ -32,6 +33,9 @@ from convive.bus import (
     run_of,
     unreadable,
 )
+
+PARKING_S = 1.0
+"""How long it may take from the record that a run waits until its job is parked."""
 
 MAX_ATTEMPTS = 5
 """How often a run is begun or continued before it is given up, unless its sender says otherwise."""
@@ -218,7 +222,13 @@ async def wake_worker(bus: Bus, place: Place, run: RunId) -> bool:
     if not queue or not job:
         return False
     jobs = await bus.work_queue(queue)
-    return await jobs.wake(job) or await jobs.waiting(job) is not None
+    if await jobs.waiting(job) is None:
+        return False
+    # Whoever carries it out may be about to park it, and be lost before it has seen that there is an answer.
+    deadline_s = anyio.current_time() + PARKING_S
+    while not await jobs.wake(job) and await jobs.waiting(job) is not None and anyio.current_time() < deadline_s:
+        await anyio.sleep(PARKING_S / 20)
+    return True
 
 
 async def _carrier(place: Place, run: RunId) -> tuple[str, str]:
