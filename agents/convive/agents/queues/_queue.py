@@ -34,8 +34,8 @@ from convive.bus import (
     unreadable,
 )
 
-PARKING_S = 1.0
-"""How long it may take from the record that a run waits until its job is parked."""
+PARKING_S, LOOKS = 1.0, 20
+"""How long it may take from the record that a run waits until its job is parked; how often one looks meanwhile."""
 
 MAX_ATTEMPTS = 5
 """How often a run is begun or continued before it is given up, unless its sender says otherwise."""
@@ -225,9 +225,10 @@ async def wake_worker(bus: Bus, place: Place, run: RunId) -> bool:
     if await jobs.waiting(job) is None:
         return False
     # Whoever carries it out may be about to park it, and be lost before it has seen that there is an answer.
-    deadline_s = anyio.current_time() + PARKING_S
-    while not await jobs.wake(job) and await jobs.waiting(job) is not None and anyio.current_time() < deadline_s:
-        await anyio.sleep(PARKING_S / 20)
+    for _ in range(LOOKS):
+        if await jobs.wake(job) or await jobs.waiting(job) is None:
+            break
+        await anyio.sleep(PARKING_S / LOOKS)
     return True
 
 
