@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from convive.agents.journal._chain import RunTaken
 from convive.agents.models._errors import ModelError
@@ -163,6 +164,7 @@ class _Hosts:
         # No timer of the loop: AnyIO starts no task from one where the loop is not its own.
         tasks.start_soon(stay)
         try:
+            await anyio.lowlevel.checkpoint()  # a guest that leaves the process at once leaves no task that never began
             yield
         finally:
             scope.cancel()
