@@ -12,7 +12,7 @@ from convive.agents.journal._faults import only_crashed
 from convive.agents.testing import Crashed
 from convive.bus import Bus, Draft, Job, Lease, Log, LogAround, MemoryLog, MemoryWorkQueue, Record, WorkQueue
 
-DEADLINE_S = 60.0
+DEADLINE_S = 20.0
 """How long something that has to come is waited for; the longest schedule takes 9 s of a machine of its own."""
 
 LEASE_S = 1.0
