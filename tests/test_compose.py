@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import nats
 import pytest
 import yaml
@@ -118,8 +119,10 @@ def test_compose_gives_the_configuration_the_variables_that_the_local_nodes_give
 async def test_one_url_is_enough_to_be_told_all_three(cluster: "Cluster") -> None:
     client = await nats.connect(cluster.urls["nats-1"])
     try:
-        known = {server.netloc for server in client.servers} | {server.netloc for server in client.discovered_servers}
-        assert known == {url.removeprefix("nats://") for url in cluster.urls.values()}
+        wanted = {url.removeprefix("nats://") for url in cluster.urls.values()}
+        with anyio.fail_after(30):  # a node that is in touch with the cluster may hear of the third one a moment later
+            while {server.netloc for server in (*client.servers, *client.discovered_servers)} != wanted:
+                await anyio.sleep(0.01)
     finally:
         await client.close()
 
