@@ -121,7 +121,7 @@ async def test_one_url_is_enough_to_be_told_all_three(cluster: "Cluster") -> Non
     try:
         wanted = {url.removeprefix("nats://") for url in cluster.urls.values()}
         with anyio.fail_after(30):  # a node that is in touch with the cluster may hear of the third one a moment later
-            while {server.netloc for server in (*client.servers, *client.discovered_servers)} != wanted:
+            while {one.netloc for one in (*client.servers, *client.discovered_servers)} != wanted:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
     finally:
         await client.close()

@@ -1,5 +1,6 @@
 """A bus of one's own on which a process can end at any moment, and hosts, for tests of entities."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ class Process:
         self.written = 0
         self.read = 0
         """Records that it read."""
+        self.taken = Counter[str]()
+        """How often it took each job."""
         self.is_dead = False
         self.is_cut_off = False
         """Whether what it says of its leases is under way for long."""
@@ -73,6 +76,12 @@ class Process:
             self.is_dead = True
         self.look()
         return done
+
+    async def asks(self, job: str) -> None:
+        """Before it asks whether a job is there."""
+        del job
+        await anyio.lowlevel.checkpoint()
+        self.look()
 
     def look(self) -> None:
         """A process that is dead sees nothing and does nothing."""
@@ -142,10 +151,11 @@ class _MortalQueue:
         self._process.look()
         lease = await self._inner.take()
         self._process.look()
+        self._process.taken[lease.job.id] += 1
         return _MortalLease(self._process, lease)
 
     async def waiting(self, id: str) -> Job | None:
-        self._process.look()
+        await self._process.asks(id)
         return await self._inner.waiting(id)
 
     async def wake(self, id: str) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -250,3 +251,75 @@ async def test_an_end_that_is_on_its_way_for_long_takes_no_job_from_who_has_it_b
         async with hosting(outside.bus, entities):
             await until(outside.bus, "a/1", lambda state: state.wakes == 3)
     assert begun == [None, "later", "later"]
+
+
+class Crossed(Process):
+    """Where two jobs meet: who first asks for one hears of it when it was taken again some steps ago, and that one ends
+    after the other one, if at all."""
+
+    met = ""
+
+    async def asks(self, job: str) -> None:
+        if not self.met:
+            self.met = job
+            while self.taken[job] < 2:
+                await anyio.lowlevel.checkpoint()
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+        await super().asks(job)
+
+    async def write(self, act: Callable[[], Any]) -> Any:
+        if act.__name__ == "done" and act.__self__.job.id == self.met:  # type: ignore[attr-defined]
+            while len(self.store.queues["entities-a"]._entries) > 1:  # pyright: ignore[reportPrivateUsage]
+                await anyio.lowlevel.checkpoint()
+        return await super().write(act)
+
+
+async def test_two_jobs_of_one_host_do_not_give_way_to_each_other() -> None:
+    """The wake of the first is tried again later, and its journal is begun; meanwhile the job of the second letter sees
+    that, and while it looks the first one comes back."""
+    store, entities, failed = Store(), Entities(), anyio.Event()
+
+    @entities.define("a")
+    async def handle(context: Context, wake: Wake) -> None:
+        if wake.body == "first" and wake.attempt == 1:
+            failed.set()
+            raise RuntimeError("once more")
+
+    process = Crossed(store, None)
+    with anyio.fail_after(10):
+        await spawn(process.bus, "a/1")
+        async with hosting(store.process().bus, entities):
+            while store.queues["entities-a"]._entries:  # pyright: ignore[reportPrivateUsage]
+                await anyio.lowlevel.checkpoint()
+        async with hosting(process.bus, entities, concurrency=2, retry_s=0.1):
+            await send(process.bus, "a/1", "first")
+            await failed.wait()
+            await send(process.bus, "a/1", "second")
+            state = await until(process.bus, "a/1", lambda state: state.wakes == 3)
+    assert process.met
+    assert state.errors == []
+
+
+async def test_a_job_that_comes_again_to_the_host_that_is_at_it_waits_for_that() -> None:
+    """As when a process stood still for longer than its lease: what the first delivery says of the job is not heard."""
+    store, entities = Store(), Entities()
+    process = store.process()
+    process.is_cut_off = True
+    attempts: list[int] = []
+
+    @entities.define("a")
+    async def handle(context: Context, wake: Wake) -> None:
+        attempts.append(wake.attempt)
+        if wake.attempt == 1:
+            while max(process.taken.values()) < 2:
+                await anyio.lowlevel.checkpoint()
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            raise RuntimeError("once more")
+
+    await spawn(process.bus, "a/1")
+    with anyio.fail_after(10):
+        async with hosting(process.bus, entities, concurrency=2):
+            await until(process.bus, "a/1", lambda state: state.wakes == 1)
+    assert attempts == [1, 2]

@@ -13,7 +13,7 @@ from convive.agents.answers._resume import cancel_run
 from convive.agents.entities._entities import EntityType
 from convive.agents.entities._entity_commit import OF_THE_HOST, by_host, failed, told, too_large, woken
 from convive.agents.entities._entity_context import BadRow, Context, NotInATool, Wake
-from convive.agents.entities._entity_desk import Desk
+from convive.agents.entities._entity_desk import AtWork, Desk
 from convive.agents.entities._entity_reading import read_on
 from convive.agents.entities._entity_records import EntityJob, EntityKind, EntityName, Woken, carrier_of
 from convive.agents.entities._entity_state import EntityState, Waiting, commits_of
@@ -69,6 +69,7 @@ class Carrier:
         self._job = job
         self._name = name
         self._place = place
+        self._at_work = AtWork(lease.job.id)
         self._fresh = False
         """Whether the journal of the wake began here and now."""
         self._carried = False
@@ -78,35 +79,47 @@ class Carrier:
 
     async def carry(self) -> None:
         """Handle what waits, and settle the job. Raises RunTaken when another host was first, and errors of the bus."""
-        desk, name = self._desk, str(self._name)
-        other = desk.busy.get(name)
+        busy, name, own = self._desk.busy, str(self._name), self._at_work
+        other = await self._other()
         if other is None:
-            desk.busy[name] = self._lease.job.id
+            busy[name] = own
             try:
                 settled = await self._carry()
             finally:
-                del desk.busy[name]
-                desk.more.discard(name)
-        elif self._job.signal is None and await self._jobs.waiting(other) is not None and desk.busy.get(name) == other:
-            desk.more.add(name)  # that job reads again before it ends
+                del busy[name]
+                own.ends()
+        elif self._job.signal is None and await self._jobs.waiting(other.job) is not None and other.handles:
             settled = False
         else:  # a signal does not wait for what the other job is at
             settled = await self._carry()
         if not settled:
             await self._lease.done()
 
+    async def _other(self) -> AtWork | None:
+        """The job of this host that handles a letter of this entity. One that still looks for its letter is waited
+        for: what it finds may be that it has to give way to this very job. So is an earlier delivery of this one, whose
+        lease ran out when the process stood still: nothing that it says of the job counts any more."""
+        while (other := self._desk.busy.get(str(self._name))) is not None:
+            if other.job == self._at_work.job:
+                await other.ended()
+            elif other.handles or self._job.signal is not None:
+                return other
+            else:
+                await other.looked()
+        return None
+
     async def _carry(self) -> bool:
         """Says whether the job is settled already, because it waits or is to be tried again."""
         state = await self._desk.state_of(self._name, self._place)
         while True:
+            self._at_work.looks()
             if state.newer:
                 raise LeftToNewer(state.newer)
             await self._desk.settle_last(self._name, self._place, state, self._last)
             settled = await self._next(state)
-            if settled or (settled is False and state.name not in self._desk.more):
+            if settled is not None:
                 self._desk.keep(state)
                 return settled
-            self._desk.more.discard(state.name)
             await read_on(state, self._place.log, self._place.base)
 
     async def _next(self, state: EntityState) -> bool | None:
@@ -120,11 +133,14 @@ class Carrier:
                 return await self._pause(waiting, chain)
             if not await self._claim(waiting, chain):
                 return await self._give_way(state, chain)
+            if not await self._still_waits(state, waiting, chain):
+                return None
         except NewerRecord:
             raise
         except BadRecord as error:  # the journal is damaged: the wake cannot go on, and others wait behind it
             await self._commit(state, waiting, failed(state, waiting, error))
             return None
+        self._at_work.claims()
         return await self._handle(state, waiting, chain)
 
     async def _pause(self, waiting: Waiting, chain: Chain) -> bool:
@@ -159,15 +175,25 @@ class Carrier:
             self._fresh = await chain.start(
                 RunStarted(agent=str(self._name), model="", root=waiting.root_run_id, parent=parent, source=source)
             )
-        carrier = carrier_of(None if chain.state.started is None else chain.state.started.source)
+        carrier = self._carrier(chain)
         return carrier in ("", own) or await self._jobs.waiting(carrier) is None
+
+    def _carrier(self, chain: Chain) -> str:
+        return carrier_of(None if chain.state.started is None else chain.state.started.source)
+
+    async def _still_waits(self, state: EntityState, waiting: Waiting, chain: Chain) -> bool:
+        """Whether a letter of which the job is gone is to be handled: that job may have done so since we read."""
+        if self._carrier(chain) in ("", self._lease.job.id):
+            return True
+        await read_on(state, self._place.log, self._place.base)
+        return not state.is_paused and [one.run_id for one in state.waiting[:1]] == [waiting.run_id]
 
     async def _give_way(self, state: EntityState, chain: Chain) -> bool:
         """Leave the entity to the job that has it. That one may have read last while the entity was paused, and be
         about to park or to end: then who resumed it comes again later."""
         if self._job.signal == "resume" and state.committed_at < self._job.letter and chain.state.suspended is None:
             if chain.state.started is not None:
-                await self._jobs.wake(carrier_of(chain.state.started.source))
+                await self._jobs.wake(self._carrier(chain))
             tries = self._job.tries + 1
             again = self._job.model_copy(update={"tries": tries})
             id = f"{self._lease.job.id.partition('-')[0]}-{tries}"

@@ -4,6 +4,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
+import anyio
+
 from convive.agents.entities._entity_commit import OF_THE_HOST, outgoing_of
 from convive.agents.entities._entity_post import deliver
 from convive.agents.entities._entity_reading import read_entity, read_on
@@ -29,6 +31,37 @@ observers, which hear of the agents that the handler calls."""
 _log = logging.getLogger("convive.agents")
 
 
+class AtWork:
+    """A job that is at work on an entity: it looks for a letter to handle, handles it, looks again, and so on."""
+
+    def __init__(self, job: str) -> None:
+        self.job = job
+        self.handles = False
+        """Whether it has claimed a letter: then it looks again before it ends, or stays that entity's job."""
+        self._looked, self._ended = anyio.Event(), anyio.Event()
+
+    def looks(self) -> None:
+        if self.handles:
+            self.handles, self._looked = False, anyio.Event()
+
+    def claims(self) -> None:
+        self.handles = True
+        self._looked.set()
+
+    def ends(self) -> None:
+        self.handles = False
+        self._looked.set()
+        self._ended.set()
+
+    async def looked(self) -> None:
+        """Wait until it has claimed a letter, or has ended."""
+        await self._looked.wait()
+
+    async def ended(self) -> None:
+        """Wait until it has ended."""
+        await self._ended.wait()
+
+
 class Desk:
     """Shared by the jobs of one host."""
 
@@ -36,10 +69,8 @@ class Desk:
         self.bus = bus
         self.retry_s = retry_s
         self._begun = begun
-        self.busy: dict[str, str] = {}
-        """Entities that a job of this host is at work on, and which job."""
-        self.more: set[str] = set()
-        """Those of them to which another job gave way since they were read."""
+        self.busy: dict[str, AtWork] = {}
+        """Entities that a job of this host is at work on."""
         self._states: OrderedDict[str, EntityState] = OrderedDict()
         self._delivered: OrderedDict[str, int] = OrderedDict()
 
