@@ -9,7 +9,7 @@ import pytest
 
 from convive.agents.models._model import Model
 from convive.agents.models._models import Models, default_models, split_model
-from convive.agents.models._providers import installed_provider, installed_providers
+from convive.agents.models._providers import installed_provider, installed_providers, own_providers, register_provider
 from convive.agents.models._scripted import ScriptedModel
 
 ONE_FILE = """
@@ -198,3 +198,52 @@ def test_a_registry_can_hold_any_provider_and_splits_at_the_first_slash_only() -
 
     Models({"router": factory}).resolve("router/vendor/model:free")
     assert asked == ["vendor/model:free"]
+
+
+REGISTERED = """
+import os
+os.environ.update(CONVIVE_MODEL="scripted/party", ANTHROPIC_API_KEY="k")
+import anyio, pytest
+from acme_convive import Parrot, make
+from convive.agents import Agent, UnknownModel, default_models, prompt, register_provider, set_default_model
+from convive.agents.testing import ScriptedModel, fake_models
+
+with pytest.raises(UnknownModel, match="no provider 'home'"):
+    set_default_model("home/grey")
+register_provider("home", make)
+register_provider("anthropic", lambda model: ScriptedModel(["mine: " + model], name="anthropic/" + model))
+set_default_model("home/grey")
+
+async def main():
+    print((await prompt("Hello")).text)
+    print((await Agent("ada", model="anthropic/large").prompt("Hello")).text)
+    own = default_models({"home": lambda model: ScriptedModel(["one's own"], name="home/" + model)})
+    print((await Agent("ada", models=own).prompt("Hello")).text)
+    with fake_models(["fake"]):
+        print((await prompt("Hello")).text)
+    set_default_model(None)
+    print((await prompt("Hello")).report.trips[0].answer.model)
+
+anyio.run(main)
+"""
+
+
+def test_a_program_registers_a_provider_and_sets_the_default_once_at_its_start(site: Path) -> None:
+    """Before the environment is looked at, and instead of a shipped one."""
+    assert run(site, REGISTERED).splitlines() == [
+        "imported",
+        "acme/grey: Hello",
+        "mine: large",
+        "one's own",
+        "fake",
+        "scripted/party",
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", " a"])
+def test_what_is_no_word_is_no_provider(name: str) -> None:
+    with pytest.raises(ValueError, match="the word before the slash"):
+        register_provider(name, ScriptedModel)
+    with pytest.raises(TypeError, match="not str"):
+        register_provider("acme", "acme.make")  # type: ignore[arg-type]
+    assert set(own_providers()) == {"anthropic", "local", "scripted"}

@@ -42,8 +42,8 @@ from convive.agents.models._model import (
     ToolSpec,
     Usage,
 )
-from convive.agents.models._models import Choice, Models, choose_model, default_models, split_model
-from convive.agents.models._providers import BrokenProvider
+from convive.agents.models._models import Choice, Models, choose_model, default_models, set_default_model, split_model
+from convive.agents.models._providers import BrokenProvider, register_provider
 from convive.agents.models._schema import BadTool
 from convive.agents.otel._exporting import Exported, Exporting, NotExported, export_trace, exporting
 from convive.agents.otel._otel_settings import BadCollector
@@ -276,6 +276,7 @@ __all__ = [
     "queueing_on",
     "read_trace",
     "redrive",
+    "register_provider",
     "resume",
     "resume_many",
     "round_robin",
@@ -284,6 +285,7 @@ __all__ = [
     "run_options",
     "schema_tool",
     "scoped_tool",
+    "set_default_model",
     "shipped_prices",
     "split_model",
     "standby",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from convive.agents.models._model import Model, Request
-from convive.agents.models._models import PROVIDERS, Models, split_model, standing_in
+from convive.agents.models._models import Models, split_model, standing_in
+from convive.agents.models._providers import own_providers
 from convive.agents.models._scripted import NO_PAUSE, Line, Pause, Scripted, ScriptedModel, UnexpectedRequest
 
 Script = Sequence[Scripted] | Callable[[Request], Line]
@@ -128,5 +129,5 @@ def fake_models(
 
 def _checked(name: str) -> str:
     provider, slash, _ = name.partition("/")
-    split_model(name, (*PROVIDERS, provider) if provider and slash else PROVIDERS)
+    split_model(name, (*own_providers(), provider) if provider and slash else own_providers())
     return name

@@ -11,12 +11,13 @@ from typing import Protocol, runtime_checkable
 from convive.agents.models._errors import UnknownModel
 from convive.agents.models._failover import first_that_can
 from convive.agents.models._model import Model
-from convive.agents.models._providers import Factory, installed_provider, installed_providers
+from convive.agents.models._providers import Factory, installed_provider, installed_providers, own_providers
 
-PROVIDERS = ("anthropic", "local", "scripted")
 ANTHROPIC_DEFAULT = "anthropic/claude-sonnet-4-6"
 LOCAL_DEFAULT = "local/smollm2-135m"
 SCRIPTED_DEFAULT = "scripted/party"
+
+_default_model: str | None = None
 
 
 @runtime_checkable
@@ -44,6 +45,8 @@ def choose_model(explicit: str | None, env: Mapping[str, str], local_available: 
     """
     if explicit:
         return Choice(explicit, "asked for")
+    if _default_model:
+        return Choice(_default_model, "set_default_model said so")
     if name := env.get("CONVIVE_MODEL"):
         return Choice(name, "CONVIVE_MODEL is set")
     if env.get("ANTHROPIC_API_KEY"):
@@ -53,14 +56,23 @@ def choose_model(explicit: str | None, env: Mapping[str, str], local_available: 
     return Choice(SCRIPTED_DEFAULT, "no key, no local model: canned lines")
 
 
+def set_default_model(name: str | None) -> None:
+    """The model of everything in this process that names none, before `CONVIVE_MODEL` and keys are looked at. None:
+    as it was before. Raises UnknownModel for a name without a provider that is known here."""
+    global _default_model
+    if name is not None:
+        split_model(name)
+    _default_model = name
+
+
 def split_model(name: str, providers: Iterable[str] | None = None) -> tuple[str, str]:
     """Provider and model, split at the first slash; a model's own name may hold more of them.
 
     Raises UnknownModel, with a suggestion, for a name without a provider, without a model, or with a provider
-    that is not one of `providers`; by default these are the shipped ones and those of installed packages.
+    that is not one of `providers`; by default these are the shipped, the registered and the installed ones.
     """
     provider, slash, model = name.partition("/")
-    known = _with_installed(PROVIDERS, provider) if providers is None else tuple(providers)
+    known = _with_installed(own_providers(), provider) if providers is None else tuple(providers)
     if slash and provider in known and model:
         return provider, model
     if slash and provider in known:
@@ -103,7 +115,8 @@ class Models:
     """Makes models by name, one object for each name, and closes them all.
 
     A factory gets the model's part of the name, what follows the first slash. `installed`: behind these factories,
-    also find the providers of installed packages (entry points of the group `convive.models`).
+    also find the shipped providers, those of `register_provider`, and those of installed packages (entry points of the
+    group `convive.models`).
     """
 
     def __init__(self, factories: Mapping[str, Factory], *, installed: bool = False) -> None:
@@ -144,9 +157,10 @@ class Models:
 
     def _make(self, name: str) -> Model:
         provider = name.partition("/")[0]
-        known = _with_installed(self._factories, provider) if self._installed else self._factories
+        own = {**own_providers(), **self._factories} if self._installed else self._factories
+        known = _with_installed(own, provider) if self._installed else own
         provider, model = split_model(name, known)
-        factory = self._factories.get(provider)
+        factory = own.get(provider)
         if factory is None and self._installed:
             factory = installed_provider(provider)
         if factory is None:
@@ -175,29 +189,11 @@ def stood_in() -> bool:
 
 
 def default_models(own: Mapping[str, Factory] | None = None) -> Models:
-    """The shipped providers, and those of installed packages where no shipped one has that name.
+    """The shipped and the registered providers, and those of installed packages where none of these has that name.
 
-    Each is imported when the first model of it is asked for. `own` factories go before both. Inside `fake_models()`
-    the fakes are given instead, which belong to that block.
+    `own` factories go before both. Inside `fake_models()` the fakes are given instead, which belong to that block.
     """
-
-    def anthropic(model: str) -> Model:
-        from convive.agents.models._anthropic import AnthropicModel
-
-        return AnthropicModel(f"anthropic/{model}")
-
-    def local(model: str) -> Model:
-        from convive.agents.models._local import LocalModel
-
-        return LocalModel(model)
-
-    def scripted(model: str) -> Model:
-        from convive.agents.models._scripted import scripted_model
-
-        return scripted_model(model)
-
-    shipped: dict[str, Factory] = {"anthropic": anthropic, "local": local, "scripted": scripted}
-    return _stand_in.get() or Models({**shipped, **(own or {})}, installed=True)
+    return _stand_in.get() or Models(own or {}, installed=True)
 
 
 def shared_models() -> Models:

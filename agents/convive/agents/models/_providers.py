@@ -1,4 +1,5 @@
-"""Providers of models that other packages bring: entry points of the group `convive.models`.
+"""Providers of models, by the word before the slash: the shipped ones, those that a program registers, and those that
+other packages bring, as entry points of the group `convive.models`.
 
 A package adds `acme/...` with two lines in its pyproject.toml, and one function that makes a model of the part
 behind the slash:
@@ -24,6 +25,48 @@ Factory = Callable[[str], Model]
 
 class BrokenProvider(UnknownModel):
     """An installed package offers this provider, and it cannot be used. The provider's own code is at fault."""
+
+
+def _anthropic(model: str) -> Model:
+    from convive.agents.models._anthropic import AnthropicModel
+
+    return AnthropicModel(f"anthropic/{model}")
+
+
+def _local(model: str) -> Model:
+    from convive.agents.models._local import LocalModel
+
+    return LocalModel(model)
+
+
+def _scripted(model: str) -> Model:
+    from convive.agents.models._scripted import scripted_model
+
+    return scripted_model(model)
+
+
+_SHIPPED: dict[str, Factory] = {"anthropic": _anthropic, "local": _local, "scripted": _scripted}
+"""Each is imported when the first model of it is asked for."""
+
+_registered: dict[str, Factory] = {}
+
+
+def register_provider(provider: str, factory: Factory) -> None:
+    """Have models whose names begin with `provider/` made by `factory`, in this process: at its start, before any of
+    them was looked up. A shipped provider, or one of an installed package, is replaced.
+
+    `factory` gets what follows the first slash. Raises ValueError for what is no word, TypeError for no function.
+    """
+    if not provider or "/" in provider or provider != provider.strip():
+        raise ValueError(f"{provider!r} is no provider: it is the word before the slash, as in acme/large")
+    if not callable(factory):
+        raise TypeError(f"a provider is a function that makes a model of its name, not {type(factory).__name__}")
+    _registered[provider] = factory
+
+
+def own_providers() -> dict[str, Factory]:
+    """The shipped providers, and those of `register_provider`."""
+    return {**_SHIPPED, **_registered}
 
 
 def installed_providers() -> tuple[str, ...]:
