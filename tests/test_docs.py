@@ -7,6 +7,7 @@ import sys
 import threading
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -79,12 +80,23 @@ def test_a_toml_example_is_a_party(text: str, tmp_path: Path) -> None:
 def test_a_command_that_is_shown_exists(text: str) -> None:
     root = get_command(app)
     for line in re.findall(r"(?<=convive ).*", text):
-        name, *arguments = shlex.split(line)
-        command = root.commands[name]  # type: ignore[attr-defined]  # pyright: ignore
+        arguments = shlex.split(line, comments=True)
+        command: Any = root
+        while hasattr(command, "commands"):
+            name = arguments.pop(0)
+            command = command.commands[name]
         command.make_context(name, arguments)
 
 
-def test_every_page_that_a_page_links_to_is_there() -> None:
+def test_every_page_and_heading_that_a_page_links_to_is_there() -> None:
     for page in [*PAGES, *(ROOT / "docs" / "adr").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?", page.read_text()):
+            there = page.parent / target if target else page
+            assert there.exists(), f"{page.name} links to {target}"
+            assert not heading or heading in headings(there), f"{page.name} links to {target}#{heading}"
+
+
+def headings(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}

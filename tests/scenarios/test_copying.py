@@ -62,7 +62,7 @@ async def test_a_fork_goes_another_way_and_diff_shows_where(person: "Person") ->
 async def test_a_party_is_redriven_with_the_answers_it_had(person: "Person") -> None:
     await person.does(*HELD, "eve")
     done = await person.does("redrive", "eve")
-    assert (done.code, done.out) == (0, "5 turns came out the same; 8 answers were told again\n"), done.err
+    assert (done.code, done.out) == (0, "5 turns came out the same, with 8 recorded answers\n"), done.err
     part = await person.does("redrive", "eve", "--to", "turn:2", "--json")
     assert part.rows == [{"turns": 2, "copied": 0, "answers": 3, "unchecked": 0, "deviation": None}]
     # Under another topic the host would have been asked something else from the first word on.

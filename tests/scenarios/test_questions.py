@@ -106,6 +106,22 @@ async def test_a_question_goes_away_when_somebody_answers_in_another_shell(perso
     assert "Then a 1982." in run.screen.text
 
 
+async def test_ctrl_c_at_a_question_ends_the_party_below_it(person: "Person", door: "Door") -> None:
+    person.writes("cellar.py", CELLAR)
+    async with terminal(person, "run", "cellar.py", "--conversation", "wine", door=door) as run:
+        await run.until(QUESTION)
+        run.types("\x03")
+        assert await run.ends() == 130
+    assert run.screen.lines[-4:] == [
+        f"{QUESTION} ^C",
+        "Stopped. All that was said is kept; go on with:",
+        "  convive run cellar.py --conversation wine",
+        "",
+    ]
+    listed = await person.does("pending")
+    assert listed.err == "Answer with: convive approve RUN | convive deny RUN\n"
+
+
 async def test_the_result_of_a_tool_that_runs_elsewhere_is_asked_for(person: "Person", door: "Door") -> None:
     """G24, G41"""
     person.writes("cellar.py", CELLAR)

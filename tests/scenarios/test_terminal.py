@@ -1,6 +1,7 @@
 """The commands in a terminal of 80 columns: colours, text while it comes, and Ctrl-C."""
 
 import re
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,6 +79,29 @@ async def test_ctrl_c_ends_a_party_cleanly_and_says_how_to_go_on(person: "Person
     door.open("amy in the middle")
     done = await person.does("run", "slow.py", "--conversation", "soup", "--plain", env=door.env)
     assert done.lines[2] == f"Amy: {SAID}"
+
+
+async def test_ctrl_c_while_the_command_is_still_imported_says_nothing(person: "Person") -> None:
+    person.writes("typer.py", "import signal\nprint('importing', flush=True)\nsignal.pause()\n")
+    async with person.starts("ls", env={"PYTHONPATH": str(person.folder)}) as begun:
+        await begun.out.until("importing")
+        begun.send(signal.SIGINT)
+        done = await begun.ends()
+    assert (done.code, done.err) == (-signal.SIGINT, "")
+
+
+async def test_who_leaves_a_conversation_is_told_where_to_go_on(person: "Person", door: "Door") -> None:
+    person.writes("slow.py", SLOW)
+    door.shut("amy in the middle")
+    async with person.starts("run", "slow.py", "--conversation", "soup", "--plain", env=door.env):
+        await door.knocked("amy in the middle")
+        async with terminal(person, "follow", "soup", door=door) as follow:
+            await follow.until("and then a little more of it,")
+            follow.types("\x03")
+            assert await follow.ends() == 130
+    told = [line for line in follow.screen.lines if line]
+    assert re.fullmatch(r"Left at \d+\. Go on with: convive follow soup --from \d+", told[-1]), told
+    assert not any(line.startswith("Amy") for line in told)  # what was half said is taken back
 
 
 async def test_an_impatient_ctrl_c_leaves_no_server_behind_and_loses_nothing(person: "Person", door: "Door") -> None:

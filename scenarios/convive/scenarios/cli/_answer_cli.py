@@ -28,7 +28,8 @@ def pending(
     data: Data = None,
 ) -> None:
     """List what waits for somebody's answer."""
-    on_bus(Where(url, data), lambda bus: answers.show_pending(bus, conversation, as_json=as_json))
+    where = Where(url, data)
+    on_bus(where, lambda bus: answers.show_pending(bus, conversation, where.options, as_json=as_json))
 
 
 @answering.command(rich_help_panel=ANSWERS)

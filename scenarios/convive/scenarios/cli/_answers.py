@@ -34,7 +34,7 @@ _CALL = 400
 """Characters of a call in a table that no terminal cuts."""
 
 
-async def show_pending(bus: Bus, conversation: str | None, *, as_json: bool) -> None:
+async def show_pending(bus: Bus, conversation: str | None, options: str, *, as_json: bool) -> None:
     """What waits for an answer, the longest waiting first. Raises BadName."""
     waiting = await pending(bus)
     short = short_runs([each.run_id for each in waiting])
@@ -50,6 +50,10 @@ async def show_pending(bus: Bus, conversation: str | None, *, as_json: bool) -> 
         tell("Nothing waits for an answer.")
     else:
         _print_table(waiting, short)
+        kinds = {interrupt.kind for each in waiting for interrupt in each.interrupts}
+        verbs = {"approval": ("approve RUN", "deny RUN"), "client_tool": ("answer RUN VALUE",)}
+        how = [f"convive {verb}{options}" for kind, each in verbs.items() if kind in kinds for verb in each]
+        tell(f"Answer with: {' | '.join(how)}")
 
 
 def _row(waiting: Suspension) -> dict[str, object]:

@@ -178,7 +178,11 @@ class _Question:
         # What was typed before the question was there is no answer to it.
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
         self.out.print(Text(question, style="bold"), end="")
-        return " ".join((await _read_line(sys.stdin.fileno())).split())
+        try:
+            return " ".join((await _read_line(sys.stdin.fileno())).split())
+        except BaseException:
+            self.out.print()  # what is said next stands below the question
+            raise
 
 
 async def _read_line(descriptor: int) -> str:
@@ -202,12 +206,10 @@ async def _ask(
         try:
             given = await _unless_moved_on(conversation, waiting, tail, ask)
             if given is None:
-                ask.out.print()
                 ask.say("It does not wait any more: somebody else answered, or its time was over.")
             else:
                 await answer(conversation, waiting.run_id, given, agent=agent, token=waiting.token)
         except NobodyThere:
-            ask.out.print()
             _say_how(waiting, ask.name, ask.run, ask.options)
         except BadAnswers as bad:
             ask.say(str(bad))

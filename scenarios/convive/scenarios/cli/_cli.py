@@ -229,7 +229,7 @@ def server(
 @app.command(rich_help_panel=CHECKS)
 def verify(
     conversation: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="The conversation, or an entity: shop/main.")
+        str | None, typer.Argument(metavar="ID", help="The conversation, or an entity: shop/main.")
     ] = None,
     until: Annotated[int | None, typer.Option(min=1, metavar="SEQ", help="As it was at this sequence number.")] = None,
     history: Annotated[

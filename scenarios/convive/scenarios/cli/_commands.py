@@ -176,6 +176,7 @@ async def show_live(conversation: Conversation, display: Display, span: Span, op
     try:
         await watch(conversation, display, span, seen)
     except anyio.get_cancelled_exc_class():
+        display.close()  # before a word is put below what it shows
         tell(f"Left at {seq}. Go on with: convive follow {conversation.id} --from {seq + 1}{options}")
         raise
     finally:

@@ -136,6 +136,9 @@ async def _bring_entity(bus: Bus, archive: Archive, name: entities.EntityName, a
         raise ConviveError(f"{no_fork(str(name))} Nothing was imported; leave out --as.")
     state = await entities.import_entity(bus, archive)
     tell(f"{archive.count} records are on the bus. See them: convive entity show {name} --runs{at.options}")
+    if state.is_over:
+        tell(f"{name} is {state.status}, here as there.")
+        return
     waits = f" (letters that wait: {len(state.waiting)})" if state.waiting else ""
     tell(
         f"{name} is {state.status} here{waits} and goes on with whoever hosts it here; the original is not told. "

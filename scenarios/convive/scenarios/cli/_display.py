@@ -133,7 +133,7 @@ class TerminalDisplay(Display):
             lines, self._held = self._held, None
             for line in lines:
                 self._console.print(self._line(line))
-            self._refresh()
+        self._refresh()  # not when the question was called off: what follows is a farewell
 
     def show(self, record: Record) -> None:
         if address_of(record.subject).kind == "live":

@@ -16,7 +16,7 @@ entity = typer.Typer(help="Entities: durable actors, woken by what comes for the
 Name = Annotated[
     str, typer.Argument(metavar="TYPE/ID", help="counter/ada; `convive entity list` shows those that are.")
 ]
-Value = Annotated[str, typer.Argument(metavar="[JSON]", help="JSON, or any other text; -: standard input.")]
+Value = Annotated[str, typer.Argument(metavar="JSON", help="JSON, or any other text; -: standard input.")]
 
 
 @entity.command()
@@ -88,7 +88,7 @@ def follow(name: Name, as_json: AsJson = False, url: Url = None, data: Data = No
 
 @entity.command("list")
 def list_entities(
-    type: Annotated[str, typer.Argument(metavar="[TYPE]", help="Only of this type.")] = "",
+    type: Annotated[str, typer.Argument(metavar="TYPE", help="Only of this type.")] = "",
     status: Annotated[
         Literal["idle", "busy", "paused", "finished", "stopped"] | None, typer.Option(help="Only those that are so.")
     ] = None,
@@ -101,7 +101,8 @@ def list_entities(
     async def work() -> None:
         async with Where(url, data).open_existing(dict(os.environ)) as bus:
             found = [each for each in await entities.find(bus, type) if status in (None, each.status)]
-            showing.show_all(found, as_json=as_json)
+            which = f"{status or ''} entities{f' of the type {type}' if type else ''}".lstrip()
+            showing.show_all(found, which, as_json=as_json)
 
     go(work)
 

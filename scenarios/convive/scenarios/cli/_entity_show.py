@@ -84,14 +84,14 @@ def show(state: EntityState, runs: Trace | None = None, *, as_json: bool) -> Non
         out.print(Text(line.text, style=COLOURS.get(line.status, "")))
 
 
-def show_all(states: Sequence[EntityState], *, as_json: bool) -> None:
-    """A line each."""
+def show_all(states: Sequence[EntityState], which: str, *, as_json: bool) -> None:
+    """A line each. `which`: what they are the states of, such as `busy entities`."""
     if as_json:
         for state in states:
             print(json.dumps(row_of(state), ensure_ascii=False))  # noqa: T201 - the command's result
         return
     if not states:
-        tell("No entities.")
+        tell(f"No {which}.")
         return
     out = Console(highlight=False, soft_wrap=True)
     width = max(len(state.name) for state in states)

@@ -136,7 +136,7 @@ def _target(target: str) -> Party:
         return load_party(path)
     raise PartyError(
         f"there is no scenario {target!r}. Known: {', '.join(SCENARIOS)}; or give a file of your own (my-party.toml, "
-        "my_party.py)."
+        "my_party.py). A conversation is gone on with by its name: convive run --conversation NAME"
     )
 
 
@@ -233,7 +233,10 @@ async def sit(conversation: Conversation, wish: Sitting, evening: Evening | None
         if floor.closed is not None:
             raise Closed(conversation.id)
         await _join(conversation, floor, seat, wish.about)
-        tell(f"{seat} sits in {conversation.id}. Ctrl-C leaves the seat to whoever takes it next.")
+        tell(
+            f"{seat} sits in {conversation.id}. Ctrl-C leaves the seat to whoever takes it next; to watch, elsewhere: "
+            f"convive follow {conversation.id}{options}"
+        )
         async with anyio.create_task_group() as beside:
             beside.start_soon(attend, conversation, None, agents_in({seat: who}), options, seat)
             await host_seats(conversation, {seat: who})

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from convive.agents import Approve, Deny, Edit, Message, Node, Resolution, Result, Text, Thinking, ToolResult, ToolUse
 from convive.scenarios.cli._calls import json_text
-from convive.scenarios.cli._tree import MARKS, damage_of, duration, error_of, money, name_of, tokens
+from convive.scenarios.cli._transcript import shown
+from convive.scenarios.cli._tree import ID, MARKS, damage_of, duration, error_of, money, name_of, tokens
 
 MAX_CHARS, MAX_LINES, MAX_MESSAGES = 1_500, 16, 6
 """What is shown of one text, and of a history, when not all is asked for."""
@@ -179,10 +180,10 @@ class _Screen:
 
     def _next(self, node: Node, indent: int, known: Container[str] = ()) -> Iterator[OpenedLine]:
         """A run or turn below: what came of it, and its id, to open it next."""
-        yield OpenedLine(f"{MARKS[node.status]} {_title(node)}  --run {node.run_id}", indent, "cyan")
+        yield OpenedLine(f"{MARKS[node.status]} {_title(node)}  --run {shown(node.run_id[-ID:])}", indent, "cyan")
         yield from self._trouble(node, indent + 2)
         if node.detail and node.detail not in known:
-            yield from self._text(node.detail, indent + 2)
+            yield from self._text(node.detail.strip(), indent + 2)
 
     def _end(self, node: Node, indent: int) -> Iterator[OpenedLine]:
         for event in node.events:
@@ -220,7 +221,7 @@ class _Screen:
             yield OpenedLine(f"{what}:", indent, style)
             yield from self._text(text, indent + 2, style)
         else:
-            yield from self._text(f"{what}: {text}", indent, style)
+            yield from self._text(f"{what}: {text.strip()}", indent, style)
 
     def _text(self, text: str, indent: int, style: str = "") -> Iterator[OpenedLine]:
         kept = text if self._full else "\n".join(text[:MAX_CHARS].splitlines()[:MAX_LINES])
@@ -253,7 +254,7 @@ def _facts(node: Node) -> Iterator[str]:
         path.append(name_of(above))
         above = above.parent
     if path:
-        yield f"below {' > '.join(reversed(path))}  --run {node.run.parent_run_id}"
+        yield f"below {' > '.join(reversed(path))}  --run {shown((node.run.parent_run_id or '')[-ID:])}"
     usage = node.total_usage
     if usage.total_tokens:
         cached = f" ({usage.cache_read_tokens} from a cache, {usage.cache_write_tokens} into it)"

@@ -47,7 +47,8 @@ async def again(bus: Bus, name: str, target: str | None, span: Span, *, as_json:
 def _show(found: Redriven) -> None:
     out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     beside = f", {found.copied} taken over as they were" if found.copied else ""
-    out.print(Text(f"{found.turns} turns came out the same{beside}; {found.answers} answers were told again"))
+    turns, answers = _counted(found.turns, "turn"), _counted(found.answers, "recorded answer")
+    out.print(Text(f"{turns} came out the same{beside}, with {answers}"))
     if found.unchecked:
         out.print(Text(f"{found.unchecked} of these are from before prompts were noted, which were not compared"))
     if found.deviation is None:
@@ -57,3 +58,7 @@ def _show(found: Redriven) -> None:
     if one.was or one.now:
         out.print(Text(f"  was  {shown(one.was)}"))
         out.print(Text(f"  now  {shown(one.now)}"))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

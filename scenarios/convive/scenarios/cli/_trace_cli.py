@@ -66,7 +66,7 @@ def runs(
 @traces.command(rich_help_panel=TRACES)
 def cost(
     which: Annotated[
-        str | None, typer.Argument(metavar="[RUN_OR_CONVERSATION]", help="Only of this one; default: of all.")
+        str | None, typer.Argument(metavar="RUN_OR_CONVERSATION", help="Only of this one; default: of all.")
     ] = None,
     by: Annotated[Literal["session", "agent", "model"], typer.Option(help="What to add up.")] = "model",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a group.")] = False,
