@@ -174,7 +174,7 @@ def say(
     data: Data = None,
 ) -> None:
     """Say something without having the floor; the guests take it up."""
-    _at(url, data, conversation, lambda there, _w, _s: commands.interject(there, name, " ".join(text)))
+    _at(url, data, conversation, lambda there, _w, _s: commands.say(there, name, " ".join(text)))
 
 
 @app.command(rich_help_panel=TABLE)
