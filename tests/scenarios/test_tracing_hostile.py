@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from convive.agents import Node, Trace
+from convive.agents import Node, Trace, node_json
 from convive.agents.journal._journal import ModelAnswered, RunFailed, RunStarted, ToolReturned, TripStarted
 from convive.agents.models._messages import ToolUse
 from convive.bus import HOST, Draft, RunContext, memory_bus
 from convive.scenarios.cli._opened import opened_lines
 from convive.scenarios.cli._spending import show_cost, show_runs
-from convive.scenarios.cli._tracing import node_row
 from convive.scenarios.cli._tree import tree_lines
 from tests.agents.traces import Writer, answered, began, called, ended, folded, returned
 
@@ -40,7 +39,7 @@ def test_a_tree_without_end_is_shown_whole(upwards: bool) -> None:
     shown = text(trace)
     assert sum("━" in line for line in shown) == 1_501
     assert max(map(len, shown[-1_000:])) <= 100
-    rows = [node_row(root) for root in trace.roots]
+    rows = [node_json(root) for root in trace.roots]
     assert json.dumps(rows).count('"run_id"') == 1_501
     assert max(depth(row) for row in rows) <= 200
 
@@ -85,7 +84,7 @@ def test_no_number_breaks_a_tree_or_its_json(told: bytes) -> None:
     writer.journal(ROOT, began(ROOT), TripStarted(trip=0), answer, ended())
     trace = folded(writer.records)
     assert "✓ answer 1" in "".join(text(trace))
-    json.dumps([node_row(root) for root in trace.roots], allow_nan=False)
+    json.dumps([node_json(root) for root in trace.roots], allow_nan=False)
 
 
 @pytest.mark.anyio

@@ -21,10 +21,11 @@ from convive.bus import (
     Revoked,
     Said,
     SeatName,
+    Transcript,
     Whispered,
 )
 from convive.bus.testing import Records, run_number
-from convive.scenarios.cli._transcript import Transcript, record_as_json, shown
+from convive.scenarios.cli._transcript import plain, record_as_json, shown
 
 ADA, BOB = SeatName("ada"), SeatName("bob-the-elder")
 RUN = run_number(0)
@@ -40,7 +41,7 @@ class Table:
         self.opening = self.hear(self.records.link(HOST, opened))
 
     def hear(self, record: Record) -> list[str]:
-        return [line.plain() for line in self.transcript.apply(record)]
+        return [plain(line) for line in self.transcript.apply(record)]
 
     def granted(self, seat: SeatName = ADA) -> list[str]:
         floor = self.transcript.floor

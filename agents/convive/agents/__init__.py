@@ -17,7 +17,7 @@ from convive.agents.journal._refusals import (
     UnknownRun,
 )
 from convive.agents.journal._verify_journals import RunFate
-from convive.agents.journal._waiting import Suspension, Where, peek, pending, until_answered
+from convive.agents.journal._waiting import Suspension, Where, peek, pending, suspension_json, until_answered
 from convive.agents.models._errors import (
     BadModelRequest,
     ModelAccessDenied,
@@ -111,6 +111,7 @@ from convive.agents.tools._tools import (
 )
 from convive.agents.traces._node import Node
 from convive.agents.traces._trace import Trace
+from convive.agents.traces._trace_json import node_json
 from convive.agents.traces._trace_reading import TracePlace, find_trace, follow_trace, journals, read_trace
 
 __all__ = [
@@ -266,6 +267,7 @@ __all__ = [
     "journals",
     "local_available",
     "mention_rule",
+    "node_json",
     "overdue_s",
     "parse_mentions",
     "peek",
@@ -291,6 +293,7 @@ __all__ = [
     "standby",
     "step_count_is",
     "supervise",
+    "suspension_json",
     "tool",
     "until_answered",
     "unwrap",

@@ -33,8 +33,10 @@ from convive.bus.conversation._floor import (
     Utterance,
     fold_floor,
 )
+from convive.bus.conversation._interject import NotSaid, interject
 from convive.bus.conversation._memory import Memory, MemoryFold
 from convive.bus.conversation._seat_memory import FLOOR, SeatMemory, memory_fold
+from convive.bus.conversation._transcript import Transcript, TranscriptLine
 from convive.bus.conversation._world import Private, World
 from convive.bus.copies._archive import (
     Archive,
@@ -190,6 +192,7 @@ __all__ = [
     "NameTaken",
     "NewerRecord",
     "NotAppended",
+    "NotSaid",
     "Noted",
     "OpenGrant",
     "Opened",
@@ -218,6 +221,8 @@ __all__ = [
     "Sync",
     "Tail",
     "Ticket",
+    "Transcript",
+    "TranscriptLine",
     "Trimmed",
     "UnknownConversation",
     "Utterance",
@@ -241,6 +246,7 @@ __all__ = [
     "fork",
     "happened_s",
     "import_archive",
+    "interject",
     "is_slug",
     "matches",
     "memory_bus",

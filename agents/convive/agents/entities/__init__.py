@@ -28,6 +28,7 @@ from convive.agents.entities._entity_context import BadRow, Collection, Context,
 from convive.agents.entities._entity_copies import NoEntity, entity_in, export_entity, import_entity, revive
 from convive.agents.entities._entity_desk import Begun
 from convive.agents.entities._entity_host import host
+from convive.agents.entities._entity_json import entity_json
 from convive.agents.entities._entity_reading import Forgotten
 from convive.agents.entities._entity_records import BadEntity, EntityName, Letter, Signal, Woken
 from convive.agents.entities._entity_state import EntityState, Failure, Timer, Waiting
@@ -61,6 +62,7 @@ __all__ = [
     "Wake",
     "Woken",
     "entity_in",
+    "entity_json",
     "export_entity",
     "find",
     "follow",

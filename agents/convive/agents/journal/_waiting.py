@@ -215,6 +215,19 @@ def _ids(suspended: Suspended | None) -> set[str]:
     return set() if suspended is None else {each.id for each in suspended.everything}
 
 
+def suspension_json(waiting: Suspension) -> dict[str, JsonValue]:
+    """What waits, as JSON data. Without the token, which a process that answers looks up itself."""
+    return {
+        "run_id": waiting.run_id,
+        "conversation": waiting.conversation,
+        "seat": waiting.seat,
+        "agent": waiting.agent,
+        "since_s": round(waiting.since_s, 3),
+        "expires_at": waiting.expires_at,
+        "interrupts": [each.model_dump(mode="json") for each in waiting.interrupts],
+    }
+
+
 class _Reading:
     """A journal that is being read, from its first record on."""
 

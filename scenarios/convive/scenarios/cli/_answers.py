@@ -23,6 +23,7 @@ from convive.agents import (
     peek,
     pending,
     resume,
+    suspension_json,
 )
 from convive.bus import Bus, ConviveError, UnknownConversation, conversation_id
 from convive.scenarios.cli._calls import BadChoice, called, is_called, json_text, short_ids, short_runs, who
@@ -45,7 +46,7 @@ async def show_pending(bus: Bus, conversation: str | None, options: str, *, as_j
             raise UnknownConversation(name)
     if as_json:
         for each in waiting:
-            print(json.dumps(_row(each), ensure_ascii=False))  # noqa: T201 - standard output is this command's result
+            print(json.dumps(suspension_json(each), ensure_ascii=False))  # noqa: T201 - standard output is this command's result
     elif not waiting:
         tell("Nothing waits for an answer.")
     else:
@@ -54,18 +55,6 @@ async def show_pending(bus: Bus, conversation: str | None, options: str, *, as_j
         verbs = {"approval": ("approve RUN", "deny RUN"), "client_tool": ("answer RUN VALUE",)}
         how = [f"convive {verb}{options}" for kind, each in verbs.items() if kind in kinds for verb in each]
         tell(f"Answer with: {' | '.join(how)}")
-
-
-def _row(waiting: Suspension) -> dict[str, object]:
-    return {
-        "run_id": waiting.run_id,
-        "conversation": waiting.conversation,
-        "seat": waiting.seat,
-        "agent": waiting.agent,
-        "since_s": round(waiting.since_s, 3),
-        "expires_at": waiting.expires_at,
-        "interrupts": [each.model_dump(mode="json") for each in waiting.interrupts],
-    }
 
 
 def _print_table(waiting: Sequence[Suspension], short: dict[str, str]) -> None:

@@ -36,6 +36,7 @@ from convive.scenarios.cli._options import (
 )
 from convive.scenarios.cli._outputs import prepare
 from convive.scenarios.cli._play import find
+from convive.scenarios.cli._serve_cli import web
 from convive.scenarios.cli._trace_cli import traces
 from convive.scenarios.cli._verify import check_conversation, check_entity, check_file
 from convive.scenarios.cli._watch import Span, place
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.add_typer(answering)
 app.add_typer(copies)
 app.add_typer(traces)
+app.add_typer(web)
 app.add_typer(entity, name="entity", rich_help_panel=STAYING)
 
 Plain = Annotated[bool, typer.Option("--plain", help="One line an utterance, no colours.")]
@@ -174,7 +176,7 @@ def say(
     data: Data = None,
 ) -> None:
     """Say something without having the floor; the guests take it up."""
-    _at(url, data, conversation, lambda there, _w, _s: commands.interject(there, name, " ".join(text)))
+    _at(url, data, conversation, lambda there, _w, _s: commands.say(there, name, " ".join(text)))
 
 
 @app.command(rich_help_panel=TABLE)

@@ -18,28 +18,21 @@ from rich.text import Text
 
 from convive.bus import (
     DEFAULT_DATA,
-    HOST,
     URL_VARIABLE,
     Bus,
-    Closed,
     Conversation,
     ConviveError,
     Floor,
-    Interjected,
-    RunContext,
     embedded_server,
+    interject,
     open_bus,
     seat_name,
-    slugify,
 )
 from convive.scenarios.cli._display import Display, JsonDisplay, PlainDisplay, TerminalDisplay
 from convive.scenarios.cli._exits import go
 from convive.scenarios.cli._leading import STOPPED, nobody_leads, overdue, stopped
 from convive.scenarios.cli._transcript import shown
 from convive.scenarios.cli._watch import Span, replay, watch
-
-MAX_WORDS = 20_000
-"""Characters of an interjection."""
 
 
 class NothingHere(ConviveError):
@@ -219,21 +212,9 @@ def _print_below(out: Console, text: Text) -> None:
     out.print(Text.assemble("  ", text) if out.soft_wrap else Padding(text, (0, 0, 0, 2), expand=False))
 
 
-async def interject(conversation: Conversation, name: str, text: str) -> None:
-    """Say something without the floor. Raises Closed, BadName, or NotAppended for too many words."""
-    said = " ".join(text.split())
-    if not said or len(said) > MAX_WORDS:
-        raise ConviveError(f"say between 1 and {MAX_WORDS} characters. Nothing was said.")
-    seat = seat_name(slugify(name) or name)
-    if seat == HOST:
-        raise ConviveError("'host' is the supervisor's own name; speak up under another one.")
-    floor = await conversation.floor()
-    if floor.closed is not None:
-        raise Closed(conversation.id)
-    if any(chair.seat == seat for chair in floor.seats):
-        raise ConviveError(f"{seat} sits at the table and speaks with the floor; speak up under another name.")
-    run = (conversation.run_of(floor) or RunContext.root()).child()
-    await conversation.aside(seat, Interjected(text=said), run)
+async def say(conversation: Conversation, name: str, text: str) -> None:
+    """Say something without the floor. Raises as `interject`."""
+    await interject(conversation, name, text)
     tell(f"Heard by everybody in {conversation.id}.")
 
 

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from convive.bus import HOST, Record, address_of
-from convive.scenarios.cli._transcript import Transcript, TranscriptLine, record_as_json, shown
+from convive.bus import HOST, Record, Transcript, TranscriptLine, address_of
+from convive.scenarios.cli._transcript import plain, record_as_json, shown
 
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red", "bright_cyan", "bright_green", "bright_magenta")
 
@@ -60,7 +60,7 @@ class PlainDisplay(Display):
 
     def show(self, record: Record) -> None:
         for line in self.transcript.apply(record):
-            self._out.write(line.plain() + "\n")
+            self._out.write(plain(line) + "\n")
             self._out.flush()
 
 

@@ -10,11 +10,11 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.text import Text
 
-from convive.agents import Trace, entities
-from convive.agents.entities import EntityName, EntityState
+from convive.agents import Trace, entities, node_json
+from convive.agents.entities import EntityName, EntityState, entity_json
 from convive.bus import Bus, ConviveError
 from convive.scenarios.cli._commands import tell
-from convive.scenarios.cli._tracing import COLOURS, node_row
+from convive.scenarios.cli._tracing import COLOURS
 from convive.scenarios.cli._transcript import shown
 from convive.scenarios.cli._tree import tree_lines
 
@@ -50,7 +50,11 @@ async def tell_end(bus: Bus, state: EntityState, until: int | None) -> None:
 def show(state: EntityState, runs: Trace | None = None, *, as_json: bool) -> None:
     """One entity, whole, and what it did."""
     if as_json:
-        row = row_of(state) if runs is None else {**row_of(state), "runs": [node_row(each) for each in runs.roots]}
+        row = (
+            entity_json(state)
+            if runs is None
+            else {**entity_json(state), "runs": [node_json(each) for each in runs.roots]}
+        )
         print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - the command's result
         return
     out = Console(highlight=False, soft_wrap=True)
@@ -88,7 +92,7 @@ def show_all(states: Sequence[EntityState], which: str, *, as_json: bool) -> Non
     """A line each. `which`: what they are the states of, such as `busy entities`."""
     if as_json:
         for state in states:
-            print(json.dumps(row_of(state), ensure_ascii=False))  # noqa: T201 - the command's result
+            print(json.dumps(entity_json(state), ensure_ascii=False))  # noqa: T201 - the command's result
         return
     if not states:
         tell(f"No {which}.")
@@ -121,31 +125,6 @@ async def follow(bus: Bus, name: str, *, as_json: bool) -> None:
                 out.print(Text(f"{told:>5}  {letter.kind}{sender}{value}{_came(last)}"))
             if state.is_over and not state.waiting:
                 return
-
-
-def row_of(state: EntityState) -> dict[str, JsonValue]:
-    """An entity as JSON."""
-    kept = {
-        "name",
-        "args",
-        "parent",
-        "rows",
-        "wakes",
-        "timers",
-        "children",
-        "errors",
-        "result",
-        "damage",
-        "newer",
-        "seq",
-    }
-    row: dict[str, JsonValue] = state.model_dump(mode="json", include=kept)
-    waiting: list[JsonValue] = [
-        {"seq": one.seq, "kind": one.letter.kind, "sender": one.letter.sender, "value": one.letter.value}
-        for one in state.waiting
-    ]
-    row["status"], row["waiting"], row["observers"] = state.status, waiting, list(state.observers)
-    return row
 
 
 def _came(last: entities.Woken) -> str:

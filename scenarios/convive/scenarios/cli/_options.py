@@ -12,6 +12,7 @@ DAY_S = 86_400.0
 
 TABLE, STAYING, BUS, CHECKS = "Conversations", "Entities and queued runs", "The server", "Copies and checks"
 STREAMS, ANSWERS, TRACES = "Streams", "What waits for an answer", "Who called whom"
+WEB = "Browsers and other programs"
 """What the commands are listed under in `convive --help`."""
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The conversation; `convive ls` shows those that are.")]

@@ -11,11 +11,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from convive.agents import Cost, Node, Trace, Usage, read_trace
+from convive.agents import Cost, Node, Trace, Usage, node_json, read_trace
 from convive.bus import BadRecord, Bus, Opened, Record, event_of
 from convive.scenarios.cli._commands import tell
 from convive.scenarios.cli._leading import STOPPED, nobody_leads, stopped
-from convive.scenarios.cli._tracing import COLOURS, node_row
+from convive.scenarios.cli._tracing import COLOURS
 from convive.scenarios.cli._transcript import shown
 from convive.scenarios.cli._tree import ID, cell, duration, money
 
@@ -53,7 +53,7 @@ async def show_runs(bus: Bus, count: int, options: str = "", *, as_json: bool) -
     late = await _stopped(bus, rows)
     if as_json:
         for root in rows:
-            row: dict[str, object] = {key: value for key, value in node_row(root).items() if key != "children"}
+            row: dict[str, object] = {key: value for key, value in node_json(root).items() if key != "children"}
             row |= {"last_s": root.last_s, "overdue_s": late.get(root.conversation), "runs": _runs_in(root)}
             print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - the command's result
         return

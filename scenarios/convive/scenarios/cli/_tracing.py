@@ -14,12 +14,12 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from convive.agents import Node, Trace, TracePlace, find_trace, follow_trace, read_trace
-from convive.bus import Bus, ConviveError, Granted, UnknownConversation, event_of
+from convive.agents import Node, Trace, TracePlace, find_trace, follow_trace, node_json, read_trace
+from convive.bus import Bus, ConviveError, Granted, Transcript, UnknownConversation, event_of
 from convive.scenarios.cli._commands import tell
 from convive.scenarios.cli._leading import nobody_leads, overdue
 from convive.scenarios.cli._opened import Heard, OpenedLine, opened_lines
-from convive.scenarios.cli._transcript import Transcript, shown
+from convive.scenarios.cli._transcript import plain, shown
 from convive.scenarios.cli._tree import ID, TreeLine, clipped, name_of, tree_lines
 
 COLOURS = {
@@ -32,7 +32,6 @@ COLOURS = {
 }
 
 _REDRAWN_S = 0.25
-_MOST_LEVELS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ async def show_trace(bus: Bus, which: str, view: View, options: str = "") -> Non
     asked = _asked(trace, place)
     if view.as_json:
         for root in trace.roots if asked is None else [asked]:
-            print(json.dumps(node_row(root), ensure_ascii=False))  # noqa: T201 - standard output is this command's result
+            print(json.dumps(node_json(root), ensure_ascii=False))  # noqa: T201 - standard output is this command's result
         return
     # What is under way was so until now, as far as anybody knows, unless nobody leads it.
     now_s = max(root.last_s for root in trace.roots) if stopped else time.time()
@@ -115,51 +114,13 @@ async def _show_live(bus: Bus, which: str, place: TracePlace) -> None:
         raise
 
 
-def node_row(node: Node, level: int = 0, *, events: bool = False) -> dict[str, object]:
-    """A node and all below it, as nested objects; in a tree without end, the lowest level has all that is below it.
-
-    `events`: with what the journals say of each, where the trace keeps that."""
-    below = node.children if level < _MOST_LEVELS else [*node.walk()][1:] if level == _MOST_LEVELS else []
-    told = {"events": [event.model_dump(mode="json") for event in node.events]} if events else {}
-    usage, cost = node.total_usage, node.total_cost
-    return {
-        "run_id": node.run_id,
-        "root_run_id": node.run.root_run_id,
-        "parent_run_id": node.run.parent_run_id,
-        "kind": node.kind,
-        "name": node.name,
-        "part": node.part,
-        "status": node.status,
-        "seat": node.seat or None,
-        "turn": node.turn,
-        "model": node.model or None,
-        "session_id": node.session_id,
-        "conversation": node.conversation,
-        "seqs": node.seqs,
-        "started_s": node.started_s,
-        "ended_s": node.ended_s,
-        "attempts": max(1, len(node.attempts)),
-        "attempt_seqs": node.attempts,
-        "tokens": usage.model_dump(),
-        "cost": None if cost is None else {"known": cost.known, "complete": cost.complete, "currency": cost.currency},
-        "error": node.error or None,
-        "detail": node.detail or None,
-        "orphan": node.orphan,
-        "damage": node.damage,
-        "copied": node.copied,
-        "origin": None if node.origin is None else node.origin.model_dump(),
-        **told,
-        "children": [node_row(child, level + 1, events=events) for child in below],
-    }
-
-
 async def _show_opened(bus: Bus, which: str, run: str, view: View) -> None:
     trace = await read_trace(bus, which, keep_events=True)
     node = find_node(trace, run)
     heard = await _heard(bus, trace, node)
     if view.as_json:
         said = None if heard is None else {"cue": heard.cue, "lines": heard.lines, "until": heard.until}
-        row = node_row(node, events=True) | {"heard": said}
+        row = node_json(node, events=True) | {"heard": said}
         print(json.dumps(row, ensure_ascii=False))  # noqa: T201 - standard output is this command's result
         return
     out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
@@ -219,7 +180,7 @@ async def _heard(bus: Bus, trace: Trace, node: Node) -> Heard | None:
     async with there.read(until=turn.seqs[0]) as records:
         async for record in records:
             for line in transcript.apply(record):
-                lines = [] if line.style == "speech" and line.seat == turn.seat else [*lines, line.plain()]
+                lines = [] if line.style == "speech" and line.seat == turn.seat else [*lines, plain(line)]
             if record.seq == turn.seqs[0]:
                 granted = event_of(record)
                 cue = granted.cue if isinstance(granted, Granted) else None
