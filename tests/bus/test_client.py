@@ -32,6 +32,20 @@ def test_headers_are_parsed_as_nats_py_does(lines: list[bytes], name: str) -> No
     assert dict(Headers(raw)) == parsed
 
 
+@given(
+    LINES, st.lists(st.sampled_from(["X", "A", "", "Nats-Msg-Id", "Nats-Other", "Cv-Run", "\ud800", "ä"]), max_size=5)
+)
+@example([b"X: 1", b"Nats-Msg-Id: a", b"X: 2", b"A: 3"], ["X", "A", "Nats-Msg-Id"])
+@example([b"X: 1", b"Nats-Msg-Id: a", b"A: 3"], ["X", "Nats-Msg-Id", "A"])
+@example([b"X: " + b"1" * 600, b"Nats-Msg-Id: a"], ["X", "Nats-Msg-Id"])
+def test_headers_say_the_same_in_whatever_order_they_are_asked_for(lines: list[bytes], names: list[str]) -> None:
+    raw = b"\r\n".join(lines) + b"\r\n\r\n"
+    parsed: Any = cast("Any", Client())._parse_header_lines(raw)
+    headers = Headers(raw)
+    assert [headers.get(name) for name in names] == [parsed.get(name) for name in names]
+    assert headers == parsed
+
+
 async def test_headers_of_records_are_read_only_when_somebody_looks_at_one_that_is_there(nats_url: str) -> None:
     async with open_bus(nats_url) as bus:
         own = await bus.conversation(mint_run_id())

@@ -174,12 +174,15 @@ class RunState:
 def fold(state: RunState, event: JournalEvent) -> RunState:
     """The state after one more event. Raises ValueError when the event cannot follow: the journal is damaged."""
     if isinstance(event, RunStarted):
-        _expect(state.started is None, "a run starts once")
+        if state.started is not None:
+            raise ValueError("a run starts once")
         return _but(state, started=event)
-    _expect(state.started is not None, "the journal does not begin with run_started")
-    _expect(state.ended is None, "nothing follows the end of a run")
-    waits = state.suspended is not None and not isinstance(event, Resumed | RunFailed | RunCancelled)
-    _expect(not waits, f"{event.type} follows a suspension that nobody answered")
+    if state.started is None:
+        raise ValueError("the journal does not begin with run_started")
+    if state.ended is not None:
+        raise ValueError("nothing follows the end of a run")
+    if state.suspended is not None and not isinstance(event, Resumed | RunFailed | RunCancelled):
+        raise ValueError(f"{event.type} follows a suspension that nobody answered")
     match event:
         case TripStarted():
             return _trip_started(state, event)
@@ -212,19 +215,20 @@ def latest_alone(state: RunState) -> RunState:
 
 def _trip_started(state: RunState, event: TripStarted) -> RunState:
     if state.trips and state.trips[-1].answer is None:
-        _expect(event.trip == state.trips[-1].index, f"trip {event.trip} starts before the one before it has an answer")
+        if event.trip != state.trips[-1].index:
+            raise ValueError(f"trip {event.trip} starts before the one before it has an answer")
         return _with_trip(state, _but(state.trips[-1], attempt=event.attempt))
     before = state.trips[-1].index + 1 if state.trips else 0  # see `latest_alone`
-    _expect(event.trip == before, f"trip {event.trip} follows {before} trips")
-    _expect(not (state.trips and state.trips[-1].open_calls), f"trip {event.trip} starts with tool calls open")
+    if event.trip != before:
+        raise ValueError(f"trip {event.trip} follows {before} trips")
+    if state.trips and state.trips[-1].open_calls:
+        raise ValueError(f"trip {event.trip} starts with tool calls open")
     return _but(state, trips=(*state.trips, Trip(event.trip, event.attempt)))
 
 
 def _answered(state: RunState, event: ModelAnswered) -> RunState:
-    _expect(
-        bool(state.trips) and state.trips[-1].index == event.trip and state.trips[-1].answer is None,
-        f"trip {event.trip} is answered without having been asked",
-    )
+    if not (state.trips and state.trips[-1].index == event.trip and state.trips[-1].answer is None):
+        raise ValueError(f"trip {event.trip} is answered without having been asked")
     uses = [part for part in event.parts if isinstance(part, ToolUse)] if event.stop_reason not in _CUT else []
     calls = tuple(Call(place, use.id, use.name, use.arguments) for place, use in enumerate(uses))
     state = _with_trip(state, _but(state.trips[-1], answer=event, calls=calls))
@@ -270,7 +274,8 @@ def _resumed(state: RunState, event: Resumed) -> RunState:
     if suspended is None:
         raise ValueError("only a run that is suspended is resumed")
     unknown = event.answers.keys() - {interrupt.id for interrupt in suspended.everything}
-    _expect(not unknown, f"the run does not wait for {sorted(unknown)}")
+    if unknown:
+        raise ValueError(f"the run does not wait for {sorted(unknown)}")
     for interrupt in suspended.interrupts:
         answer = event.answers.get(interrupt.id)
         if answer is not None:
@@ -340,10 +345,13 @@ def _known(each: ModelAnswered | ChildRun) -> float:
 
 
 def _call(state: RunState, trip: int, index: int) -> Call:
-    _expect(bool(state.trips) and state.trips[-1].index == trip, f"a tool call of trip {trip}, which is not the latest")
+    if not (state.trips and state.trips[-1].index == trip):
+        raise ValueError(f"a tool call of trip {trip}, which is not the latest")
     calls = state.trips[-1].calls
-    _expect(0 <= index < len(calls), f"trip {trip} has no tool call {index}")
-    _expect(calls[index].returned is None, f"tool call {index} of trip {trip} had returned")
+    if not 0 <= index < len(calls):
+        raise ValueError(f"trip {trip} has no tool call {index}")
+    if calls[index].returned is not None:
+        raise ValueError(f"tool call {index} of trip {trip} had returned")
     return calls[index]
 
 
@@ -363,13 +371,8 @@ def _but(state: T, **changes: Any) -> T:
     Each record of a journal makes two or three of them, here and with whoever follows.
     """
     made = object.__new__(type(state))
-    made.__dict__.update(state.__dict__, **changes)
+    object.__setattr__(made, "__dict__", state.__dict__ | changes)  # it may be frozen
     return made
-
-
-def _expect(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise ValueError(otherwise)
 
 
 def opening_of(history: Iterable[Message], input: str | None) -> tuple[Message, ...]:

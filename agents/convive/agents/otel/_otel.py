@@ -25,6 +25,8 @@ from convive.agents.traces._trace import Trace
 
 MAX_NAME = 128
 _MOST = 2**63 - 1
+_CERTAIN_S = 9e9
+"""Seconds of which nanoseconds surely fit."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _BAD = {"failed", "interrupted", "revoked"}
@@ -339,4 +341,6 @@ def _above(node: Node, kind: str) -> Node | None:
 
 def _ns(seconds: float) -> int:
     """Nanoseconds of a time on record, in whole microseconds, which is what a float can tell apart."""
+    if 0 <= seconds < _CERTAIN_S:
+        return round(seconds * 1e6) * 1_000
     return min(max(round(seconds * 1e6), 0), _MOST // 1_000) * 1_000 if math.isfinite(seconds) else 0

@@ -108,7 +108,7 @@ def _add_known(parts: list[bytes], tag: bytes, attributes: Attributes) -> None:
         elif isinstance(value, int):
             pair = _pair(key, _value(value if -_MOST <= value <= _MOST else max(-_MOST, min(value, _MOST))))
         elif isinstance(value, list):
-            pair = _pair(key, _value([clean(one) for one in value]))
+            pair = _list_pair(key, tuple(value))
         elif value is not None and math.isfinite(value):
             pair = _pair(key, _value(value))
         else:
@@ -126,6 +126,11 @@ def _shared(attributes: Shared) -> bytes:
 @lru_cache(maxsize=1_024)
 def _text_pair(key: str, text: str) -> bytes:
     return _pair(key, _value(clean(text)))
+
+
+@lru_cache(maxsize=64)
+def _list_pair(key: str, texts: tuple[str, ...]) -> bytes:
+    return _pair(key, _value([clean(one) for one in texts]))
 
 
 def _pair(key: str, value: bytes) -> bytes:

@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Iterable, Iterator
 
-from convive.agents.traces._node import Node
+from convive.agents.traces._node import OVER, Node
 from convive.agents.traces._trace import Trace
 from convive.bus import Record, RunId
+
+_WENT_ON_TO_ITS_END = OVER - {"interrupted"}
 
 
 def finished(trace: Trace) -> Iterator[Node]:
@@ -50,23 +52,27 @@ class Finishing:
         if not self._noted:
             return []
         noted, self._noted = self._noted, []
-        return [over for node in noted for over in self._over(node) if self._counts(over)]
+        over: list[Node] = []
+        for node in noted:
+            self._add_over(node, over)
+        return over if self._own is None else [node for node in over if self._counts(node)]
 
-    def _over(self, node: Node) -> Iterator[Node]:
-        yield from self._when_settled([node])
-        if node.kind in ("run", "tool"):
-            yield from self._when_settled(self._waiting.pop(node.run_id, []))
+    def _add_over(self, node: Node, over: list[Node]) -> None:
+        """Add what is over for good now that this node has ended."""
+        self._add_settled([node], over)
+        if node.kind in ("run", "tool") and node.run_id in self._waiting:
+            self._add_settled(self._waiting.pop(node.run_id), over)
         if node.kind == "conversation":
             for below in node.walk():
                 if below.status == "interrupted":
-                    yield from self._when_settled(self._waiting.pop(below.run_id, []))
-                    yield below
+                    self._add_settled(self._waiting.pop(below.run_id, []), over)
+                    over.append(below)
             self._trace.forget(node)
         elif node.kind == "turn":
-            if all(below.is_over and below.status != "interrupted" for below in node.walk()):
+            if all(below.status in _WENT_ON_TO_ITS_END for below in node.walk()):
                 self._trace.forget(node)
         elif node.kind == "run":
-            yield from self._outermost(node)
+            over += self._outermost(node)
 
     def _outermost(self, node: Node) -> Iterator[Node]:
         """What ends with a run that is no part of a conversation."""
@@ -79,15 +85,15 @@ class Finishing:
         if top.is_over and all(below.is_over for below in top.walk()):
             self._trace.forget(top)
 
-    def _when_settled(self, nodes: Iterable[Node]) -> Iterator[Node]:
-        """Those of which it is certain where they belong; the others wait for the run that will tell."""
+    def _add_settled(self, nodes: Iterable[Node], over: list[Node]) -> None:
+        """Add those of which it is certain where they belong; the others wait for the run that will tell."""
         for node in nodes:
             if self._own is None and node.kind != "run":
-                yield node
+                over.append(node)
                 continue
             unsettled = next((one for one in self._runs_of(node) if not is_settled(self._trace, one)), None)
             if unsettled is None or unsettled.run.parent_run_id is None:
-                yield node
+                over.append(node)
             else:
                 self._waiting.setdefault(unsettled.run.parent_run_id, []).append(node)
 

@@ -28,6 +28,8 @@ class Node:
     equal to itself only.
     """
 
+    # Its lists are made by `list`: to call `list[int]` takes five times as long, and each node has five of them.
+
     kind: Kind
     name: str
     run: RunContext
@@ -38,7 +40,7 @@ class Node:
     """The first and the last record that tell of it."""
     conversation: str = ""
     parent: "Node | None" = field(default=None, repr=False)
-    children: list["Node"] = field(default_factory=list["Node"], repr=False)
+    children: list["Node"] = field(default_factory=list, repr=False)
     status: Status = "running"
     ended_s: float | None = None
     usage: Usage = Usage()
@@ -49,16 +51,16 @@ class Node:
     seat: str = ""
     turn: int | None = None
     session_id: str | None = None
-    attempts: list[int] = field(default_factory=list[int])
+    attempts: list[int] = field(default_factory=list)
     """Where each attempt began: of a trip or a tool call that was begun once, one place."""
-    attempts_s: list[float] = field(default_factory=list[float])
+    attempts_s: list[float] = field(default_factory=list)
     """When each of them began."""
     error: str = ""
     detail: str = ""
     """A few of its words: what was said, a tool's arguments, why it passed."""
     orphan: bool = False
     """Whether what stands above it is not in the log."""
-    damage: list[str] = field(default_factory=list[str])
+    damage: list[str] = field(default_factory=list)
     """What could not be read of it: the first ten."""
     origin: Origin | None = None
     """For a fork: the conversation that it begins with."""
@@ -70,7 +72,7 @@ class Node:
     """Of a tool call: the model's id for it."""
     called_by: str | None = None
     """Of a run: the part of the run above that says it called it; empty when only that run's end tells of it."""
-    events: list[JournalEvent] = field(default_factory=list[JournalEvent], repr=False)
+    events: list[JournalEvent] = field(default_factory=list, repr=False)
     """What the journal holds of it, for a trace that keeps events."""
 
     @property
@@ -95,7 +97,8 @@ class Node:
 
     def put_below(self, above: "Node") -> None:
         """Stand below another node from now on, in order of time. Only where it fits."""
-        self.take_out()
+        if self.parent is not None:
+            self.take_out()
         self.parent, self.orphan = above, False
         if above.children and _place(above.children[-1]) > _place(self):
             above.children.insert(bisect_right(above.children, _place(self), key=_place), self)
@@ -124,7 +127,7 @@ class Node:
         if status in OVER:
             return
         above = self.parent
-        while above is not None and not (above.is_over and self.ends_with(above)):
+        while above is not None and not (above.status in OVER and self.ends_with(above)):
             above = above.parent
         self.status = status if above is None else "interrupted"
 

@@ -7,6 +7,7 @@ A run without a conversation is a root of its own. What cannot be placed is kept
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from math import isfinite
 
 from convive.agents.journal._fold import RunState, fold, latest_alone
@@ -29,7 +30,7 @@ from convive.agents.journal._journal import (
 from convive.agents.models._model import Usage
 from convive.agents.models._schema import json_of
 from convive.agents.runs._prices import Cost, shipped_prices
-from convive.agents.traces._node import Kind, Node, Status
+from convive.agents.traces._node import OVER, Kind, Node, Status
 from convive.agents.traces._tree_of_runs import TreeOfRuns
 from convive.bus import (
     BadRecord,
@@ -92,13 +93,13 @@ class Trace:
         copied = (time_s := happened_s(record)) != record.time_s
         if copied:
             record = replace(record, time_s=time_s)
-        match record.subject.rsplit(".", 3):
-            case [base, "run", root, run]:
-                self._journaled(base.rpartition(".")[2], RunId(root), RunId(run), record, copied=copied)
-            case _:
-                address = address_of(record.subject)
-                if address.kind == "floor":
-                    self._linked(address.conversation, record)
+        journal = _journal_of(record.subject)
+        if journal is not None:
+            self._journaled(*journal, record, copied=copied)
+            return
+        address = address_of(record.subject)
+        if address.kind == "floor":
+            self._linked(address.conversation, record)
 
     def complete(self) -> None:
         """Once all logs were read: put a node, marked as damaged, where a call names a run of which they hold nothing.
@@ -184,7 +185,10 @@ class Trace:
         except (BadRecord, ValueError) as bad:
             node.harm(_why(record, bad))
             return
-        self._states[own] = latest_alone(state) if state.ended is None else _OVER
+        if state.ended is not None:
+            self._states[own] = _OVER
+        else:
+            self._states[own] = latest_alone(state) if len(state.trips) > 1 or state.used_tokens else state
         self._told(node, event, record, state)
         if isinstance(event, ModelAnswered):
             self._parts[own, f"llm/{event.trip}"].copied = copied
@@ -201,7 +205,7 @@ class Trace:
                 part.attempts.append(record.seq)
                 part.attempts_s.append(record.time_s)
                 part.model = node.model
-                part.cost = shipped_prices().cost(Usage(), node.model)  # a request may cost without an answer
+                part.cost = _unanswered(node.model)
             case ModelAnswered():
                 part = self._part(node, "trip", f"llm/{event.trip}", f"answer {event.trip + 1}", record, event)
                 part.usage, part.model = event.usage, event.model or node.model
@@ -217,7 +221,8 @@ class Trace:
                 part.attempts_s.append(record.time_s)
                 part.call_id = event.call_id
                 part.detail = json_of(state.trips[-1].calls[event.index].arguments)
-                part.goes_on("running")
+                if part.status != "running":
+                    part.goes_on("running")
                 self._tree.calling(node, part)
             case ToolReturned():
                 part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record, event)
@@ -252,16 +257,21 @@ class Trace:
             known = Node(kind, name, above.run, part, record.time_s, seqs, above.conversation)
             self._parts[above.run_id, part] = known
             known.put_below(above)
-            known.goes_on("running")
-        known.events += [event] if self._keep_events else []
+            if above.status in OVER:
+                known.goes_on("running")
+        if self._keep_events:
+            known.events.append(event)
         known.seqs = (known.seqs[0], record.seq)
         return known
 
     def _end(self, node: Node, status: Status, record: Record) -> None:
         """End a node. What is still open in it will not go on."""
         node.status, node.ended_s, node.seqs = status, record.time_s, (node.seqs[0], record.seq)
-        for below in node.walk() if node.children else ():
-            if below is not node and not below.is_over and below.ends_with(node):
+        inside = [*node.children]
+        while inside:
+            below = inside.pop()
+            inside += below.children
+            if below.status not in OVER and below.ends_with(node):
                 below.status, below.ended_s = "interrupted", None
         if self._ended is not None:
             self._ended(node)
@@ -279,8 +289,24 @@ _OVER = replace(fold_all((RunStarted(agent="", model="", root=RunId("")), RunFin
 """The state of any run that has ended: nothing follows. What it said may be long, and is not needed any more."""
 
 
+@lru_cache(maxsize=256)
+def _unanswered(model: str) -> Cost:
+    """What a request that has no answer cost: it may have been billed."""
+    return shipped_prices().cost(Usage(), model)
+
+
 def _why(record: Record, bad: BadRecord | ValueError) -> str:
     return f"record {record.seq}: {bad.why if isinstance(bad, BadRecord) else bad}"
+
+
+@lru_cache(maxsize=4_096)  # all records of a run have the same
+def _journal_of(subject: str) -> tuple[str, RunId, RunId] | None:
+    """Where a run told of itself, by the subject of its journal: the conversation, the root and the run."""
+    match subject.rsplit(".", 3):
+        case [base, "run", root, run]:
+            return base.rpartition(".")[2], RunId(root), RunId(run)
+        case _:
+            return None
 
 
 def _run_of(record: Record) -> RunContext | None:

@@ -137,6 +137,11 @@ class Consumer:
         self._forget()
         await self._stop()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the server waits until there is room again, for `resume`."""
+        return bool(self._owed)
+
     async def resume(self) -> None:
         """Answer the flow-control request that was held back, now that there is room again."""
         if self._owed:

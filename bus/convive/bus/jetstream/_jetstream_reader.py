@@ -70,7 +70,7 @@ class BoundedReader:
             if self._waiting:
                 record = self._waiting.popleft()
                 self._taken -= room_of(record)
-                if self._taken < ROOM // 2:
+                if self._consumer.is_held and self._taken < ROOM // 2:
                     await self._consumer.resume()
                 return record
             if self._done:

@@ -2,9 +2,8 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from nats.aio.msg import Msg
 
@@ -14,8 +13,7 @@ from convive.bus.log._log import Record
 _NO_HEADERS: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """A record from a consumer: `place` counts from 1 in that consumer, `pending` is what it still has to send."""
 
     record: Record
