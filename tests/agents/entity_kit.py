@@ -83,6 +83,12 @@ class Process:
         await anyio.lowlevel.checkpoint()
         self.look()
 
+    async def looks_for(self, subject: str) -> None:
+        """Before it looks for the last record of a subject."""
+        del subject
+        await anyio.lowlevel.checkpoint()
+        self.look()
+
     def look(self) -> None:
         """A process that is dead sees nothing and does nothing."""
         if self.is_dead:
@@ -116,6 +122,10 @@ class _MortalLog(LogAround):
 
     async def append_batch(self, drafts: Sequence[Draft]) -> list[int]:
         return list(await self._process.write(lambda: self.inner.append_batch(drafts)))
+
+    async def last(self, subject: str) -> Record | None:
+        await self._process.looks_for(subject)
+        return await self.inner.last(subject)
 
     @asynccontextmanager
     async def read(self, *subjects: str, **where: Any) -> AsyncGenerator[Any]:

@@ -112,7 +112,6 @@ class Carrier:
         """Says whether the job is settled already, because it waits or is to be tried again."""
         state = await self._desk.state_of(self._name, self._place)
         while True:
-            self._at_work.looks()
             if state.newer:
                 raise LeftToNewer(state.newer)
             await self._desk.settle_last(self._name, self._place, state, self._last)
@@ -120,6 +119,7 @@ class Carrier:
             if settled is not None:
                 self._desk.keep(state)
                 return settled
+            self._at_work.looks()  # from here on: what comes while it is read may be missing
             await read_on(state, self._place.log, self._place.base)
 
     async def _next(self, state: EntityState) -> bool | None:
