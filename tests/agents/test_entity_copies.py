@@ -177,6 +177,7 @@ async def test_what_waits_goes_on_elsewhere_from_where_it_was(elsewhere: Bus) ->
         with anyio.fail_after(10):
             while not (waits := await pending(elsewhere)):
                 await anyio.lowlevel.checkpoint()
+        assert waits[0].interrupts[0].through is None  # a wake has no calls
         assert await answer(elsewhere, waits[0].run_id, {waits[0].interrupts[0].id: Approve()}) == "worker"
         state = await until(elsewhere, "shop/1", lambda state: state.wakes == 8)
     assert (state.damage, state.errors, set(state.timers)) == (

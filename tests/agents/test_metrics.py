@@ -24,10 +24,13 @@ from convive.agents import (
     export_trace,
     exporting,
     host_seats,
+    place_of,
+    queued,
     read_trace,
     supervise,
     tool,
 )
+from convive.agents.entities import Context, Entities, Wake, follow, host, spawn
 from convive.agents.journal._journal import ModelAnswered, journal_event_of
 from convive.agents.testing import OtlpReceiver, ReceivedPoint, ScriptedModel, otlp_receiver
 from convive.bus import (
@@ -41,6 +44,7 @@ from convive.bus import (
     SeatName,
     memory_bus,
 )
+from tests.agents.queues import worker
 
 pytestmark = pytest.mark.anyio
 
@@ -213,6 +217,67 @@ async def test_nothing_is_measured_when_no_metrics_are_exported(bus: Bus, receiv
     log = conversation.log
     async with exporting(conversation, environ=environ, warn=pytest.fail):
         assert conversation.log is log
+
+
+async def test_appends_of_a_worker_are_measured(bus: Bus, receiver: OtlpReceiver) -> None:
+    """Its journals and channels, and what its tools do on the bus that it works on."""
+    run, place = RunContext.root(), await place_of(bus, "default")
+    await opened(bus, run)
+    async with exporting(place, only_taken=True, environ=receiver.environ, warn=pytest.fail) as export:
+        measured = export.measured(bus)
+
+        @tool
+        async def look() -> str:
+            """Grant the floor when somebody else has done so."""
+            conversation = await measured.existing("evening")
+            floor = await conversation.floor()
+            await conversation.grant(floor, ADA, run.child(), time.time() + 60)
+            with pytest.raises(Conflict):
+                await conversation.grant(floor, ADA, run.child(), time.time() + 60)
+            return "seen"
+
+        model = ScriptedModel(
+            [Answer(parts=(ToolUse(id="c1", name="look", arguments={}),), stop_reason="tool_use"), "ok"]
+        )
+        async with worker(measured, Agent("support", model=model, tools=[look]), begun=export.take):
+            sent = await queued("support", "go", channel="user.42").send(bus)
+            with anyio.fail_after(20):
+                assert (await sent.result()).text == "ok"
+    points = named(receiver, "convive.append.duration")
+    told = {(point.attributes["convive.subject.kind"], point.attributes.get("error.type")): point for point in points}
+    async with place.log.read(f"{place.base}.run.>") as records:
+        journal = len([record async for record in records])
+    counts = {("floor", None): 1, ("floor", "Conflict"): 1, ("stream", None): 1, ("run", None): journal}
+    assert {each: point.count for each, point in told.items()} == counts
+    conflicts = {point.attributes["convive.seat"]: point for point in named(receiver, "convive.floor.conflicts")}
+    assert {seat: point.total for seat, point in conflicts.items()} == {"host": 1}
+
+
+async def test_appends_of_a_host_of_entities_are_measured(bus: Bus, receiver: OtlpReceiver) -> None:
+    entities = Entities()
+
+    @entities.define("order")
+    async def order(context: Context, wake: Wake) -> None:
+        context.finish()
+
+    export_here = exporting(await place_of(bus, "default"), environ=receiver.environ, warn=pytest.fail)
+    async with export_here as export, anyio.create_task_group() as tasks:
+        tasks.start_soon(host, export.measured(bus), entities)
+        await spawn(bus, "order/1")
+        with anyio.fail_after(20):
+            async with follow(bus, "order/1") as states:
+                while not (await anext(states)).is_over:
+                    pass
+        tasks.cancel_scope.cancel()
+    told = {point.attributes["convive.subject.kind"]: point for point in named(receiver, "convive.append.duration")}
+    assert {kind: point.count for kind, point in told.items()} == {"run": 1, "stream": 1}  # the wake, and its commit
+
+
+async def test_a_worker_whose_metrics_go_nowhere_is_not_measured(bus: Bus, receiver: OtlpReceiver) -> None:
+    environ = {**receiver.environ, "OTEL_METRICS_EXPORTER": "none"}
+    for each in (environ, {}):
+        async with exporting(await place_of(bus, "default"), environ=each, warn=pytest.fail) as export:
+            assert export.measured(bus) is bus
 
 
 async def test_an_export_afterwards_counts_nothing(bus: Bus, receiver: OtlpReceiver) -> None:

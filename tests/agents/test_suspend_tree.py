@@ -64,6 +64,8 @@ async def test_an_approval_three_levels_down_is_answered_at_the_root() -> None:
     (waiting,) = result.interrupts
     assert (result.status, waiting.agent, waiting.tool) == ("suspended", "writer", "publish")
     assert waiting.run_id != result.run_id
+    assert waiting.through is not None
+    assert (waiting.through.tool, waiting.through.call_id) == ("edit", "c0")
     with pytest.raises(UnknownRun, match=f"part of run {result.run_id}"):
         await resume(where, waiting.run_id, {waiting.id: Approve()}, agent=three_levels(done, asks))
     # another process: new objects, and models that know only the rest

@@ -264,6 +264,27 @@ async def test_tails_on_three_servers_see_the_same(buses: list[Bus]) -> None:
     assert found[0] == found[1] == found[2] == sorted(found[0])
 
 
+async def test_jobs_are_listed_at_once_on_every_server(buses: list[Bus]) -> None:
+    """Whichever answers for a page, and however far it lags."""
+    name = f"q-{str(mint_run_id())[-16:]}"
+    queues = [await bus.work_queue(name) for bus in buses]
+    busy = await buses[0].work_queue(f"{name}-busy")
+
+    async def load() -> None:
+        for number in range(10_000):  # so that one server or another lags behind the leader
+            await busy.send(Job(f"job-{number}", b"x" * 10_000))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(load)
+        for number in range(60):
+            job = Job(f"job-{number}", b"work")
+            await queues[number % 3].send(job)
+            for queue in queues:
+                assert job in await queue.jobs(), f"server {queues.index(queue)}, {number}"
+        tasks.cancel_scope.cancel()
+
+
 async def test_new_streams_are_made_while_a_node_is_away_and_it_has_them_when_it_is_back(
     cluster: "Cluster", ready: "Ready"
 ) -> None:

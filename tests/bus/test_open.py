@@ -5,7 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from convive.bus import URL_VARIABLE, Bus, BusUnavailable, Log, MemoryLog, MemoryWorkQueue, WorkQueue, open_bus
+from convive.bus import (
+    URL_VARIABLE,
+    Bus,
+    BusUnavailable,
+    Chair,
+    Log,
+    MemoryLog,
+    MemoryWorkQueue,
+    RunContext,
+    SeatName,
+    UnknownConversation,
+    WorkQueue,
+    memory_bus,
+    open_bus,
+)
 from convive.bus.log._log_around import LogAround
 
 pytestmark = pytest.mark.anyio
@@ -61,3 +75,25 @@ async def test_listing_what_is_there_goes_on_while_others_open_more() -> None:
     await (await bus.stream("orders")).append({"item": "figs"})
     assert await bus.streams() == {"orders": 1}
     assert len(logs) > 1
+
+
+async def test_a_bus_around_another_has_its_own_logs_around_those_of_the_other() -> None:
+    put: list[LogAround] = []
+
+    def around(log: Log) -> Log:
+        put.append(LogAround(log))
+        return put[-1]
+
+    async with memory_bus() as bus:
+        other = bus.around(around)
+        orders = await other.stream("orders")
+        await orders.append({"item": "figs"})
+        assert len(put) == 1
+        assert await bus.streams() == await other.streams() == {"orders": 1}
+        assert [*await bus.partitions()] == [*await other.partitions()]
+        with pytest.raises(UnknownConversation):
+            await other.existing("tonight")
+        await (await bus.conversation("tonight")).open(RunContext.root(), "figs", [Chair(seat=SeatName("ada"))])
+        assert (await other.existing("tonight")).log in put
+        assert [*await other.conversations()] == ["tonight"]
+        assert await other.work_queue() is await bus.work_queue()

@@ -6,8 +6,19 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from nats.aio.msg import Msg
 
-from convive.bus import BadName, BusUnavailable, Job, MemoryWorkQueue, WorkQueue, WrongStream, memory_bus, open_bus
+from convive.bus import (
+    BadName,
+    BusUnavailable,
+    DeadJob,
+    Job,
+    MemoryWorkQueue,
+    WorkQueue,
+    WrongStream,
+    memory_bus,
+    open_bus,
+)
 from convive.bus.jetstream._connect import connect
 from convive.bus.testing import CHECK_LEASE_S, QUEUE_CHECKS, QueueCheck, server, take_job
 
@@ -148,6 +159,46 @@ async def test_a_queue_in_memory_forgets_the_ids_that_it_remembers_no_longer() -
     assert len(queue._sent) < 200
     with anyio.move_on_after(0):
         raise AssertionError(await queue.take())
+
+
+async def test_many_jobs_are_listed_by_few_requests() -> None:
+    """2,500 dead and 200 delayed jobs, and nobody else's; what a header of a job says is a header of that job."""
+    async with server() as own, open_bus(own.url) as bus, connect(own.url) as admin:
+        queue, other = await bus.work_queue("many"), await bus.work_queue("other")
+        await queue.send(Job("gone-first", b"0", {"Status": "404", "Name": "ü"}))
+        await (await take_job(queue)).bury("no use")
+        for number in range(2_500):  # as `bury` has them
+            await admin.client.publish(f"cv-queue.many.dead.job-{number}", b"x" * 8_000, headers={"Cv-Reason": "lost"})
+        for number in range(200):
+            await queue.send(Job(f"later-{number}", b""), delay_s=600)
+        await other.send(Job("later-0", b"other"))
+        asked: list[str] = []
+
+        async def note(message: Msg) -> None:
+            asked.append(message.subject)
+
+        await admin.subscribe("$JS.API.>", note)
+        await admin.client.flush()
+        dead = await queue.dead()
+        assert [one.job.id for one in dead] == ["gone-first", *(f"job-{number}" for number in range(2_500))]
+        assert dead[0] == DeadJob(Job("gone-first", b"0", {"Status": "404", "Name": "ü"}), "no use")
+        assert {(one.reason, len(one.job.body)) for one in dead[1:]} == {("lost", 8_000)}
+        assert sorted(job.id for job in await queue.jobs()) == sorted(f"later-{number}" for number in range(200))
+        await admin.api("INFO")  # whose request comes behind the others
+        assert "$JS.API.INFO" in asked
+        assert len(asked) < 15, asked
+
+
+async def test_jobs_are_listed_one_by_one_where_pages_are_not_to_be_had() -> None:
+    """Somebody made the stream without `allow_direct`, which breaks no promise."""
+    async with server() as own, open_bus(own.url) as bus, connect(own.url) as admin:
+        queue = await bus.work_queue()
+        made = await admin.api("STREAM.INFO.CONVIVE-QUEUE")
+        await admin.api("STREAM.UPDATE.CONVIVE-QUEUE", {**made["config"], "allow_direct": False})
+        for name in "abc":
+            await queue.send(Job(name, name.encode()))
+            await (await take_job(queue)).bury("no use")
+        assert [(one.job.id, one.job.body) for one in await queue.dead()] == [("a", b"a"), ("b", b"b"), ("c", b"c")]
 
 
 async def test_taking_from_a_stream_that_somebody_has_deleted_is_an_error() -> None:

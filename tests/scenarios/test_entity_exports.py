@@ -97,6 +97,7 @@ async def test_a_worker_exports_the_wakes_that_it_takes_up(person: "Person", rec
     assert names.count("invoke_agent scribe") == 1
     assert [name for name in names if "shop/main" in name]
     assert len({span.span_id for span in receiver.spans}) == len(names)
+    assert {point.name for point in receiver.points} == {"convive.append.duration"}
 
 
 async def test_without_a_collector_nothing_is_exported_and_nothing_is_slower_for_it(bus: Bus) -> None:

@@ -296,3 +296,4 @@ async def test_a_worker_exports_the_runs_that_it_carries_out(person: "Person", r
     assert (root.trace_id, root.name) == (run.run_id, "invoke_agent ada")
     assert all(span.parent_id in spans for span in spans.values() if span is not root)
     assert len(receiver.spans) == 8
+    assert "convive.append.duration" in {point.name for point in receiver.points}

@@ -4,7 +4,7 @@ from convive.agents.answers._resume import GoesOn, accept_answers, answer, cance
 from convive.agents.answers._resume_many import ResumedRuns, ResumeOutcome, ResumeRequest, resume_many
 from convive.agents.journal._chain import RunTaken
 from convive.agents.journal._fold import RunState
-from convive.agents.journal._interrupts import Approve, Deny, Edit, Interrupt, Resolution, Result
+from convive.agents.journal._interrupts import Approve, Deny, Edit, Interrupt, LeadingCall, Resolution, Result
 from convive.agents.journal._journal import ChildRun, Place
 from convive.agents.journal._refusals import (
     AgentChanged,
@@ -158,6 +158,7 @@ __all__ = [
     "HookContext",
     "HookedCall",
     "Interrupt",
+    "LeadingCall",
     "Limits",
     "Mentions",
     "Message",

@@ -225,7 +225,10 @@ class Carrier:
         try:
             await self._call(state, waiting, context, frame, attempt)
             if frame.waiting:
-                await chain.append(Suspended(below=tuple(frame.waiting), token=secrets.token_urlsafe(24)))
+                below = tuple(
+                    each.model_copy(update={"through": None}) for each in frame.waiting
+                )  # a wake has no calls
+                await chain.append(Suspended(below=below, token=secrets.token_urlsafe(24)))
                 await self._park(waiting)
                 return True
             came_of_it = woken(state, waiting, context)

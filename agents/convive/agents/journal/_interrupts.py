@@ -12,6 +12,16 @@ from convive.bus import RunId
 _ANSWER = ConfigDict(extra="forbid")
 
 
+class LeadingCall(BaseModel):
+    """A call of a run, below which another run waits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    trip: int
+    index: int
+    call_id: str
+    tool: str
+
+
 class Interrupt(BaseModel):
     """One tool call that waits for somebody: for an approval, or for the result of a tool that runs elsewhere.
 
@@ -35,6 +45,9 @@ class Interrupt(BaseModel):
     takes: dict[str, JsonValue] | None = None
     """A JSON Schema of what an answer may bring: the arguments of an `Edit`, or the value of a client tool's `Result`.
     None where there is none, or one too long to keep."""
+    through: LeadingCall | None = None
+    """Where a run above tells of it: the call of that run which leads here. None in the run whose own call waits, and
+    in journals that did not say it yet."""
 
 
 @dataclass(frozen=True, config=_ANSWER)

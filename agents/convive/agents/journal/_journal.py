@@ -216,7 +216,8 @@ class Suspended(Event):
         return self.interrupts + self.below
 
     def body(self) -> bytes:
-        return self.model_dump_json(by_alias=True).encode()
+        own = {"interrupts": {"__all__": {"through"}}}  # which nothing leads to
+        return self.model_dump_json(by_alias=True, exclude=own).encode()
 
 
 class Resumed(Event):

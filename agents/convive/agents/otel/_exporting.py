@@ -16,12 +16,12 @@ import anyio.lowlevel
 from convive.agents.journal._journal import Place
 from convive.agents.journal._waiting import Where
 from convive.agents.otel._export_thread import INTERVAL_S, Background
-from convive.agents.otel._measured_log import MeasuredLog
+from convive.agents.otel._measured_log import Appended, MeasuredLog
 from convive.agents.otel._otel_settings import Export, export_of, shown_url
 from convive.agents.traces._finished import finished
 from convive.agents.traces._trace import Trace
 from convive.agents.traces._trace_reading import read_trace
-from convive.bus import Conversation, ConviveError, Log, Record, RunContext, RunId
+from convive.bus import Bus, Conversation, ConviveError, Log, Record, RunContext, RunId
 
 EXIT_S = 3.0
 """How long the end of a process may wait for a collector, at most."""
@@ -115,6 +115,14 @@ class Exporting:
     def __init__(self, *, only_taken: bool) -> None:
         self.runs: dict[RunId, None] | None = {} if only_taken else None
         self.roots: dict[RunId, None] | None = {} if only_taken else None
+        self.put_append: Callable[[Appended], object] | None = None
+        """What is told of an append of this process; None when nobody counts them."""
+
+    def measured(self, bus: Bus) -> Bus:
+        """The same bus, for all that is to be measured: the appends that are made through it are counted here, if
+        metrics are exported. Of several exports in one process, one is to measure."""
+        put = self.put_append
+        return bus if put is None else bus.around(lambda log: MeasuredLog(log, put))
 
     def take(self, run: RunContext) -> None:
         """Export this run and those that it calls: for an export of what is taken only."""
@@ -142,7 +150,8 @@ async def exporting(
 
     Of a conversation, all of its trace from its beginning; of another place, the runs from now on. One process is to
     do that for a conversation: the one that leads it. `only_taken`: only runs that are named to `take`. While a
-    conversation is exported, its `log` measures the appends that are made through it.
+    conversation is exported, its `log` measures the appends that are made through it; what else is to be measured goes
+    through a bus of `measured`.
 
     Nothing that happens in the block waits for a collector, fails with it, or is slowed by it. The first trouble is
     told to `warn`; on leaving, what is left is sent, within `EXIT_S` seconds. What did not arrive is in the log:
@@ -206,6 +215,7 @@ class _Follower:
         self._reading = anyio.Lock()
         self._known: dict[str, None] = {}
         self._background = Background(export, taken.runs)
+        taken.put_append = self._background.put_append if self._measures else None
 
     async def begin(self) -> None:
         """Settle from where on. Raises errors of the bus."""

@@ -8,7 +8,7 @@ import anyio
 from pydantic import JsonValue
 
 from convive.agents.journal._fold import Call
-from convive.agents.journal._interrupts import Approve, Edit, Interrupt, args_hash
+from convive.agents.journal._interrupts import Approve, Edit, Interrupt, LeadingCall, args_hash
 from convive.agents.journal._journal import ChildRun, ToolCalled
 from convive.agents.models._messages import Message
 from convive.agents.models._schema import jsonable
@@ -205,7 +205,8 @@ class ToolPhase:
             elif not frame.waiting:
                 await end_below(frame, "the tool call that it belongs to went on without it")
                 return replace(outcome, children=tuple(frame.spent.values()))
-        waiting.extend(frame.waiting)
+        through = LeadingCall(trip=trip, index=call.index, call_id=call.id, tool=call.name)
+        waiting.extend(each.model_copy(update={"through": through}) for each in frame.waiting)
         return None
 
     async def _returned(self, trip: int, call: Call, outcome: Outcome) -> None:

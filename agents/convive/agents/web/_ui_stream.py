@@ -1,6 +1,6 @@
 """The UI message stream of Vercel's AI SDK (`useChat`): https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol"""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from types import MappingProxyType
 
@@ -34,8 +34,10 @@ async def ui_stream(events: AsyncIterable[AnyRunEvent | Followed], *, ping_s: fl
 
     One run makes one message, whose id is the run's. What a tool shows of its progress is its preliminary output, and
     runs below are not shown. A run that waits ends the stream: calls of tools that run in the browser have their input
-    then, and others ask for an approval whose id is that of the interrupt, for `resume`. The stream of what comes then
-    goes on with the same message, and tells of those calls no more than what came of them.
+    then, and others ask for an approval whose id is that of the interrupt, for `resume` of this run. Where a run below
+    waits for one, the call that leads there asks for it, one after the other if there are several; its descriptor (AI
+    SDK 7) says which `agent` would call which `tool` with which `arguments`. The stream of what comes then goes on with
+    the same message, and tells of those calls no more than what came of them.
 
     Names in data for which the SDK refuses all of a stream, `__proto__` and a `constructor` with a `prototype`, are
     left out.
@@ -134,8 +136,7 @@ class UiFold:
             case shown.RunFinished():
                 yield from self._end(event.result, _FINISH.get(event.result.finish_reason or "", "stop"))
             case shown.RunSuspended():
-                for interrupt in event.result.interrupts:
-                    yield from self._wait(interrupt)
+                yield from self._wait(event.result.interrupts)
                 yield from self._end(event.result, "tool-calls")
             case shown.RunFailed():
                 why = event.result.error
@@ -203,13 +204,22 @@ class UiFold:
             yield from self._make(trip, call_id, name, None)
         self._calls.setdefault((trip, call_id), call_id)
 
-    def _wait(self, interrupt: Interrupt) -> Iterator[Chunk]:
-        if interrupt.run_id != self._run:
-            return
-        yield from self._make(interrupt.trip, interrupt.call_id, interrupt.tool, interrupt.arguments)
-        call = self._calls[interrupt.trip, interrupt.call_id]
-        if interrupt.kind == "approval":
-            yield {"type": "tool-approval-request", "approvalId": interrupt.id, "toolCallId": call}
+    def _wait(self, interrupts: Iterable[Interrupt]) -> Iterator[Chunk]:
+        asked: set[tuple[int, int]] = set()  # a call has room for one question
+        for each in interrupts:
+            if each.run_id == self._run:
+                asked.add((each.trip, each.index))
+                yield from self._make(each.trip, each.call_id, each.tool, each.arguments)
+                if each.kind == "approval":
+                    yield self._request(each, each.trip, each.call_id)
+            elif each.kind == "approval" and (by := each.through) is not None and (by.trip, by.index) not in asked:
+                asked.add((by.trip, by.index))
+                yield from self._settle(by.trip, by.call_id, by.tool)
+                yield {**self._request(each, by.trip, by.call_id), "approvalDescriptor": _shown(each)}
+
+    def _request(self, interrupt: Interrupt, trip: int, call_id: str) -> Chunk:
+        call = self._calls[trip, call_id]
+        return {"type": "tool-approval-request", "approvalId": interrupt.id, "toolCallId": call}
 
     def _end(self, result: AgentResult, reason: str) -> Iterator[Chunk]:
         self.is_over = True
@@ -217,3 +227,14 @@ class UiFold:
         told = result_json(result)
         metadata: Chunk = {name: told[name] for name in _TOLD if told[name] is not None}
         yield {"type": "finish", "finishReason": reason, "messageMetadata": metadata}
+
+
+def _shown(interrupt: Interrupt) -> Chunk:
+    """What is asked about, for who sees only the call that leads there."""
+    return {
+        "run_id": interrupt.run_id,
+        "agent": interrupt.agent,
+        "tool": interrupt.tool,
+        "arguments": interrupt.arguments,
+        "about": interrupt.about,
+    }

@@ -44,9 +44,34 @@ class Bus:
         self._partitions = partitions
         self.where = where
         """The server's URL, without credentials, or `memory`."""
-        self.sync = sync
+        self.sync: Sync = sync
         """When an acknowledged record is on disk: `always`, before the acknowledgement; `lazy`, within two minutes, so
         that a power cut (not a kill) can cost that much; `unknown`, as the server at that URL is set up."""
+
+    def around(self, put: Callable[[Log], Log]) -> "Bus":
+        """The same bus with `put(log)` in the place of each of its logs: one that counts or records, say a `LogAround`.
+        Work queues are no logs, and stay as they are."""
+
+        async def partition(number: int) -> Log:
+            return put(await self._partition(number))
+
+        async def found(number: int) -> Log | None:
+            log = await self._found(number)
+            return None if log is None else put(log)
+
+        async def existing() -> Mapping[int, Log]:
+            return {number: put(log) for number, log in (await self._existing()).items()}
+
+        return Bus(
+            partition,
+            found,
+            existing,
+            self._queue,
+            prefix=self._prefix,
+            partitions=self._partitions,
+            where=self.where,
+            sync=self.sync,
+        )
 
     async def conversation(self, name: str) -> Conversation:
         """A conversation by name, whether it was opened yet or not. Raises BadName."""

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import nats.errors
@@ -21,10 +21,11 @@ from nats.aio.msg import Msg
 
 from convive.bus.jetstream._connect import CLOSED, ApiError, Connection
 from convive.bus.jetstream._jetstream import create_stream
-from convive.bus.jetstream._jetstream_own import last_record, subjects_of
+from convive.bus.jetstream._jetstream_direct import last_records
+from convive.bus.jetstream._jetstream_own import last_record
 from convive.bus.jetstream._jetstream_publisher import Publisher
 from convive.bus.log._errors import BusUnavailable, Conflict, ConviveError, WrongStream
-from convive.bus.log._log import Draft, Guard, is_header, whole_number
+from convive.bus.log._log import Draft, Guard, Record, is_header, whole_number
 from convive.bus.log._queue import REASON_LENGTH, DeadJob, Job, Lease, check_job, one_line
 
 ASK_S = 5.0
@@ -142,19 +143,18 @@ class JetStreamWorkQueue:
         return True
 
     async def jobs(self) -> list[Job]:
-        return [found.job for found in await self._found("*") if ".dead." not in found.subject]
+        return [one.job for state in ("later", "job", "parked") for one in await self._found(state)]
 
     async def dead(self) -> list[DeadJob]:
-        return [found.dead for found in sorted(await self._found("dead"), key=lambda one: one.seq)]
+        return [one.dead for one in await self._found("dead")]
 
     async def _found(self, state: str) -> list["_Stored"]:
-        subjects = await subjects_of(self._connection, self._stream, f"{self._base}.{state}.*")
-        found = [await self._last(subject) for subject in subjects]
-        return [one for one in found if one is not None]
+        found = await last_records(self._connection, self._stream, f"{self._base}.{state}.*")
+        return [_Stored.of(record) for record in found]
 
     async def _last(self, subject: str) -> "_Stored | None":
         record = await last_record(self._connection, self._stream, subject)
-        return None if record is None else _Stored(record.subject, record.seq, record.headers, record.body)
+        return None if record is None else _Stored.of(record)
 
     async def _listen(self) -> None:
         """Have an inbox and, for all that is known, a consumer. Raises BusUnavailable when the bus is gone for good, or
@@ -321,6 +321,10 @@ class _Stored:
         self.job = Job(subject.rpartition(".")[2], body, own)
         self.dead = DeadJob(self.job, headers.get(REASON, ""))
         self.spent = whole_number(headers.get(SPENT, "")) or 0
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        return cls(record.subject, record.seq, record.headers, record.body)
 
 
 def _wake(answer: asyncio.Future[Msg | None]) -> None:

@@ -1,4 +1,4 @@
-"""Records in the three forms that JetStream hands them out in."""
+"""Records in the four forms that JetStream hands them out in."""
 
 import base64
 from collections.abc import Mapping
@@ -46,6 +46,15 @@ def stored(answer: dict[str, Any]) -> Record:
         parsed(base64.b64decode(message.get("hdrs", "")).partition(b"\r\n")[2]),
         base64.b64decode(message.get("data", "")),
     )
+
+
+def paged(message: Msg) -> Record | None:
+    """Read an answer to a direct get; None for what is no record but says that there are no more (NATS ADR-31)."""
+    headers: Mapping[str, str] = message.headers or _NO_HEADERS
+    if "Nats-Sequence" not in headers:
+        return None
+    time_s = _seconds(headers["Nats-Time-Stamp"])
+    return Record(headers["Nats-Subject"], int(headers["Nats-Sequence"]), time_s, headers, message.data)
 
 
 def _seconds(text: str) -> float:

@@ -125,12 +125,13 @@ class WorkQueue(Protocol):
 
     async def jobs(self) -> list[Job]:
         """All jobs that are there and not given up: delayed, waiting, being worked on or parked, in no order. One that
-        is delivered or woken meanwhile may be missing, or come twice. A request a job: for those who look into things.
+        is delivered or woken meanwhile may be missing, or come twice. A request for a thousand of them.
         """
         ...
 
     async def dead(self) -> list[DeadJob]:
-        """The jobs that were given up, the oldest first. They are kept until somebody purges them."""
+        """The jobs that were given up, the oldest first. They are kept until somebody purges them. A request for a
+        thousand of them."""
         ...
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard, cast
 
 import anyio
+from anyio.abc import TaskStatus
 
-from convive.agents import Agent, AgentSeat, Place, exporting, place_of, work
+from convive.agents import Agent, AgentSeat, exporting, place_of, work
 from convive.agents.entities import Entities, host
 from convive.bus import Bus, queue_name
 from convive.scenarios.cli._commands import Where, tell
@@ -18,13 +19,10 @@ async def keep_working(reference: str, queue: str, concurrency: int, where: Wher
     queue_name(queue)
     agents, entities = load(reference)
     async with where.open() as bus, anyio.create_task_group() as tasks:
+        measured: Bus = await tasks.start(_work, bus, agents, queue, concurrency)
         if entities.types:
             tell(f"Hosting entities of the types {', '.join(entities.types)}.")
-            tasks.start_soon(_host, bus, entities)
-        if agents:
-            count = f", {concurrency} runs at a time" if concurrency > 1 else ""
-            tell(f"Working on the queue {queue} as {', '.join(agents)}{count}.")
-            tasks.start_soon(_work, bus, await place_of(bus, queue), agents, queue, concurrency)
+            tasks.start_soon(_host, measured, entities)
         tell("Ctrl-C leaves what is under way to others.")
 
 
@@ -33,9 +31,20 @@ async def _host(bus: Bus, entities: Entities) -> None:
         await host(bus, entities, begun=begun)
 
 
-async def _work(bus: Bus, place: Place, agents: Mapping[str, Agent[Any]], queue: str, concurrency: int) -> None:
-    async with exporting(place, only_taken=True, warn=tell) as export:
-        await work(bus, agents, queue=queue, concurrency=concurrency, begun=export.take)
+async def _work(
+    bus: Bus, agents: Mapping[str, Agent[Any]], queue: str, concurrency: int, *, task_status: TaskStatus[Bus]
+) -> None:
+    """Work, if there are agents. Gives the bus through which all that this process appends is measured."""
+    async with exporting(await place_of(bus, queue), only_taken=True, warn=tell) as export:
+        measured = export.measured(bus)
+        if agents:
+            count = f", {concurrency} runs at a time" if concurrency > 1 else ""
+            tell(f"Working on the queue {queue} as {', '.join(agents)}{count}.")
+        task_status.started(measured)
+        if agents:
+            await work(measured, agents, queue=queue, concurrency=concurrency, begun=export.take)
+        else:
+            await anyio.sleep_forever()
 
 
 def load_agents(reference: str) -> dict[str, Agent[Any]]:
