@@ -219,7 +219,7 @@ def _print_below(out: Console, text: Text) -> None:
     out.print(Text.assemble("  ", text) if out.soft_wrap else Padding(text, (0, 0, 0, 2), expand=False))
 
 
-async def interject(conversation: Conversation, name: str, text: str) -> None:
+async def interject(conversation: Conversation, name: str, text: str, options: str = "") -> None:
     """Say something without the floor. Raises Closed, BadName, or NotAppended for too many words."""
     said = " ".join(text.split())
     if not said or len(said) > MAX_WORDS:
@@ -235,6 +235,8 @@ async def interject(conversation: Conversation, name: str, text: str) -> None:
     run = (conversation.run_of(floor) or RunContext.root()).child()
     await conversation.aside(seat, Interjected(text=said), run)
     tell(f"Heard by everybody in {conversation.id}.")
+    if await overdue(conversation, floor) is not None:
+        tell(nobody_leads([conversation.id], options))
 
 
 async def keep_server(data: Path, port: int | None, *, fast: bool) -> None:
