@@ -7,7 +7,7 @@ import sys
 import threading
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -81,7 +81,7 @@ def test_a_command_that_is_shown_exists(text: str) -> None:
     root = get_command(app)
     for line in re.findall(r"(?<=convive ).*", text):
         arguments = shlex.split(line, comments=True)
-        command: Any = root
+        name, command = "", cast("Any", root)
         while hasattr(command, "commands"):
             name = arguments.pop(0)
             command = command.commands[name]

@@ -5,12 +5,9 @@ import signal
 
 
 def main() -> None:
-    """The entry point. While the command is imported, Ctrl-C ends the process by the signal: nothing is begun yet."""
-    told = signal.getsignal(signal.SIGINT)
-    if told is signal.default_int_handler:  # else whoever started us has Ctrl-C ignored
+    """The entry point. Until the command begins its work, Ctrl-C ends the process by the signal: nothing is begun."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us has it ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from convive.scenarios import main as command
 
-    if told is signal.default_int_handler:
-        signal.signal(signal.SIGINT, told)
     command()

@@ -43,6 +43,8 @@ async def test_a_party_that_nobody_leads_says_so_until_somebody_does(person: "Pe
     assert ("stopped?" in ran.out, GO_ON in ran.err) == (True, True)
     shown = await person.does("trace", "soup")
     assert GO_ON in shown.err
+    said = await person.does("say", "soup", "--as", "Mara", "Hello?")
+    assert ("Heard by everybody in soup." in said.err, GO_ON in said.err) == (True, True)
     async with person.starts("follow", "soup") as follow:
         await follow.err.until(GO_ON)
     gone_on = await person.does("run", "--conversation", "soup", "--plain")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from tests.scenarios.screens import terminal
+
 if TYPE_CHECKING:
-    from tests.scenarios.conftest import Person
+    from tests.scenarios.conftest import Door, Person
 
 pytestmark = pytest.mark.anyio
 
@@ -173,6 +175,14 @@ async def test_who_is_interrupted_while_typing_has_appended_what_was_typed(
                 process.send_signal(number)
                 assert await process.wait() == code
         assert reader.out.text == "one\ntwo\n"
+
+
+async def test_who_types_records_is_told_how_to_end(person: "Person", door: "Door") -> None:
+    async with terminal(person, "append", "notes", door=door) as typing:
+        await typing.until("Each line is a record; Ctrl-D ends.")
+        typing.types("figs\nsoup\n\x04")
+        assert await typing.ends() == 0
+    assert "2 records appended to notes." in typing.screen.text
 
 
 async def test_lines_of_a_named_producer_are_stored_once_although_it_is_killed_over_and_over(person: "Person") -> None:

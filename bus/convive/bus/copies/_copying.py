@@ -49,7 +49,9 @@ class NameTaken(ConviveError):
     """A conversation of that name is there, and it is no part of the same copy. Nothing was changed."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is another conversation {name!r} on this bus. Nothing was changed; take another name.")
+        super().__init__(
+            f"there is another conversation {name!r} on this bus. Nothing was changed; take another name (`--as`)."
+        )
 
 
 @dataclass(frozen=True, slots=True)

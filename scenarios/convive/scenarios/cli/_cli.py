@@ -176,7 +176,7 @@ def say(
     data: Data = None,
 ) -> None:
     """Say something without having the floor; the guests take it up."""
-    _at(url, data, conversation, lambda there, _w, _s: commands.say(there, name, " ".join(text)))
+    _at(url, data, conversation, lambda at, where, _: commands.say(at, name, " ".join(text), where.options))
 
 
 @app.command(rich_help_panel=TABLE)
@@ -241,8 +241,7 @@ def verify(
     url: Url = None,
     data: Data = None,
 ) -> None:
-    """Check that a conversation is whole (floor, memories, journals), or an entity (wakes, letters, journals, jobs).
-    Exit code 1 when it is not."""
+    """Check that a conversation or an entity is whole; leaves with 1 when it is not."""
     if (conversation is None) == (history is None):
         raise typer.BadParameter("give the ID of a conversation, or --history FILE")
     if conversation is not None and "/" in conversation:

@@ -212,10 +212,12 @@ def _print_below(out: Console, text: Text) -> None:
     out.print(Text.assemble("  ", text) if out.soft_wrap else Padding(text, (0, 0, 0, 2), expand=False))
 
 
-async def say(conversation: Conversation, name: str, text: str) -> None:
+async def say(conversation: Conversation, name: str, text: str, options: str = "") -> None:
     """Say something without the floor. Raises as `interject`."""
     await interject(conversation, name, text)
     tell(f"Heard by everybody in {conversation.id}.")
+    if await overdue(conversation, await conversation.floor()) is not None:
+        tell(nobody_leads([conversation.id], options))
 
 
 async def keep_server(data: Path, port: int | None, *, fast: bool) -> None:

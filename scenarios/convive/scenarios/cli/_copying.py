@@ -63,7 +63,7 @@ async def export(bus: Bus, name: str, to: Path, span: Span) -> None:
         whole = "What came out is no whole export" if to == STANDARD else "Nothing was written"
         place = "standard output" if to == STANDARD else to
         raise ConviveError(f"{place} cannot be written: {error.strerror or error}. {whole}.") from None
-    tell(f"{count} records of {name} are in {to}. Bring them back with: convive import {to}")
+    tell(f"{count} records of {name} are in {to}. Bring them onto a bus with: convive import {to}")
 
 
 async def _lines_of(bus: Bus, name: str, span: Span) -> AsyncGenerator[bytes]:

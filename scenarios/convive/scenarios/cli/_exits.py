@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -25,7 +26,8 @@ def go(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a command to its end. Leaves with typer.Exit: 1 after an error, 130 after Ctrl-C, 143 after SIGTERM."""
     stopped_by: list[int] = []
     try:
-        asyncio.run(_until_stopped(work, stopped_by))
+        with _interruptible():
+            asyncio.run(_until_stopped(work, stopped_by))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(TERMINATED if stopped_by else INTERRUPTED) from None
     except SystemExit as left:
@@ -40,6 +42,20 @@ def go(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         _tell(error)
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """Have Ctrl-C call off what runs in this block; before and behind it just ends the process (`convive._start`)."""
+    told = signal.getsignal(signal.SIGINT)
+    if told is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, told)
 
 
 async def _until_stopped(work: Callable[[], Awaitable[None]], stopped_by: list[int]) -> None:

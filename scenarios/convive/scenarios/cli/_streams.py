@@ -49,6 +49,8 @@ def append(
         if sys.stdin is None:  # and its number may be another file's by now
             raise BadLine("standard input is closed. Nothing was appended; give the lines of the records on it.")
         headers = dict(_header(text) for text in header or ())
+        if sys.stdin.isatty():
+            tell("Each line is a record; Ctrl-D ends.")
         async with Where(url, data).open() as bus:
             there = await bus.stream(stream)
             async with there.producer(producer, token=token) as one:
