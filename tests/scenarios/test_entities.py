@@ -177,12 +177,16 @@ async def test_hosts_and_servers_may_be_killed_while_messages_come(person: "Pers
                             rows = state.rows.get("orders", {})
                             if len(rows) == messages and all(row["state"] == "done" for row in rows.values()):
                                 break
-        found = await find(bus)
-        for state in found:
-            with anyio.fail_after(30):  # the last ends are written, and the jobs of the hosts that were killed settled
-                while (verdict := await verify_entity(bus, state.name)).under_way or verdict.runs.keys() > {"ended"}:
-                    assert verdict.whole, verdict.findings
-            assert verdict.whole, verdict.findings
+            found = await find(bus)
+            for state in found:
+                with anyio.fail_after(
+                    30
+                ):  # the last ends are written, and the jobs of the hosts that were killed settled
+                    while (verdict := await verify_entity(bus, state.name)).under_way or verdict.runs.keys() > {
+                        "ended"
+                    }:
+                        assert verdict.whole, verdict.findings
+                assert verdict.whole, verdict.findings
         asked = Counter((person.folder / Path("asked.txt")).read_text().splitlines())
         answers = 0
         for pattern, log in (await bus.partitions()).items():
