@@ -239,7 +239,7 @@ async def test_an_answer_of_which_no_host_was_told_is_found_when_the_next_letter
             await until(outside, NAME, lambda state: state.wakes == 3)
 
 
-async def test_a_stop_that_is_broken_off_leaves_no_job_behind() -> None:
+async def test_a_stop_that_is_broken_off_leaves_no_job_and_no_question_behind() -> None:
     store, (entities, _) = Store(), asking()
     outside = store.process().bus
     await spawn(outside, NAME)
@@ -256,6 +256,7 @@ async def test_a_stop_that_is_broken_off_leaves_no_job_behind() -> None:
             await until(outside, NAME, lambda state: state.wakes == 2)
             await until_jobs(store, 0)
     assert queue(store)._parked == {}  # pyright: ignore[reportPrivateUsage]
+    assert await pending(outside) == []
 
 
 class Away(Process):

@@ -19,7 +19,7 @@ from convive.agents.entities._entity_reading import read_on
 from convive.agents.entities._entity_records import EntityJob, EntityKind, EntityName, Woken, carrier_of
 from convive.agents.entities._entity_state import EntityState, Waiting, commits_of
 from convive.agents.journal._chain import Chain, check_depth, lost_hold
-from convive.agents.journal._journal import Place, RunStarted, Suspended
+from convive.agents.journal._journal import Place, RunCancelled, RunStarted, Suspended
 from convive.agents.journal._refusals import UnknownRun
 from convive.agents.runs._frame import Frame, end_below, goes_on_later, inside
 from convive.bus import (
@@ -307,7 +307,9 @@ class Carrier:
             await chain.read()
             if chain.state.started is None:
                 return
-            if chain.state.ended is None:
+            if chain.state.ended is None or isinstance(
+                chain.state.ended, RunCancelled
+            ):  # that may have been broken off
                 await cancel_run(self._place, waiting.run_id, f"{self._name} was stopped")
             await self._jobs.wake(self._carrier(chain))
         except (UnknownRun, BadRecord) as error:
