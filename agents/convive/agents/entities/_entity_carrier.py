@@ -73,6 +73,8 @@ class Carrier:
         self._at_work = AtWork(lease.job.id)
         self._fresh = False
         """Whether the journal of the wake began here and now."""
+        self._carried = False
+        """Whether a letter was handled here: then nobody else has begun the next one, most likely."""
         self._last: Chain | None = None
         """The journal of the last wake, when it was handled here."""
 
@@ -168,17 +170,20 @@ class Carrier:
         own, self._fresh = self._lease.job.id, False
         if waiting.letter.kind in OF_THE_HOST:
             return True  # whoever commits first has done it, and nothing was paid for
-        source: JsonValue = {
-            "entity": str(self._name),
-            "letter": waiting.seq,
-            "queue": self._name.queue,
-            "carrier": own,
-            "delivery": self._lease.attempt,
-        }
-        parent = waiting.parent_run_id
-        self._fresh = await chain.start(
-            RunStarted(agent=str(self._name), model="", root=waiting.root_run_id, parent=parent, source=source)
-        )
+        if waiting.run_id != own and not self._carried:
+            await chain.read()  # somebody has begun it, most likely, and to look is cheaper than to be refused
+        if chain.state.started is None:
+            source: JsonValue = {
+                "entity": str(self._name),
+                "letter": waiting.seq,
+                "queue": self._name.queue,
+                "carrier": own,
+                "delivery": self._lease.attempt,
+            }
+            parent = waiting.parent_run_id
+            self._fresh = await chain.start(
+                RunStarted(agent=str(self._name), model="", root=waiting.root_run_id, parent=parent, source=source)
+            )
         carrier = self._carrier(chain)
         return carrier in ("", own) or await self._jobs.waiting(carrier) is None
 
@@ -273,6 +278,7 @@ class Carrier:
     async def _commit(self, state: EntityState, waiting: Waiting, came_of_it: Woken) -> bool:
         """Whether this is what came of the letter; False when somebody else's commit, or a stop, was first."""
         draft = self._draft(state, waiting, came_of_it)
+        self._carried = True
         with anyio.CancelScope(shield=True):
             try:
                 try:
