@@ -73,6 +73,8 @@ class Carrier:
         self._at_work = AtWork(lease.job.id)
         self._fresh = False
         """Whether the journal of the wake began here and now."""
+        self._came_before = lease.attempt > 1
+        """Whether another host may still be at work with this job, although its lease ran out."""
         self._carried = False
         """Whether a letter was handled here: then nobody else has begun the next one, most likely."""
         self._last: Chain | None = None
@@ -95,7 +97,7 @@ class Carrier:
             settled = await self._carry()
         if not settled:
             await self._lease.done()
-            if self._lease.attempt > 1:
+            if self._came_before:
                 await self._look_after()
 
     async def _look_after(self) -> None:
@@ -185,6 +187,7 @@ class Carrier:
                 RunStarted(agent=str(self._name), model="", root=waiting.root_run_id, parent=parent, source=source)
             )
         carrier = self._carrier(chain)
+        self._came_before = self._came_before or (carrier == own and not self._fresh)
         return carrier in ("", own) or await self._jobs.waiting(carrier) is None
 
     def _carrier(self, chain: Chain) -> str:
