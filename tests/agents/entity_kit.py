@@ -1,5 +1,6 @@
 """A bus of one's own on which a process can end at any moment, and hosts, for tests of entities."""
 
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ class Store:
 
     log: MemoryLog = field(default_factory=MemoryLog)
     queues: dict[str, MemoryWorkQueue] = field(default_factory=dict[str, MemoryWorkQueue])
+    clock: Callable[[], float] = time.monotonic
+    """By which leases run out."""
 
     def process(self, lives: int | None = None) -> "Process":
         """A process that sees this store, and ends with the `lives`th thing that it writes there (None: never)."""
@@ -59,7 +62,7 @@ class Process:
 
         async def queue(name: str, _: float) -> WorkQueue:
             await anyio.lowlevel.checkpoint()
-            return _MortalQueue(self, store.queues.setdefault(name, MemoryWorkQueue(name, LEASE_S)))
+            return _MortalQueue(self, store.queues.setdefault(name, MemoryWorkQueue(name, LEASE_S, store.clock)))
 
         self.bus = Bus(partition, partition, existing, queue, prefix="cv", partitions=1, where="memory", sync="lazy")
 

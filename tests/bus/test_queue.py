@@ -138,6 +138,26 @@ async def test_a_job_that_no_draft_could_carry_can_be_given_up_all_the_same(nats
         assert [one.job for one in await queue.dead()] == [lease.job]
 
 
+async def test_a_job_that_is_set_aside_already_is_not_released_as_well(nats_url: str) -> None:
+    """As when a worker is stopped between the copy that is set aside and the end of the job itself: there would be two,
+    and one of them for good."""
+    async with queue_on(nats_url) as queue:
+        await queue.send(Job("job-1", b""))
+        lease = await take_job(queue)
+        async with await anyio.connect_tcp("127.0.0.1", int(nats_url.rpartition(":")[2])) as stranger:
+            copy = f"PUB cv-queue.{queue.name}.parked.job-1 0\r\n\r\nPING\r\n"
+            await stranger.send(b'CONNECT {"verbose":false}\r\n' + copy.encode())
+            while b"PONG" not in await stranger.receive():
+                pass
+            while len(await queue.jobs()) < 2:
+                await anyio.lowlevel.checkpoint()
+        await lease.release()
+        assert len(await queue.jobs()) == 1
+        assert await queue.wake("job-1")
+        await (await take_job(queue)).done()
+        assert await queue.waiting("job-1") is None
+
+
 async def test_a_job_with_headers_of_ours_that_say_nothing_is_taken_like_any_other(nats_url: str) -> None:
     async with queue_on(nats_url) as queue:
         for number, spent in enumerate(("9" * 5_000, "-1", "x", "")):

@@ -118,12 +118,13 @@ async def accept_answers(
 async def cancel_run(where: Where, run_id: str, reason: str = "") -> bool:
     """Call off a run that waits, and the runs below it that are not over; says whether it was not over yet.
 
-    A run that another process executes is called off as well: that process stops at its next record.
-    Raises UnknownRun, and errors of the bus.
+    A run that another process executes is called off as well: that process stops at its next record. Broken off, it is
+    completed by doing it again. Raises UnknownRun, and errors of the bus.
     """
     found = await find_run(where, run_id)
     place, run = found.place, found.run
-    if not await _call_off(place, run, reason):
+    called_off = await _call_off(place, run, reason)
+    if not called_off and not isinstance(found.state.ended, RunCancelled):
         return False
     below: dict[str, RunContext] = {}
     async with place.log.latest(f"{place.base}.run.{run.root_run_id}.*") as records:
@@ -135,7 +136,7 @@ async def cancel_run(where: Where, run_id: str, reason: str = "") -> bool:
             await _call_off(place, one, reason)
     if isinstance(where, Bus):
         await wake_worker(where, place, run.run_id)
-    return True
+    return called_off
 
 
 def _options(found: Found) -> RunOptions:

@@ -14,11 +14,12 @@ from convive.agents.entities._entities import EntityType
 from convive.agents.entities._entity_commit import OF_THE_HOST, by_host, failed, told, too_large, woken
 from convive.agents.entities._entity_context import BadRow, Context, NotInATool, Wake
 from convive.agents.entities._entity_desk import AtWork, Desk
+from convive.agents.entities._entity_post import send_job
 from convive.agents.entities._entity_reading import read_on
 from convive.agents.entities._entity_records import EntityJob, EntityKind, EntityName, Woken, carrier_of
 from convive.agents.entities._entity_state import EntityState, Waiting, commits_of
 from convive.agents.journal._chain import Chain, check_depth, lost_hold
-from convive.agents.journal._journal import Place, RunStarted, Suspended
+from convive.agents.journal._journal import Place, RunCancelled, RunStarted, Suspended
 from convive.agents.journal._refusals import UnknownRun
 from convive.agents.runs._frame import Frame, end_below, goes_on_later, inside
 from convive.bus import (
@@ -72,8 +73,10 @@ class Carrier:
         self._at_work = AtWork(lease.job.id)
         self._fresh = False
         """Whether the journal of the wake began here and now."""
+        self._came_before = lease.attempt > 1
+        """Whether another host may still be at work with this job, although its lease ran out."""
         self._carried = False
-        """Whether a letter was handled here: then what comes next is this job's as well."""
+        """Whether a letter was handled here: then nobody else has begun the next one, most likely."""
         self._last: Chain | None = None
         """The journal of the last wake, when it was handled here."""
 
@@ -94,6 +97,16 @@ class Carrier:
             settled = await self._carry()
         if not settled:
             await self._lease.done()
+            if self._came_before:
+                await self._look_after()
+
+    async def _look_after(self) -> None:
+        """Who had this job before, and stood still for longer than its lease, may have begun a wake as this job behind
+        our last look; and others may have given way to it then."""
+        state = await self._desk.state_of(self._name, self._place)
+        self._desk.keep(state)
+        if state.is_created and state.waiting and not state.is_paused:
+            await send_job(self._jobs, self._name, state.waiting[0])
 
     async def _other(self) -> AtWork | None:
         """The job of this host that handles a letter of this entity. One that still looks for its letter is waited
@@ -124,17 +137,17 @@ class Carrier:
 
     async def _next(self, state: EntityState) -> bool | None:
         """The next letter. None: it was handled, here or elsewhere. True: the job is settled. False: nothing to do."""
-        if not state.is_created or not state.waiting:
-            return False
+        if not state.is_created or not state.waiting or state.is_paused:
+            return False  # who resumes it sends a job for whatever waits then
         waiting = state.waiting[0]
         self._last, chain = None, Chain(self._place, waiting.run)
         try:
-            if state.is_paused:
-                return await self._pause(waiting, chain)
             if not await self._claim(waiting, chain):
                 return await self._give_way(state, chain)
             if not await self._still_waits(state, waiting, chain):
                 return None
+            if chain.state.suspended is not None:
+                return await self._park(waiting, chain)
         except NewerRecord:
             raise
         except BadRecord as error:  # the journal is damaged: the wake cannot go on, and others wait behind it
@@ -143,26 +156,24 @@ class Carrier:
         self._at_work.claims()
         return await self._handle(state, waiting, chain)
 
-    async def _pause(self, waiting: Waiting, chain: Chain) -> bool:
-        """A wake that was begun keeps its job: who answers it, or resumes the entity, wakes that."""
-        await chain.read()
-        begun = chain.state.started is not None and self._is_own(chain.state.started.source)
-        if begun:
-            await self._lease.park()
-        return begun
-
-    def _is_own(self, source: JsonValue) -> bool:
-        return carrier_of(source) == self._lease.job.id
+    async def _park(self, waiting: Waiting, chain: Chain) -> bool:
+        """The job that began a wake is kept until somebody answers; there is one to send where it is gone."""
+        if self._carrier(chain) != self._lease.job.id:
+            return False
+        await self._lease.park()
+        now = Chain(self._place, waiting.run)
+        await now.read()
+        if now.state.suspended is None:  # who answered before the job was parked could not wake it
+            await self._jobs.wake(self._lease.job.id)
+        return True
 
     async def _claim(self, waiting: Waiting, chain: Chain) -> bool:
         """Begin or find the journal of a wake; False when another job that is alive carries it out."""
         own, self._fresh = self._lease.job.id, False
         if waiting.letter.kind in OF_THE_HOST:
             return True  # whoever commits first has done it, and nothing was paid for
-        if not self._carried and waiting.run_id != own:
-            await chain.read()
-            if chain.state.started is None and await self._jobs.waiting(waiting.run_id) is not None:
-                return False  # its own job comes, or has come, and carries on with everything behind it
+        if waiting.run_id != own and not self._carried:
+            await chain.read()  # somebody has begun it, most likely, and to look is cheaper than to be refused
         if chain.state.started is None:
             source: JsonValue = {
                 "entity": str(self._name),
@@ -176,6 +187,7 @@ class Carrier:
                 RunStarted(agent=str(self._name), model="", root=waiting.root_run_id, parent=parent, source=source)
             )
         carrier = self._carrier(chain)
+        self._came_before = self._came_before or (carrier == own and not self._fresh)
         return carrier in ("", own) or await self._jobs.waiting(carrier) is None
 
     def _carrier(self, chain: Chain) -> str:
@@ -186,14 +198,14 @@ class Carrier:
         if self._carrier(chain) in ("", self._lease.job.id):
             return True
         await read_on(state, self._place.log, self._place.base)
-        return not state.is_paused and [one.run_id for one in state.waiting[:1]] == [waiting.run_id]
+        return not state.is_paused and _is_first(state, waiting)
 
     async def _give_way(self, state: EntityState, chain: Chain) -> bool:
-        """Leave the entity to the job that has it. That one may have read last while the entity was paused, and be
-        about to park or to end: then who resumed it comes again later."""
+        """Leave the entity to the job that has it, which is woken if it is parked and has no reason to be. It may have
+        read last while the entity was paused, and be about to park: then who resumed it comes again later."""
+        if chain.state.suspended is None:
+            await self._jobs.wake(self._carrier(chain))
         if self._job.signal == "resume" and state.committed_at < self._job.letter and chain.state.suspended is None:
-            if chain.state.started is not None:
-                await self._jobs.wake(self._carrier(chain))
             tries = self._job.tries + 1
             again = self._job.model_copy(update={"tries": tries})
             id = f"{self._lease.job.id.partition('-')[0]}-{tries}"
@@ -202,9 +214,6 @@ class Carrier:
 
     async def _handle(self, state: EntityState, waiting: Waiting, chain: Chain) -> bool | None:
         """Handle one letter; results as `_next`."""
-        if chain.state.suspended is not None:
-            await self._park(waiting)
-            return True
         if waiting.letter.kind in OF_THE_HOST:
             if state.cut_off is not None:
                 await self._call_off(state.cut_off)
@@ -225,12 +234,10 @@ class Carrier:
         try:
             await self._call(state, waiting, context, frame, attempt)
             if frame.waiting:
-                below = tuple(
-                    each.model_copy(update={"through": None}) for each in frame.waiting
-                )  # a wake has no calls
+                # A wake has no calls through which they could be reached.
+                below = tuple(each.model_copy(update={"through": None}) for each in frame.waiting)
                 await chain.append(Suspended(below=below, token=secrets.token_urlsafe(24)))
-                await self._park(waiting)
-                return True
+                return None
             came_of_it = woken(state, waiting, context)
             self._check(state, waiting, came_of_it)
         except Exception as error:  # noqa: BLE001 - an application's own; recorded when the attempts are spent
@@ -250,7 +257,7 @@ class Carrier:
     def _attempt(self, chain: Chain) -> int:
         """How often this wake was begun, this time included: by deliveries of the job since it was first."""
         source = None if chain.state.started is None else chain.state.started.source
-        began = source.get("delivery") if isinstance(source, dict) and self._is_own(source) else 1
+        began = source.get("delivery") if isinstance(source, dict) and carrier_of(source) == self._lease.job.id else 1
         return max(1, self._lease.attempt - began + 1) if isinstance(began, int) else self._lease.attempt
 
     async def _call(self, state: EntityState, waiting: Waiting, context: Context, frame: Frame, attempt: int) -> None:
@@ -272,13 +279,6 @@ class Carrier:
                 raise
         if context.misused is not None:
             raise context.misused
-
-    async def _park(self, waiting: Waiting) -> None:
-        await self._lease.park()
-        chain = Chain(self._place, waiting.run)
-        await chain.read()
-        if chain.state.suspended is None:  # who answered before the job was parked could not wake it
-            await self._jobs.wake(self._lease.job.id)
 
     async def _commit(self, state: EntityState, waiting: Waiting, came_of_it: Woken) -> bool:
         """Whether this is what came of the letter; False when somebody else's commit, or a stop, was first."""
@@ -316,8 +316,16 @@ class Carrier:
         chain = Chain(self._place, waiting.run)
         try:
             await chain.read()
-            if chain.state.started is not None and chain.state.ended is None:
+            if chain.state.started is None:
+                return
+            if chain.state.ended is None or isinstance(
+                chain.state.ended, RunCancelled
+            ):  # that may have been broken off
                 await cancel_run(self._place, waiting.run_id, f"{self._name} was stopped")
-                await self._jobs.wake(carrier_of(chain.state.started.source))
+            await self._jobs.wake(self._carrier(chain))
         except (UnknownRun, BadRecord) as error:
             _log.info("%s: %s", self._name, error)
+
+
+def _is_first(state: EntityState, waiting: Waiting) -> bool:
+    return [one.run_id for one in state.waiting[:1]] == [waiting.run_id]

@@ -1,11 +1,10 @@
 """Entities that go elsewhere: exported with all that belongs to them, imported, and had go on there."""
 
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 
 from convive.agents.entities._entity_client import look
-from convive.agents.entities._entity_post import place_of_entity, set_time
+from convive.agents.entities._entity_post import place_of_entity, send_job, set_time
 from convive.agents.entities._entity_records import EntityJob, EntityName, carrier_of
 from convive.agents.entities._entity_state import EntityState, commits_of, mailbox_of
 from convive.agents.journal._chain import Chain
@@ -67,10 +66,10 @@ async def revive(bus: Bus, name: str) -> EntityState:
     if handled is not None:
         jobs = await bus.work_queue(to.queue)
         id = await _carrier(await place_of_entity(bus, to), handled.run)
-        if not id and await jobs.waiting(handled.run_id) is None:
-            id = f"{handled.run_id}-{secrets.token_hex(4)}"  # that of the letter may have been there, and be done
         if id:
             await jobs.send(Job(id, EntityJob(entity=str(to)).body(), handled.run.headers()))
+        if await jobs.waiting(id or handled.run_id) is None:
+            await send_job(jobs, to, handled)
     return state
 
 

@@ -71,9 +71,6 @@ class _Host:
     async def _settle(self, kind: EntityType, jobs: WorkQueue, lease: Lease) -> None:
         try:
             job, name, setter = job_of(lease.job)
-            place = await place_of_entity(self._desk.bus, name)
-            if job.due is not None:
-                await store(place, name, job.due, setter, lease.job.id)
         except NewerRecord as error:
             await self._leave(lease, error)
             return
@@ -81,6 +78,9 @@ class _Host:
             await bury(lease, str(error))
             return
         try:
+            place = await place_of_entity(self._desk.bus, name)
+            if job.due is not None:
+                await store(place, name, job.due, setter, lease.job.id)
             await Carrier(self._desk, kind, jobs, lease, job, name, place).carry()
         except RunTaken as error:
             _log.info("%s: another host goes on with it: %s", lease.job.id, error)

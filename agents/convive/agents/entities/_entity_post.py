@@ -1,5 +1,6 @@
 """Letters on their way: into the mailbox, and a job for whoever hosts the entity."""
 
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -8,7 +9,7 @@ import anyio
 from pydantic import ValidationError
 
 from convive.agents.entities._entity_records import EntityJob, EntityName, Letter, Outgoing, Signal, Woken, wake_run
-from convive.agents.entities._entity_state import mailbox_of
+from convive.agents.entities._entity_state import Waiting, mailbox_of
 from convive.agents.journal._journal import Place
 from convive.bus import (
     BadRecord,
@@ -18,6 +19,7 @@ from convive.bus import (
     Job,
     MaybeAppended,
     RunContext,
+    WorkQueue,
     mint_run_id,
     run_of,
     unreadable,
@@ -101,6 +103,12 @@ async def set_time(bus: Bus, name: EntityName, letter: Letter, run: RunContext |
     jobs = await bus.work_queue(name.queue)
     job = EntityJob(entity=str(name), due=letter)
     await jobs.send(Job(id, job.body(), {} if run is None else run.headers()), max(0.0, at_s - time.time()))
+
+
+async def send_job(jobs: WorkQueue, name: EntityName, waiting: Waiting) -> None:
+    """A new job for a letter: its own may have been there, and be done."""
+    id = f"{waiting.run_id}-{secrets.token_hex(4)}"
+    await jobs.send(Job(id, EntityJob(entity=str(name)).body(), waiting.run.headers()))
 
 
 def job_of(job: Job) -> tuple[EntityJob, EntityName, RunContext | None]:

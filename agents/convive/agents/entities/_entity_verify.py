@@ -208,7 +208,9 @@ class _Check:
             else:
                 lost[f"the time {id!r} that is set has no job and will not come: convive entity revive"] = state.seq
         to_do = next(iter(state.waiting), state.last_handled if unsent else None)
-        if to_do is None or state.is_paused or await self._somebody_has(jobs, state, to_do):
+        if to_do is None or state.is_paused or self._journals.fate_of(to_do.run_id) == "waiting":
+            return lost  # who resumes it, or answers, sends a job
+        if await self._somebody_has(jobs, state, to_do):
             return lost
         waits = f"the letter at {to_do.seq} waits"  # another one, when it is looked at again, is another matter
         what = waits if state.waiting else "letters of the last wake are not delivered"

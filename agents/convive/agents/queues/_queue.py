@@ -1,6 +1,7 @@
 """Queued runs: an order on a work queue, a run that keeps its journal on the bus, a handle that follows it."""
 
 import hashlib
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -28,6 +29,7 @@ from convive.bus import (
     RunContext,
     RunId,
     Tail,
+    WorkQueue,
     is_slug,
     queue_name,
     run_of,
@@ -218,10 +220,19 @@ def _json_of(record: Record) -> dict[str, JsonValue]:
 async def wake_worker(bus: Bus, place: Place, run: RunId) -> bool:
     """Have a worker go on with a queued run that was paused; says whether one has it, or will. Raises as `send`."""
     space = place.base.rpartition(".")[2]
-    queue, job = (space[6:], str(run)) if space.startswith("queue-") else await _carrier(place, run)
-    if not queue or not job:
+    if space.startswith("queue-"):
+        return await _woken(await bus.work_queue(space[6:]), str(run))
+    source = await _source(place, run)
+    queue, job, entity = (source.get(name, "") for name in ("queue", "carrier", "entity"))
+    if not (isinstance(queue, str) and isinstance(job, str) and isinstance(entity, str) and job and is_slug(queue)):
         return False
     jobs = await bus.work_queue(queue)
+    if not await _woken(jobs, job):  # it is lost, or another one went on with this wake
+        await jobs.send(Job(f"{run}-{secrets.token_hex(4)}", _EntityJob(entity=entity).body()))
+    return True
+
+
+async def _woken(jobs: WorkQueue, job: str) -> bool:
     if await jobs.waiting(job) is None:
         return False
     # Whoever carries it out may be about to park it, and be lost before it has seen that there is an answer.
@@ -232,17 +243,21 @@ async def wake_worker(bus: Bus, place: Place, run: RunId) -> bool:
     return True
 
 
-async def _carrier(place: Place, run: RunId) -> tuple[str, str]:
-    """The queue and the job that carry out a run, where it is not its own: its first record says so, as an entity's
-    wakes do."""
+class _EntityJob(Event):
+    """The job of whoever goes on with an entity: what every host reads, see `EntityJob` there."""
+
+    type: Literal["entity_job"] = "entity_job"
+    entity: str
+
+
+async def _source(place: Place, run: RunId) -> dict[str, JsonValue]:
+    """What a run came from, by its first record: of an entity's wake it says on which queue which job carries it."""
     async with place.log.read(f"{place.base}.run.*.{run}") as records:
         async for record in records:
             event = journal_event_of(record)
             source = event.source if event.type == "run_started" else None
-            found = (source.get("queue"), source.get("carrier")) if isinstance(source, dict) else ("", "")
-            queue, job = (each if isinstance(each, str) else "" for each in found)
-            return (queue, job) if is_slug(queue) else ("", "")
-    return "", ""
+            return source if isinstance(source, dict) else {}
+    return {}
 
 
 async def find_queued(bus: Bus, run_id: RunId, *, queue: str = "default", root: RunId | None = None) -> QueuedRun:

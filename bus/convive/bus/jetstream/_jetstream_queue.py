@@ -276,7 +276,7 @@ class _JetStreamLease:
         # A refused delivery would count, and a run that outlives a few deployments would be given up.
         headers = {**self.job.headers, SPENT: str(self.attempt - 1)}
         try:
-            copy = Draft(self._subject, self.job.body, headers, guard=Guard(self._subject, self._seq))
+            copy = Draft(self._subject, self.job.body, headers, guard=self._guard)
             await self._publisher.append(self._stream, copy)
         except Conflict:
             pass  # it goes on as another copy
@@ -292,11 +292,16 @@ class _JetStreamLease:
 
     async def _set_aside(self, what: str, headers: Mapping[str, str]) -> None:
         base, _, _ = self._subject.rpartition(".job.")
-        guard = Guard(f"{base}.*.{self.job.id}", self._seq)
         with contextlib.suppress(Conflict):  # it is set aside already, or goes on as another copy
-            draft = Draft(f"{base}.{what}.{self.job.id}", self.job.body, headers, guard=guard)
+            draft = Draft(f"{base}.{what}.{self.job.id}", self.job.body, headers, guard=self._guard)
             await self._publisher.append(self._stream, draft)
         await self._settle(b"+ACK")
+
+    @property
+    def _guard(self) -> Guard:
+        """Holds while this is the latest that the stream has of the job: no copy of it, and not set aside."""
+        base, _, _ = self._subject.rpartition(".job.")
+        return Guard(f"{base}.*.{self.job.id}", self._seq)
 
     async def _settle(self, word: bytes) -> None:
         with anyio.move_on_after(SETTLE_S):

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 
 from convive.bus.log._errors import NotAppended
 from convive.bus.log._memory_log import MAX_BODY_BYTES
@@ -28,6 +30,9 @@ class MemoryWorkQueue:
         self._lease_s = lease_s
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
+        self._due: list[tuple[float, int, _Entry]] = []
+        """A heap of when each is ready; older items, of one that is gone or ready at another time, are passed over."""
+        self._count = count()
         self._sent: dict[str, float] = {}
         self._dead: dict[str, DeadJob] = {}
         self._parked: dict[str, Job] = {}
@@ -50,19 +55,18 @@ class MemoryWorkQueue:
         known = any(job.id in ids for ids in (self._sent, self._entries, self._dead, self._parked))
         if not known:
             self._sent[job.id] = now_s
-            self._entries[job.id] = _Entry(job, now_s + delay_s)
-            self.wake_takers()
+            self._add(_Entry(job, now_s + delay_s))
 
     async def take(self) -> Lease:
         while True:
             changed = self._changed
             now_s = self._clock()
-            entry = next((one for one in self._entries.values() if one.ready_s <= now_s), None)
-            if entry is not None:
+            entry = self._first()
+            due_s = None if entry is None else entry.ready_s
+            if entry is not None and entry.ready_s <= now_s:
                 entry.attempts, entry.delivery = entry.attempts + 1, entry.delivery + 1
-                entry.ready_s = now_s + self._lease_s
+                self._ready_at(entry, now_s + self._lease_s)
                 return _MemoryLease(self, entry, entry.attempts, self._lease_s)
-            due_s = min((one.ready_s for one in self._entries.values()), default=None)
             try:
                 async with asyncio.timeout(None if due_s is None else due_s - now_s):
                     await changed.wait()
@@ -77,8 +81,8 @@ class MemoryWorkQueue:
         job = self._parked.pop(id, None)
         if job is None:
             return False
-        self._entries.setdefault(id, _Entry(job, self._clock()))
-        self.wake_takers()
+        if id not in self._entries:
+            self._add(_Entry(job, self._clock()))
         return True
 
     async def jobs(self) -> list[Job]:
@@ -87,13 +91,31 @@ class MemoryWorkQueue:
     async def dead(self) -> list[DeadJob]:
         return list(self._dead.values())
 
-    def wake_takers(self) -> None:
+    def ready_in(self, entry: _Entry, delay_s: float) -> None:
+        self._ready_at(entry, self._clock() + delay_s)
+        self._wake_takers()
+
+    def _add(self, entry: _Entry) -> None:
+        self._entries[entry.job.id] = entry
+        self._ready_at(entry, entry.ready_s)
+        self._wake_takers()
+
+    def _ready_at(self, entry: _Entry, ready_s: float) -> None:
+        entry.ready_s = ready_s
+        heappush(self._due, (ready_s, next(self._count), entry))
+
+    def _first(self) -> _Entry | None:
+        """The entry that is ready first, if there is any."""
+        while self._due:
+            ready_s, _, entry = self._due[0]
+            if self._entries.get(entry.job.id) is entry and entry.ready_s == ready_s:
+                return entry
+            heappop(self._due)
+        return None
+
+    def _wake_takers(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-    def ready_in(self, entry: _Entry, delay_s: float) -> None:
-        entry.ready_s = self._clock() + delay_s
-        self.wake_takers()
 
     def park(self, entry: _Entry) -> None:
         if self._entries.pop(entry.job.id, None) is not None:
