@@ -28,9 +28,10 @@ from pathlib import Path
 
 import anyio
 
-from convive.agents import Agent, AgentSeat, Answer, Plan, Request, ToolUse, exporting, host_seats, supervise, tool
-from convive.agents.testing import ScriptedModel, otlp_receiver
+from convive.agents import AgentSeat, Plan, exporting, host_seats, supervise
+from convive.agents.testing import otlp_receiver
 from convive.bus import Chair, Conversation, RunContext, SeatName, embedded_server, memory_bus, open_bus
+from nested import guest
 
 SEATS = (SeatName("ada"), SeatName("bob"))
 NODES = 9
@@ -39,30 +40,6 @@ DEAD = "http://127.0.0.1:9"
 
 Figure = float | list[float]
 """A median, or the two quartiles with it in the middle."""
-
-
-def once(name: str) -> ScriptedModel:
-    def answer(request: Request) -> Answer | str:
-        if request.messages[-1].text:
-            return Answer(parts=(ToolUse(id="c", name=name, arguments={}),), stop_reason="tool_use")
-        return "done"
-
-    return ScriptedModel(answer, keep=0)
-
-
-@tool
-async def look() -> str:
-    """Look."""
-    return "seen"
-
-
-helper = Agent("helper", model=once("look"), tools=[look])
-
-
-@tool
-async def ask() -> str:
-    """Ask."""
-    return (await helper.prompt("go")).text
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +60,16 @@ async def nothing() -> AsyncGenerator[None]:
 
 async def party(turns: int, environ: Mapping[str, str] | None, server: str | None) -> Took:
     """One party; `environ` says where to export to, None: no exporter at all."""
-    guest = AgentSeat(Agent("guest", model=once("ask"), tools=[ask]))
+    seat = AgentSeat(guest)
     async with memory_bus() if server is None else open_bus(server) as bus:
         conversation: Conversation = await bus.conversation(f"bench-{time.time_ns()}")
         run = RunContext.root()
-        await conversation.open(run, "bench", [Chair(seat=seat) for seat in SEATS])
+        await conversation.open(run, "bench", [Chair(seat=each) for each in SEATS])
         gc.collect()
         cpu_s, own_s, began_s = time.process_time(), time.thread_time(), time.perf_counter()
         async with nothing() if environ is None else exporting(conversation, environ=environ, warn=lambda words: None):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(host_seats, conversation, dict.fromkeys(SEATS, guest))
+                tasks.start_soon(host_seats, conversation, dict.fromkeys(SEATS, seat))
                 tasks.start_soon(supervise, conversation, Plan(turns, opens=False, toasts=False), run)
             took_s = time.perf_counter() - began_s
         cpu_s, own_s = time.process_time() - cpu_s, time.thread_time() - own_s

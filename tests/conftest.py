@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from convive.agents.testing import OtlpReceiver, otlp_receiver
 from convive.bus.server import _server_child
 from convive.bus.server._server import embedded_server
 from convive.bus.server._server_process import HOST, is_free, server_binary
@@ -43,6 +44,13 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         portal.wrap_async_context_manager(embedded_server(data)) as server,
     ):
         yield server.url
+
+
+@pytest.fixture
+def receiver() -> Iterator[OtlpReceiver]:
+    """A collector of a test's own."""
+    with otlp_receiver() as made:
+        yield made
 
 
 class Cluster:

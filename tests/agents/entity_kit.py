@@ -8,14 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+from pydantic import BaseModel
 
-from convive.agents.entities import Entities, EntityState, follow, host
+from convive.agents.entities import Collection, Entities, EntityState, follow, host
 from convive.agents.journal._faults import only_crashed
 from convive.agents.testing import Crashed
 from convive.bus import Bus, Draft, Job, Lease, Log, LogAround, MemoryLog, MemoryWorkQueue, Record, WorkQueue
 
 DEADLINE_S = 20.0
 """How long something that has to come is waited for; the longest schedule takes 9 s of a machine of its own."""
+
+
+class Tally(BaseModel):
+    """A row."""
+
+    count: int = 0
+
+
+TALLY = Collection("tally", Tally)
 
 LEASE_S = 1.0
 """Short, and yet longer than what else runs in the loop takes: a lease that runs out gives work to two."""

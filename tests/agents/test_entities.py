@@ -26,13 +26,9 @@ from convive.agents.entities import (
 )
 from convive.agents.testing import ScriptedModel
 from convive.bus import Bus, memory_bus, mint_run_id, open_bus
-from tests.agents.entity_kit import hosting, until
+from tests.agents.entity_kit import TALLY, Tally, hosting, until
 
 pytestmark = pytest.mark.anyio
-
-
-class Tally(BaseModel):
-    count: int = 0
 
 
 class Line(BaseModel):
@@ -40,7 +36,6 @@ class Line(BaseModel):
     text: str
 
 
-TALLY = Collection("tally", Tally)
 LINES = Collection("lines", Line, writable=True)
 
 

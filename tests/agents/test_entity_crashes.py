@@ -7,22 +7,16 @@ from typing import Any
 
 import anyio
 import pytest
-from pydantic import BaseModel
 
 from convive.agents import Agent, Request
 from convive.agents.entities import Collection, Context, Entities, Wake, find, host, look, put, send, spawn
 from convive.agents.journal._faults import only_crashed
 from convive.agents.testing import Crashed, ScriptedModel
-from tests.agents.entity_kit import LEASE_S, Held, Process, Store, hosting, hosting_until_lost, until
+from tests.agents.entity_kit import LEASE_S, TALLY, Held, Process, Store, Tally, hosting, hosting_until_lost, until
 
 pytestmark = pytest.mark.anyio
 
 
-class Tally(BaseModel):
-    count: int = 0
-
-
-TALLY = Collection("tally", Tally)
 CHILDREN, MESSAGES = 2, 3
 
 

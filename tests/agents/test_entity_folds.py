@@ -5,11 +5,9 @@ from typing import Any
 
 import anyio
 import pytest
-from pydantic import BaseModel
 
 from convive.agents import Agent, Request
 from convive.agents.entities import (
-    Collection,
     Context,
     Entities,
     EntityState,
@@ -24,16 +22,9 @@ from convive.agents.entities import (
 from convive.agents.entities._entity_state import apply
 from convive.agents.testing import Crashed, ScriptedModel
 from convive.bus import memory_bus
-from tests.agents.entity_kit import Store, hosting, hosting_until_lost, until
+from tests.agents.entity_kit import TALLY, Store, Tally, hosting, hosting_until_lost, until
 
 pytestmark = pytest.mark.anyio
-
-
-class Tally(BaseModel):
-    count: int = 0
-
-
-TALLY = Collection("tally", Tally)
 
 
 def lively() -> Entities:

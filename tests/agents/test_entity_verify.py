@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 import anyio
 import pytest
-from pydantic import BaseModel
 
 from convive.agents import Agent
 from convive.agents.entities import (
-    Collection,
     Context,
     Entities,
     Forgotten,
@@ -25,17 +23,10 @@ from convive.agents.entities import (
 )
 from convive.agents.testing import ScriptedModel
 from convive.bus import Bus, Draft, Record, memory_bus, mint_run_id
-from tests.agents.entity_kit import Store, hosting, until
+from tests.agents.entity_kit import TALLY, Store, Tally, hosting, until
 from tests.agents.test_entity_copies import archived
 
 pytestmark = pytest.mark.anyio
-
-
-class Tally(BaseModel):
-    count: int = 0
-
-
-TALLY = Collection("tally", Tally)
 
 
 def types() -> Entities:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import anyio
 import pytest
@@ -23,12 +23,6 @@ from convive.agents.testing import OtlpReceiver, ScriptedModel, otlp_receiver
 from convive.bus import MemoryLog
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with otlp_receiver() as made:
-        yield made
 
 
 @pytest.fixture

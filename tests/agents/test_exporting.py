@@ -1,7 +1,7 @@
 """Live export: what happens arrives while it happens, and whatever a collector does, nobody feels it."""
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import anyio
 import pytest
@@ -22,17 +22,11 @@ from convive.agents import (
 )
 from convive.agents.testing import OtlpReceiver, otlp_receiver
 from convive.bus import Bus, Chair, Conversation, MemoryLog, RunContext, SeatName, memory_bus
-from tests.agents.nested import guest, helper, once
+from nested import guest, helper, once
 
 pytestmark = pytest.mark.anyio
 
 ADA = SeatName("ada")
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with otlp_receiver() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What is started in another system's trace joins it when asked to: one trace id everywhere, the same each time."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 
 import anyio
 import pytest
@@ -22,21 +22,15 @@ from convive.agents import (
     verify,
     work,
 )
-from convive.agents.testing import OtlpReceiver, ReceivedSpan, otlp_receiver
+from convive.agents.testing import OtlpReceiver, ReceivedSpan
 from convive.bus import Bus, Chair, Joined, MemoryLog, RunContext, SeatName, fork, memory_bus, run_of
-from tests.agents.nested import guest, helper, once
+from nested import guest, helper, once
 
 pytestmark = pytest.mark.anyio
 
 ADA = SeatName("ada")
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with otlp_receiver() as made:
-        yield made
 
 
 @pytest.fixture

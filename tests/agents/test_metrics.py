@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -32,7 +32,7 @@ from convive.agents import (
 )
 from convive.agents.entities import Context, Entities, Wake, follow, host, spawn
 from convive.agents.journal._journal import ModelAnswered, journal_event_of
-from convive.agents.testing import OtlpReceiver, ReceivedPoint, ScriptedModel, otlp_receiver
+from convive.agents.testing import OtlpReceiver, ReceivedPoint, ScriptedModel
 from convive.bus import (
     Bus,
     Chair,
@@ -50,12 +50,6 @@ pytestmark = pytest.mark.anyio
 
 ADA = SeatName("ada")
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with otlp_receiver() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Our own sums are those that the SDK's instruments come to."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -27,14 +27,7 @@ from convive.agents.otel._measured_log import Appended
 from convive.agents.otel._otel_metrics import MOST_SERIES, OVERFLOW, Instrument, Meters
 from convive.agents.otel._otel_sending import Sending
 from convive.agents.otel._otel_settings import Export
-from convive.agents.testing import OtlpReceiver, otlp_receiver
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with otlp_receiver() as made:
-        yield made
-
+from convive.agents.testing import OtlpReceiver
 
 CUMULATIVE = AggregationTemporality.CUMULATIVE
 values = st.lists(st.tuples(st.floats(0, 200) | st.sampled_from(names.DURATION_BUCKETS), st.sampled_from("abc")))

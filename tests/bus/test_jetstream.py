@@ -379,4 +379,7 @@ async def test_what_a_replica_that_lags_takes_for_the_last_record_is_not_handed_
         for subject, seq in (("b", 2), ("a", 3), ("c", 5), ("b", 6)):
             yield Record(subject, seq, 0.0, {}, b"")
 
-    assert [record.seq async for record in EachOnce(delivered())] == [3, 5, 6]
+    async def fresh() -> AsyncGenerator[Record]:
+        raise AssertionError
+
+    assert [record.seq async for record in EachOnce(delivered(), fresh)] == [3, 5, 6]

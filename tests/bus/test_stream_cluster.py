@@ -1,44 +1,21 @@
 """Streams on three nodes: conditions that hold against writers on other servers, and producers over a killed leader."""
 
-from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
-from convive.bus import Bus, BusUnavailable, Conflict, Fenced, Stream, mint_run_id, open_bus
+from convive.bus import Bus, Conflict, Fenced, Stream, mint_run_id
 from convive.bus.jetstream._connect import connect
 from convive.bus.testing import read_all
 
 if TYPE_CHECKING:
+    from tests.bus.conftest import Ready
     from tests.conftest import Cluster
 from tests.bus.streams import fight_for_one_id, values
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-async def buses(cluster: "Cluster") -> AsyncGenerator[list[Bus]]:
-    """A connection to each node."""
-    async with AsyncExitStack() as stack:
-        yield [await ready(stack, url) for url in cluster.urls.values()]
-
-
-async def ready(stack: AsyncExitStack, url: str) -> Bus:
-    """A bus on a cluster that may still be electing its leader: until then it answers nobody."""
-    with anyio.fail_after(60):
-        while not await _answers(url):
-            await anyio.lowlevel.checkpoint()
-    return await stack.enter_async_context(open_bus(url, replicas=3))
-
-
-async def _answers(url: str) -> bool:
-    try:
-        async with open_bus(url, replicas=3):
-            return True
-    except BusUnavailable:
-        return False
 
 
 async def streams(buses: list[Bus]) -> list[Stream]:
@@ -125,7 +102,7 @@ async def test_producers_that_fight_for_an_id_on_three_servers_store_every_recor
     assert await values(three[2]) == lines
 
 
-async def test_a_producer_goes_on_when_the_leader_of_its_stream_is_killed(cluster: "Cluster") -> None:
+async def test_a_producer_goes_on_when_the_leader_of_its_stream_is_killed(cluster: "Cluster", ready: "Ready") -> None:
     count = 6_000
     async with AsyncExitStack() as stack:
         bus = await ready(stack, cluster.url)

@@ -128,6 +128,22 @@ async def test_a_new_consumer_says_how_many_records_there_are_for_it(engine: "En
             assert (made["num_pending"], made["delivered"]["consumer_seq"]) == (expected, 0), config
 
 
+async def test_a_consumer_says_which_node_delivers(engine: "Engine") -> None:
+    """So a reader knows that this node has what another consumer of it has delivered (_jetstream_reader.py)."""
+    async with engine.stream() as stream:
+        await filled(stream)
+        there: dict[str, Any] = (await stream.api("STREAM.INFO")).get("cluster", {})
+        nodes: set[str] = {there.get("leader", ""), *(one["name"] for one in there.get("replicas", []))}
+        found = [
+            await stream.consumer(
+                ack_policy="none", mem_storage=True, num_replicas=1, filter_subjects=[stream.subject(name)]
+            )
+            for name in "abcabcabc"
+        ]
+        told: set[str] = {made.get("cluster", {}).get("leader", "") for made in found}
+        assert told == {""} if len(nodes) == 1 else told <= nodes
+
+
 async def push(stream: "Stream", **config: Any) -> Any:
     """A subscription that a consumer with the settings of ours delivers to."""
     inbox = stream.client.new_inbox()

@@ -1,7 +1,7 @@
 """What hosts of entities do goes to a collector while they do it: the same spans that are sent from the log."""
 
 import signal
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from tests.scenarios.conftest import Person
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with otlp_receiver() as made:
-        yield made
 
 
 @pytest.fixture(params=[1, 16])

@@ -134,11 +134,12 @@ async def test_either_process_of_a_doubled_seat_may_be_killed_in_its_turn(
         await run.out.until("Host:")
         async with table.starts(*SIT, env=env) as one:
             await door.knocked("amy asked")
-            async with table.starts(*SIT, env=env) as two:
+            async with table.starts(*SIT, "--standby", "0.5", env=env) as two:
                 await two.err.until("amy sits in soup")
                 await (one, two)[which].kill()
                 if which == 0:
-                    await door.knocked("amy asked", times=2)
+                    with anyio.fail_after(4):  # and not after 5 s, as it would be without the option
+                        await door.knocked("amy asked", times=2)
                 door.open("amy asked")
                 ends = [await (one, two)[1 - which].ends(), await run.ends()]
     assert [done.code for done in ends] == [0, 0], [done.err for done in ends]

@@ -2,14 +2,15 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
+import nested
 from convive.agents import Trace, find_queued, find_trace, follow_trace, queued, read_trace
-from convive.agents.testing import OtlpReceiver, ReceivedSpan, otlp_receiver
+from convive.agents.testing import OtlpReceiver, ReceivedSpan
 from convive.bus import Bus, RunId, open_bus
 from tests.scenarios.conftest import DEADLINE_S
 
@@ -18,37 +19,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-GUESTS = '''
-from convive.agents import Agent, Answer, ToolUse, tool
-from convive.agents.testing import ScriptedModel
-
-
-def once(name):
-    def answer(request):
-        if request.messages[-1].text:
-            return Answer(parts=(ToolUse(id="c1", name=name, arguments={}),), stop_reason="tool_use")
-        return "so be it"
-    return ScriptedModel(answer)
-
-
-@tool
-async def look() -> str:
-    """Look."""
-    return "seen"
-
-
-helper = Agent("helper", model=once("look"), tools=[look])
-
-
-@tool
-async def ask() -> str:
-    """Ask."""
-    return (await helper.prompt("go")).text
-
+GUESTS = f"""{Path(nested.__file__).read_text()}
 
 ada = Agent("ada", model=once("ask"), tools=[ask])
 basho = Agent("basho", model=once("ask"), tools=[ask])
-'''
+"""
 PARTY = """
 topic = "why"
 turns = 4
@@ -122,12 +97,6 @@ ada = Agent("ada", model=calling("ask", "later"), tools=[helper, later])
 basho = Agent("basho", model=calling("ask", "pay"), tools=[helper, pay])
 clerk = Agent("clerk", model=calling("look"), tools=[look])
 """
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with otlp_receiver() as made:
-        yield made
 
 
 def path(spans: dict[str, ReceivedSpan], span: ReceivedSpan) -> list[str]:

@@ -7,6 +7,7 @@ the job of a host that was killed comes back and carries on (docs/adr/0021).
 """
 
 import logging
+from functools import partial
 
 import anyio
 
@@ -15,7 +16,7 @@ from convive.agents.entities._entity_carrier import Carrier, LeftToNewer
 from convive.agents.entities._entity_desk import Begun, Desk
 from convive.agents.entities._entity_post import job_of, place_of_entity, store
 from convive.agents.journal._chain import LEAVE_RUN, RunTaken
-from convive.agents.queues._worker import LEAVING_S, LOST_S, RETRY_S, bury, kept
+from convive.agents.queues._worker import LOST_S, RETRY_S, bury, take_jobs
 from convive.bus import BadRecord, Bus, ConviveError, Lease, NewerRecord, WorkQueue
 
 _log = logging.getLogger("convive.agents")
@@ -48,7 +49,7 @@ async def host(
         async with anyio.create_task_group() as tasks:
             for kind, jobs in queues:
                 for _ in range(concurrency):
-                    tasks.start_soon(own.run, kind, jobs)
+                    tasks.start_soon(take_jobs, jobs, partial(own.settle, kind, jobs))
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
 
@@ -57,18 +58,7 @@ class _Host:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def run(self, kind: EntityType, jobs: WorkQueue) -> None:
-        while True:
-            lease = await jobs.take()
-            try:
-                async with kept(lease):
-                    await self._settle(kind, jobs, lease)
-            except anyio.get_cancelled_exc_class():
-                with anyio.move_on_after(LEAVING_S, shield=True):
-                    await lease.release()
-                raise
-
-    async def _settle(self, kind: EntityType, jobs: WorkQueue, lease: Lease) -> None:
+    async def settle(self, kind: EntityType, jobs: WorkQueue, lease: Lease) -> None:
         try:
             job, name, setter = job_of(lease.job)
         except NewerRecord as error:

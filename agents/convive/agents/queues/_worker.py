@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import cast
 
@@ -73,7 +73,7 @@ async def work(
         try:
             async with anyio.create_task_group() as tasks:
                 for _ in range(concurrency):
-                    tasks.start_soon(worker.run)
+                    tasks.start_soon(take_jobs, jobs, worker.settle)
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -101,18 +101,7 @@ class _Worker:
         self._retry_s = retry_s
         self._begun = begun
 
-    async def run(self) -> None:
-        while True:
-            lease = await self._jobs.take()
-            try:
-                async with kept(lease):
-                    await self._settle(lease)
-            except anyio.get_cancelled_exc_class():
-                with anyio.move_on_after(LEAVING_S, shield=True):
-                    await lease.release()
-                raise
-
-    async def _settle(self, lease: Lease) -> None:
+    async def settle(self, lease: Lease) -> None:
         """Carry out one job, and say what became of it."""
         try:
             order, run = order_of(lease.job)
@@ -261,8 +250,21 @@ class _Patient:
             raise
 
 
+async def take_jobs(jobs: WorkQueue, settle: Callable[[Lease], Awaitable[None]]) -> None:
+    """Take one job after the other, and keep each until it is settled; cancelled, give it back at once."""
+    while True:
+        lease = await jobs.take()
+        try:
+            async with _kept(lease):
+                await settle(lease)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(LEAVING_S, shield=True):
+                await lease.release()
+            raise
+
+
 @asynccontextmanager
-async def kept(lease: Lease) -> AsyncGenerator[None]:
+async def _kept(lease: Lease) -> AsyncGenerator[None]:
     """Extends the lease beside the block; the block's own error comes out as it is."""
 
     async def extend() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from convive.bus import BusUnavailable, Conversation, RunContext
+from convive.bus import BusUnavailable, Conversation, Log, RunContext
 
 STANDBY_S = 5.0
 """How long whoever leads has to be late, or whoever has a turn silent, before another process acts."""
@@ -71,8 +71,18 @@ async def until_silent(conversation: Conversation, run: RunContext, silent_s: fl
         # Not at once: whoever began just now can be asked for in a moment.
         next_s = max(next_s, anyio.current_time() - look_s) + look_s
         await anyio.sleep_until(next_s)
-        here = await log.is_present(subjects.journal(run.root_run_id, run.run_id), look_s)
-        # While the server is away nobody is heard, which says nothing of them.
-        with contextlib.suppress(BusUnavailable):
-            last = None if here else await log.last(f"{subjects.base}.*.{run.root_run_id}.{run.run_id}")
-            silence = silence.after(here=bool(here), place=0 if last is None else last.seq)
+        journal = subjects.journal(run.root_run_id, run.run_id)
+        silence = await look(log, journal, f"{subjects.base}.*.{run.root_run_id}.{run.run_id}", look_s, silence)
+
+
+async def look(log: Log, subject: str, written: str, look_s: float, silence: Silence) -> Silence:
+    """What is found by one more look at who is present on `subject` and writes to `written`, for `look_s` at most.
+
+    Raises BusUnavailable when the bus is gone for good.
+    """
+    here = await log.is_present(subject, look_s)
+    # While the server is away nobody is heard, which says nothing of them.
+    with contextlib.suppress(BusUnavailable):
+        last = None if here else await log.last(written)
+        return silence.after(here=bool(here), place=0 if last is None else last.seq)
+    return silence

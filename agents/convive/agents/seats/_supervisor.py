@@ -12,6 +12,7 @@ from typing import assert_never
 from convive.agents.journal._journal import Resumed, Suspended, journal_event_of
 from convive.agents.models._schema import check_number
 from convive.agents.seats._doubles import STANDBY_S
+from convive.agents.seats._leading import Watch, presence
 from convive.agents.seats._policies import Policy, round_robin
 from convive.bus import (
     HOST,
@@ -161,6 +162,7 @@ class _Lead:
 
     leads: bool
     standby_s: float
+    watch: Watch
     floor: Floor = field(default_factory=Floor)
     own: int = 0
     """The place of the last link that it wrote."""
@@ -175,20 +177,26 @@ class _Lead:
         if self.floor.seq == before.seq:
             return False
         self.seen_s, self.due_s = now_s, None
-        if past or not self.leads or record.seq == self.own or self.floor.links == before.links:
+        if past or record.seq == self.own or self.floor.links == before.links:
             return False
-        self.leads = not isinstance(event_of(record), Granted | Revoked | Ended)
-        return not self.leads and self.floor.closed is None
+        if not isinstance(event_of(record), Granted | Revoked | Ended):
+            return False
+        self.watch.wrote()
+        led, self.leads = self.leads, False
+        return led and self.floor.closed is None
 
     def patiently(self, decision: Decision, now_s: float) -> Decision:
         """The same for whoever leads; a standby gives the leader its time, from when it noticed that this is due.
 
-        It is not counted from when it became due, since this process itself may have been stopped meanwhile.
+        It is not counted from when it became due, since this process itself may have been stopped meanwhile. Nobody is
+        given time who was silent for as long before, and is still.
         """
         if isinstance(decision, Wait):
             self.due_s = None
             return decision
         if self.leads:
+            return decision
+        if self.due_s is not None and self.watch.is_alone:
             return decision
         self.due_s = now_s if self.due_s is None else self.due_s
         return decision if now_s >= self.due_s + self.standby_s else Wait(self.due_s + self.standby_s)
@@ -209,15 +217,17 @@ async def supervise(
 
     Raises MaybeAppended or BusUnavailable when the server stays away; whoever supervises next goes on from the log.
     """
-    lead = _Lead(not plan.standby_s, plan.standby_s or STANDBY_S)
+    standby_s = plan.standby_s or STANDBY_S
+    lead = _Lead(not plan.standby_s, standby_s, Watch(conversation, standby_s))
     past = True
 
     def apply(record: Record) -> None:
         if lead.apply(record, clock(), past=past) and on_change is not None:
             on_change(False, lead.floor.turn)
 
-    async with conversation.follow() as tail:
+    async with conversation.follow() as tail, presence(conversation) as there:
         while lead.floor.closed is None:
+            await there(lead.leads)
             if (record := await tail.catch_up()) is not None:
                 apply(record)
                 continue
@@ -228,8 +238,10 @@ async def supervise(
             decision = lead.patiently(decision, clock())
             if isinstance(decision, Wait):
                 timeout_s = None if decision.until_s is None else max(0.0, decision.until_s - clock())
-                if (record := await tail.next(timeout_s)) is not None:
+                if (record := await tail.next(_sooner(timeout_s, lead))) is not None:
                     apply(record)
+                elif not lead.leads and not lead.watch.rest_s:
+                    await lead.watch.look()
                 continue
             seq = await _append(conversation, lead.floor, decision, plan, run, clock)
             took_over = seq is not None and not lead.leads
@@ -239,6 +251,13 @@ async def supervise(
             if took_over and on_change is not None:
                 on_change(True, lead.floor.turn)
     return lead.floor
+
+
+def _sooner(timeout_s: float | None, lead: _Lead) -> float | None:
+    """A standby looks in between whether somebody leads."""
+    if lead.leads:
+        return timeout_s
+    return lead.watch.rest_s if timeout_s is None else min(timeout_s, lead.watch.rest_s)
 
 
 async def _pause(conversation: Conversation, floor: Floor) -> Pause | None:

@@ -13,7 +13,7 @@ from convive.bus.jetstream._connect import ApiError, Connection
 from convive.bus.jetstream._jetstream_own import end_if_empty, first_record, last_record, subjects_of
 from convive.bus.jetstream._jetstream_presence import is_present, present
 from convive.bus.jetstream._jetstream_publisher import Publisher
-from convive.bus.jetstream._jetstream_reader import BoundedReader, EachOnce
+from convive.bus.jetstream._jetstream_reader import BoundedReader, EachOnce, FreshReader
 from convive.bus.jetstream._jetstream_tail import Hub, Hubs, LiveTail
 from convive.bus.log._errors import BusUnavailable, WrongStream
 from convive.bus.log._log import Draft, Record
@@ -120,8 +120,16 @@ class JetStreamLog:
             return self._newest(subjects, 0, None)
 
         reader = BoundedReader(self._connection, self._stream, subjects, 0, None, None, newest, latest=True)
-        async with _opened_reader(reader):
-            yield EachOnce(reader) if self._replicated else reader
+        async with contextlib.AsyncExitStack() as stack:
+
+            async def fresh() -> BoundedReader:
+                await reader.close()
+                other = FreshReader(self._connection, self._stream, subjects, newest)
+                await stack.enter_async_context(_opened_reader(other))
+                return other
+
+            await stack.enter_async_context(_opened_reader(reader))
+            yield EachOnce(reader, fresh) if self._replicated else reader
 
     async def _newest(self, subjects: tuple[str, ...], after: int, since_s: float | None) -> int:
         """The place of the newest record that a reader must see, as the leader knows it. One request a subject.

@@ -67,6 +67,8 @@ class Consumer:
         self._due: int | None = None
         self._asking = asyncio.Lock()
         self._asked = self._answered = 0
+        self.node = ""
+        """The server that delivers, by its name."""
         self.last = after
         """The sequence number of the last record that was delivered."""
         self.trouble = asyncio.Event()
@@ -88,7 +90,7 @@ class Consumer:
         deadline = loop.time() + self._connection.patience_s
         while True:
             self.trouble.clear()
-            await self._stop()
+            await self.stop()
             try:
                 await self._start()
             except BusUnavailable as error:
@@ -135,7 +137,7 @@ class Consumer:
     async def close(self) -> None:
         """End the delivery. The server drops the consumer by itself when it cannot be told."""
         self._forget()
-        await self._stop()
+        await self.stop()
 
     @property
     def is_held(self) -> bool:
@@ -174,6 +176,7 @@ class Consumer:
             f"CONSUMER.CREATE.{self._stream}.{self._name}",
             {"stream_name": self._stream, "config": config, "action": "create"},
         )
+        self.node = str(answer.get("cluster", {}).get("leader", ""))
         self._count(answer)
 
     def _count(self, answer: dict[str, Any]) -> None:
@@ -195,7 +198,8 @@ class Consumer:
             return {"deliver_policy": "all"}
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": self.last + 1}
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """Deliver nothing more, until `replace`."""
         subscription, self._subscription = self._subscription, None
         self._generation += 1
         self._owed = ""

@@ -47,6 +47,7 @@ class BoundedReader:
         self._lacking_since_s: float | None = None
         self._waiting: deque[Record] = deque()
         self._taken = 0
+        self._handed = after
         self._more = asyncio.Event()
         self._until = until
         self._done = False
@@ -62,6 +63,11 @@ class BoundedReader:
     async def close(self) -> None:
         await self._consumer.close()
 
+    @property
+    def node(self) -> str:
+        """The server that delivers, by its name."""
+        return self._consumer.node
+
     def __aiter__(self) -> Self:
         return self
 
@@ -70,6 +76,7 @@ class BoundedReader:
             if self._waiting:
                 record = self._waiting.popleft()
                 self._taken -= room_of(record)
+                self._handed = record.seq
                 if self._consumer.is_held and self._taken < ROOM // 2:
                     await self._consumer.resume()
                 return record
@@ -86,8 +93,11 @@ class BoundedReader:
             if not self._consumer.silent:
                 await self._look_again()
         if self._consumer.trouble.is_set() or self._consumer.silent:
-            await self._consumer.replace(wait_for_server=False)
+            await self._renew()
         self._finish_if_complete()
+
+    async def _renew(self) -> None:
+        await self._consumer.replace(wait_for_server=False)
 
     async def _look_again(self) -> None:
         """Nothing has come for a while. Records that expired are counted, or known as the newest, but never come."""
@@ -124,28 +134,92 @@ class BoundedReader:
             self._done = True
 
 
+class FreshReader(BoundedReader):
+    """The last record of each subject, from a server that had the newest of all records when it began.
+
+    One that lags takes older records for the last of their subjects. Nothing in a delivery says how far its server was
+    when the consumer was made; so a server is chosen that has delivered the newest record to another one before.
+    """
+
+    def __init__(
+        self, connection: Connection, stream: str, subjects: tuple[str, ...], newest: Callable[[], Awaitable[int]]
+    ) -> None:
+        super().__init__(connection, stream, subjects, 0, None, None, newest, latest=True)
+        self._where = connection, stream, subjects
+        self._fresh: set[str] = set()
+        """The servers that have the newest record, by their names."""
+
+    async def open(self) -> None:
+        self._newest = await self._ask_newest()
+        await self._find_one()
+        await self._consumer.open()
+        await self._until_fresh()
+        self._finish_if_complete()
+
+    async def _renew(self) -> None:
+        await super()._renew()
+        await self._until_fresh()
+
+    async def _until_fresh(self) -> None:
+        while self._newest and self._consumer.node not in self._fresh:
+            await self._consumer.stop()
+            self._waiting.clear()
+            self._taken, self._done, self._consumer.last = 0, False, self._handed
+            await self._find_one()
+            await super()._renew()
+
+    async def _find_one(self) -> None:
+        """Have one server deliver the newest record, however late it has it: whichever is asked to."""
+        if not self._newest:
+            return
+        probe = BoundedReader(*self._where, self._newest - 1, self._newest, None, self._ask_newest)
+        try:
+            await probe.open()
+            found = [record async for record in probe]
+        finally:
+            await probe.close()
+        if found:
+            self._fresh.add(probe.node)
+        else:  # it has expired, or was removed, and says nothing any more
+            self._newest = await self._ask_newest()
+            self._fresh.clear()
+
+
 class EachOnce:
     """Of records in their order, the last of each subject.
 
     Where there are replicas, the one that delivers may lag: what it takes for the last record of a subject comes first,
-    and the newer one behind it. So all are read before the first is handed out.
+    and the newer one behind it. So all are read before the first is handed out; where that are more than `ROOM`, they
+    are read again, from one that does not.
     """
 
-    def __init__(self, records: AsyncIterator[Record]) -> None:
+    def __init__(self, records: AsyncIterator[Record], fresh: Callable[[], Awaitable[AsyncIterator[Record]]]) -> None:
         self._records = records
+        self._fresh = fresh
         self._found: Iterator[Record] | None = None
+        self._streamed: AsyncIterator[Record] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Record:
-        if self._found is None:
-            last: dict[str, Record] = {}
-            async for record in self._records:
-                last.pop(record.subject, None)
-                last[record.subject] = record
-            self._found = iter(last.values())
-        found = next(self._found, None)
+        if self._streamed is None and self._found is None:
+            await self._begin()
+        if self._streamed is not None:
+            return await anext(self._streamed)
+        found = None if self._found is None else next(self._found, None)
         if found is None:
             raise StopAsyncIteration
         return found
+
+    async def _begin(self) -> None:
+        last: dict[str, Record] = {}
+        room = 0
+        async for record in self._records:
+            older = last.pop(record.subject, None)
+            last[record.subject] = record
+            room += room_of(record) - (0 if older is None else room_of(older))
+            if room > ROOM:
+                self._streamed = await self._fresh()
+                return
+        self._found = iter(last.values())

@@ -170,7 +170,8 @@ class Log(Protocol):
         """The last record of each subject that matches, in the order of the log; then it ends.
 
         A subject that is written to meanwhile may come a second time, with the newer record. Costs as much as `read`,
-        and raises the same.
+        and raises the same. With replicas nothing is handed out before all is there, up to 8,192 records or 64 MB;
+        where there is more, that much is read twice.
         """
         ...
 

@@ -179,13 +179,14 @@ def say(
     _at(url, data, conversation, lambda at, where, _: commands.say(at, name, " ".join(text), where.options))
 
 
-@app.command(rich_help_panel=TABLE)
+@app.command(cls=WithStandby, rich_help_panel=TABLE)
 def sit(
     conversation: Id,
     seat: Annotated[str, typer.Option("--as", metavar="SEAT", help="The seat to take.")],
     agent: Annotated[str | None, typer.Option(help="module:attribute of an agent; default: the invited guest.")] = None,
     about: Annotated[str, typer.Option(help="What the others may know of you.")] = "",
     model: Model = None,
+    standby: Standby = None,
     url: Url = None,
     data: Data = None,
 ) -> None:
@@ -197,7 +198,7 @@ def sit(
         async with where.open_existing(dict(os.environ)) as bus:
             there = await bus.existing(conversation)
             evening = None if agent else await find(bus, conversation)
-            await hosting.sit(there, hosting.Sitting(seat, agent, about, model), evening, where.options)
+            await hosting.sit(there, hosting.Sitting(seat, agent, about, model, standby), evening, where.options)
 
     go(work)
 

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from convive.agents import (
+    STANDBY_S,
     Agent,
     AgentSeat,
     Choice,
@@ -218,6 +219,7 @@ class Sitting:
     agent: str | None = None
     about: str = ""
     model: str | None = None
+    standby_s: float | None = None
 
 
 async def sit(conversation: Conversation, wish: Sitting, evening: Evening | None, options: str = "") -> None:
@@ -239,7 +241,7 @@ async def sit(conversation: Conversation, wish: Sitting, evening: Evening | None
         )
         async with anyio.create_task_group() as beside:
             beside.start_soon(attend, conversation, None, agents_in({seat: who}), options, seat)
-            await host_seats(conversation, {seat: who})
+            await host_seats(conversation, {seat: who}, wish.standby_s or STANDBY_S)
             beside.cancel_scope.cancel()
         tell(f"{conversation.id} is over.")
     finally:

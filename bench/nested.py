@@ -1,4 +1,4 @@
-"""An agent that asks another one, which looks: nine nodes a turn."""
+"""An agent that asks another one, which looks: nine nodes a turn. For benchmarks and tests."""
 
 from convive.agents import Agent, Answer, Request, ToolUse, Usage, tool
 from convive.agents.testing import ScriptedModel
@@ -14,9 +14,9 @@ def once(name: str) -> ScriptedModel:
     """Calls the tool of that name, and then is done."""
 
     def answer(request: Request) -> Answer | str:
-        return use(name) if request.messages[-1].text else "done"
+        return use(name) if request.messages[-1].text else "so be it"
 
-    return ScriptedModel(answer)
+    return ScriptedModel(answer, keep=0)
 
 
 @tool
