@@ -1,7 +1,8 @@
 """Entities: looked at, followed, spawned, and sent something."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
 
 from pydantic import Field, JsonValue, RootModel
 from starlette.responses import JSONResponse, Response
@@ -10,7 +11,10 @@ from convive.agents import entities
 from convive.agents.entities import Collection, EntityName, EntityState, UnknownEntity, Woken, entity_json
 from convive.agents.http._asked import Asked
 from convive.agents.http._events import Events, frame, framed
+from convive.agents.http._problems import Refused
 from convive.agents.http._requests import Body, after_of, body_of, number_of
+
+Posted = TypeVar("Posted")
 
 
 class Row(RootModel[dict[str, JsonValue]]):
@@ -76,7 +80,7 @@ async def spawn(asked: Asked) -> Response:
     try:
         state = await entities.look(asked.bus, asked.name)
     except UnknownEntity:
-        name = await entities.spawn(asked.bus, asked.name, spawning.args)
+        name = await _posted(entities.spawn(asked.bus, asked.name, spawning.args))
         return JSONResponse({"name": name, "spawned": True}, 201)
     return JSONResponse({"name": state.name, "spawned": False, "status": state.status})
 
@@ -84,7 +88,7 @@ async def spawn(asked: Asked) -> Response:
 async def send(asked: Asked) -> Response:
     """A message for an entity."""
     message = await body_of(asked.request, Message)
-    return _taken(await entities.send(asked.bus, asked.name, message.body, id=message.id))
+    return _taken(await _posted(entities.send(asked.bus, asked.name, message.body, id=message.id)))
 
 
 async def put_row(asked: Asked) -> Response:
@@ -102,6 +106,13 @@ async def _write(asked: Asked, row: Row | None) -> Response:
     path = asked.request.path_params
     collection = Collection(str(path["collection"]), Row, writable=True)
     return _taken(await entities.put(asked.bus, asked.name, collection, str(path["key"]), row))
+
+
+async def _posted(letter: Awaitable[Posted]) -> Posted:
+    try:
+        return await letter
+    except ValueError as error:  # deeper than any reader could read back
+        raise Refused(400, f"{error}. Nothing was sent.") from None
 
 
 def _taken(seq: int) -> Response:
