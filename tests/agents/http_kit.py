@@ -64,10 +64,11 @@ class Site:
             async with self.client.stream("GET", self.url + path, headers=headers) as response:
                 assert response.status_code == 200, await response.aread()
                 assert response.headers["content-type"].startswith("text/event-stream")
-                yield _events(response.aiter_lines())
+                yield read_events(response.aiter_lines())
 
 
-async def _events(lines: AsyncIterator[str]) -> AsyncGenerator[Event]:
+async def read_events(lines: AsyncIterator[str]) -> AsyncGenerator[Event]:
+    """The events in the lines of a body."""
     found: dict[str, str] = {}
     async for line in lines:
         if line and not line.startswith(":"):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,9 +85,10 @@ async def keep_serving(where: Where, serving: Serving) -> None:
 
 def make_token(where: Where, wanted: Wanted) -> None:
     """Print a token."""
-    token = tokens_of(where).issue(wanted.rights, until_s=time.time() + wanted.for_s)
-    print(token)  # noqa: T201 - standard output is this command's result
-    tell(f"It may {', '.join(wanted.rights)}, for {wanted.for_s:g} s.")
+    until_s = time.time() + wanted.for_s
+    print(tokens_of(where).issue(wanted.rights, until_s=until_s))  # noqa: T201 - standard output is this command's result
+    when = datetime.fromtimestamp(until_s, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    tell(f"It may {', '.join(wanted.rights)}, until {when}.")
 
 
 def tokens_of(where: Where) -> "Tokens":
@@ -137,6 +139,7 @@ def _listening(port: int) -> Generator[socket.socket]:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((HOST, port))
+            listening.listen()  # before anybody is told of the address
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
