@@ -45,7 +45,7 @@ class Site:
 
     async def ask(self, method: str, path: str, body: object = None, *, by: str = ALL, **more: Any) -> httpx2.Response:
         headers = {"authorization": f"Bearer {by}", **more.pop("headers", {})}
-        given = {} if body is None else {"json": body}
+        given: dict[str, Any] = {} if body is None else {"json": body}
         return await self.client.request(method, self.url + path, headers=headers, **given, **more)
 
     async def get(self, path: str, *, by: str = ALL, **more: Any) -> Any:

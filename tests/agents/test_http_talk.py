@@ -15,7 +15,7 @@ from convive.agents import Plan, host_seats, supervise
 from convive.agents.http import app
 from convive.agents.http._events import Events
 from convive.bus import HOST, Chair, Conversation, Draft, Noted, RunContext, SeatName, mint_run_id, open_bus
-from convive.bus.jetstream._connect import connect
+from convive.bus.jetstream._connect import Connection, connect
 from convive.bus.jetstream._jetstream import JetStreamLog
 from tests.agents.http_kit import TOKENS, Event, Site, refusal, site, token, until
 from tests.agents.seats import ADA, BOB, Acting, grant, opened, speak
@@ -218,16 +218,20 @@ async def test_a_reader_that_leaves_leaves_no_task_and_no_consumer_behind(nats_u
             await here.get(f"/conversations/{conversation.id}")
             assert isinstance(conversation.log, JetStreamLog)
             asking = f"CONSUMER.NAMES.{conversation.log._stream}"
-            before, consumers = _tasks(), (await connection.api(asking))["consumers"] or []
+            before, consumers = _tasks(), await _named(connection, asking)
             async with here.events(f"/conversations/{conversation.id}/events") as events:
                 await until(events, "caught_up")
                 assert len(_tasks()) > len(before)
-                assert len((await connection.api(asking))["consumers"]) == len(consumers) + 1
+                assert len(await _named(connection, asking)) == len(consumers) + 1
             with anyio.fail_after(5):
                 await ended.wait()
                 await anyio.wait_all_tasks_blocked()
-            assert ((await connection.api(asking))["consumers"] or []) == consumers
+            assert await _named(connection, asking) == consumers
             assert _tasks() <= before
+
+
+async def _named(connection: Connection, asking: str) -> list[str]:
+    return (await connection.api(asking))["consumers"] or []
 
 
 def _tasks() -> set[asyncio.Task[Any]]:

@@ -188,15 +188,16 @@ async def test_what_waits_is_listed_and_answered_once(there: Site, name: str) ->
     assert "token" not in waiting
     assert (await there.get("/pending", by=token("read:runs:other")))["pending"] == []
     id, path = waiting["interrupts"][0]["id"], f"/runs/{run_id}/answers"
-    for body, status in (
-        ({"answers": {}}, 400),
-        ({"answers": {"nothing": {"type": "approve"}}}, 400),
-        ({"answers": {id: {"type": "result", "value": 1}}}, 400),
-        ({"answers": {id: {"type": "maybe"}}}, 400),
-        ({"answers": {id: {"type": "edit", "arguments": {"amount": "much"}}}}, 400),
-        ({"answers": {id: {"type": "approve"}}, "token": "of another time"}, 400),
-    ):
-        assert refusal(await there.ask("POST", path, body, by=by))[0] == status
+    bad: list[dict[str, Any]] = [
+        {"answers": {}},
+        {"answers": {"nothing": {"type": "approve"}}},
+        {"answers": {id: {"type": "result", "value": 1}}},
+        {"answers": {id: {"type": "maybe"}}},
+        {"answers": {id: {"type": "edit", "arguments": {"amount": "much"}}}},
+        {"answers": {id: {"type": "approve"}}, "token": "of another time"},
+    ]
+    for body in bad:
+        assert refusal(await there.ask("POST", path, body, by=by))[0] == 400
     good = {"answers": {id: {"type": "edit", "arguments": {"amount": 20}}}}
     assert refusal(await there.ask("POST", path, good, by=token(f"read:runs:{name}"))) == (403, "NotAllowed")
     answered = await there.ask("POST", path, good, by=by)
@@ -255,7 +256,7 @@ async def test_what_an_entity_consists_of_is_no_stream(there: Site, name: str) -
     """Who could append there could forge what it did, with a right to streams alone."""
     await spawn(there.bus, f"shop/{name}")
     for what in ("mailbox", "entity"):
-        for method, body in (("GET", None), ("POST", {"json": {}})):
-            refused = await there.ask(method, f"/streams/shop--{name}/{what}/records", body)
+        for method in ("GET", "POST"):
+            refused = await there.ask(method, f"/streams/shop--{name}/{what}/records", {"json": 1})
             assert refusal(refused)[0] == 403
     assert name not in str((await there.get("/streams"))["streams"])

@@ -4,18 +4,19 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
+from pydantic import Field
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from convive.agents.http import _conversations as conversations
 from convive.agents.http import _entities as entities
 from convive.agents.http import _runs as runs
 from convive.agents.http import _streams as streams
-from convive.agents.http._asked import Asked
+from convive.agents.http._asked import Asked, as_json
 from convive.agents.http._guard import LOOPBACK, Guard
 from convive.agents.http._page import page
 from convive.agents.http._problems import on_error
@@ -29,7 +30,7 @@ _ENTITY, _STREAM = "/entities/{type}/{id}", "/streams/{stream}"
 class Ticket(Body):
     """Which path a ticket is to open."""
 
-    path: str
+    path: str = Field(max_length=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def app(bus: Bus, tokens: Tokens, *, hosts: Collection[str] = LOOPBACK, origins:
     async def ticket(asked: Asked) -> Response:
         wanted = await body_of(asked.request, Ticket)
         made = tokens.ticket(asked.held, wanted.path, now_s=time.time())
-        return JSONResponse({"ticket": made, "expires_s": TICKET_S}, 201)
+        return as_json({"ticket": made, "expires_s": TICKET_S}, 201)
 
     cors = Middleware(
         CORSMiddleware,
