@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from convive.agents import Agent, go_on, node_json, read_trace
 from convive.agents.entities import Collection, Context, Entities, Wake, host, spawn
 from convive.agents.testing import ScriptedModel
-from convive.bus import Bus, memory_bus, open_bus
+from convive.bus import Bus, RunContext, memory_bus, open_bus
 from tests.agents.http_kit import Event, Site, refusal, site, token, until
 from tests.agents.runs import Shop, use
 
@@ -175,6 +175,15 @@ async def test_a_run_elsewhere_is_not_there_for_who_may_not_see_it(there: Site, 
     unknown = await there.ask("GET", f"/runs/{'0' * 32}/events", by=by)
     assert refusal(hidden) == refusal(unknown) == (404, "UnknownRun")
     assert hidden.text.replace(result.run_id, "") == unknown.text.replace("0" * 32, "")
+
+
+async def test_a_conversation_that_is_called_like_a_run_is_not_shown_in_its_place(there: Site, name: str) -> None:
+    """A right to the one is none to the other."""
+    result = await Agent("poet", model=ScriptedModel(["one"])).prompt("x", place=await there.bus.conversation(name))
+    other = await there.bus.conversation(result.run_id)
+    await other.open(RunContext.root(), "a secret matter")
+    answered = await there.ask("GET", f"/runs/{result.run_id}", by=token(f"read:runs:{name}"))
+    assert refusal(answered) == (404, "UnknownRun")
 
 
 async def test_what_waits_is_listed_and_answered_once(there: Site, name: str) -> None:
