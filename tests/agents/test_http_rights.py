@@ -181,7 +181,8 @@ async def test_a_ticket_opens_one_path_to_read_for_a_moment(there: Site) -> None
     ticket = made.json()["ticket"]
 
     async def ask(method: str, path: str, ticket: str) -> int:
-        return (await there.client.request(method, f"{there.url}{path}", params={"ticket": ticket})).status_code
+        async with there.client.stream(method, f"{there.url}{path}", params={"ticket": ticket}) as answered:
+            return answered.status_code
 
     assert await ask("GET", path, ticket) == 200
     assert await ask("GET", f"{path}/events", ticket) == 401
