@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.routing import Mount
 
-from convive.agents.http import app
+from convive.agents.http import BadAddress, app
 from convive.agents.http._guard import LOOPBACK, name_of, why_not
 from convive.bus import Bus, memory_bus, open_bus
 from tests.agents.http_kit import ALL, TOKENS, Site, refusal, site
@@ -67,6 +67,24 @@ def test_the_name_in_a_host_is_what_a_browser_would_have_asked_for(host: str, na
 def test_another_name_or_another_page_is_refused(headers: dict[str, str], status: int | None) -> None:
     refused = why_not(Headers(headers), LOOPBACK, ["https://known.example"])
     assert (refused and refused.status) == status
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("shop.example:80", "https://shop.example"),
+        ("https://shop.example", "https://shop.example"),
+        ("", "https://shop.example"),
+        ("shop.example", "https://shop.example/"),
+        ("shop.example", "shop.example"),
+        ("shop.example", "*"),
+        ("shop.example", "https://Shop.example"),
+    ],
+)
+async def test_an_address_that_would_never_be_met_is_refused_at_once(there: Site, host: str, origin: str) -> None:
+    app(there.bus, TOKENS, hosts=["shop.example", "::1"], origins=["https://shop.example:8443"])
+    with pytest.raises(BadAddress, match=r"is no (name of a host|origin)"):
+        app(there.bus, TOKENS, hosts=[host], origins=[origin])
 
 
 async def test_pages_elsewhere_may_ask_where_that_was_asked_for(there: Site) -> None:

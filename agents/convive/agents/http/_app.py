@@ -17,7 +17,7 @@ from convive.agents.http import _entities as entities
 from convive.agents.http import _runs as runs
 from convive.agents.http import _streams as streams
 from convive.agents.http._asked import Asked, as_json
-from convive.agents.http._guard import LOOPBACK, Guard
+from convive.agents.http._guard import LOOPBACK, Guard, check_addresses
 from convive.agents.http._page import page
 from convive.agents.http._problems import on_error
 from convive.agents.http._requests import Body, body_of
@@ -82,8 +82,9 @@ def app(bus: Bus, tokens: Tokens, *, hosts: Collection[str] = LOOPBACK, origins:
 
     Every request but that for the page needs a token of `tokens`. `hosts` are the names by which it is reached (what
     the header `Host` says, without a port): others are refused, as is a request that a page of another origin makes,
-    unless that is one of `origins` (`https://example.org`), which may read the answers, too (CORS).
+    unless that is one of `origins` (`https://example.org`), which may read the answers, too (CORS). Raises BadAddress.
     """
+    check_addresses(hosts, origins)
 
     async def ticket(asked: Asked) -> Response:
         wanted = await body_of(asked.request, Ticket)
