@@ -150,11 +150,14 @@ async def test_two_read_a_party_while_the_server_is_killed_under_them(
 
 
 async def test_what_cannot_be_is_said_in_a_sentence(person: "Person") -> None:
+    assert "nothing has been served from .convive yet" in (await person.does("token", "--all")).complaint
+    assert not (person.folder / ".convive").exists()
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         busy = await person.does("serve", "--port", str(taken.getsockname()[1]))
     assert "somebody else listens there" in busy.complaint
+    assert "is no origin" in (await person.does("serve", "--port", "0", "--origin", "shop.example")).complaint
     assert "is no time for a token" in (await person.does("token", "--all", "--for", "ever")).complaint
     assert "is no right" in (await person.does("token", "--stream", "a*b")).complaint
     short = await person.does("token", "--all", env={"CONVIVE_HTTP_KEY": "hunter2"})
