@@ -46,7 +46,8 @@ class Site:
     async def ask(self, method: str, path: str, body: object = None, *, by: str = ALL, **more: Any) -> httpx2.Response:
         headers = {"authorization": f"Bearer {by}", **more.pop("headers", {})}
         given: dict[str, Any] = {} if body is None else {"json": body}
-        return await self.client.request(method, self.url + path, headers=headers, **given, **more)
+        with anyio.fail_after(DEADLINE_S):  # what goes on for ever is no answer to this
+            return await self.client.request(method, self.url + path, headers=headers, **given, **more)
 
     async def get(self, path: str, *, by: str = ALL, **more: Any) -> Any:
         """What a path tells."""
