@@ -7,7 +7,7 @@ It needs the package `starlette` (`pip install "convive[http]"`).
 """
 
 from convive.agents.http._app import app
-from convive.agents.http._guard import LOOPBACK
+from convive.agents.http._guard import LOOPBACK, BadAddress
 from convive.agents.http._tokens import BadRight, BadToken, NotAllowed, Tokens
 
-__all__ = ["LOOPBACK", "BadRight", "BadToken", "NotAllowed", "Tokens", "app"]
+__all__ = ["LOOPBACK", "BadAddress", "BadRight", "BadToken", "NotAllowed", "Tokens", "app"]

@@ -4,19 +4,20 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
+from pydantic import Field
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from convive.agents.http import _conversations as conversations
 from convive.agents.http import _entities as entities
 from convive.agents.http import _runs as runs
 from convive.agents.http import _streams as streams
-from convive.agents.http._asked import Asked
-from convive.agents.http._guard import LOOPBACK, Guard
+from convive.agents.http._asked import Asked, as_json
+from convive.agents.http._guard import LOOPBACK, Guard, check_addresses
 from convive.agents.http._page import page
 from convive.agents.http._problems import on_error
 from convive.agents.http._requests import Body, body_of
@@ -29,7 +30,7 @@ _ENTITY, _STREAM = "/entities/{type}/{id}", "/streams/{stream}"
 class Ticket(Body):
     """Which path a ticket is to open."""
 
-    path: str
+    path: str = Field(max_length=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,14 @@ def app(bus: Bus, tokens: Tokens, *, hosts: Collection[str] = LOOPBACK, origins:
 
     Every request but that for the page needs a token of `tokens`. `hosts` are the names by which it is reached (what
     the header `Host` says, without a port): others are refused, as is a request that a page of another origin makes,
-    unless that is one of `origins` (`https://example.org`), which may read the answers, too (CORS).
+    unless that is one of `origins` (`https://example.org`), which may read the answers, too (CORS). Raises BadAddress.
     """
+    check_addresses(hosts, origins)
 
     async def ticket(asked: Asked) -> Response:
         wanted = await body_of(asked.request, Ticket)
         made = tokens.ticket(asked.held, wanted.path, now_s=time.time())
-        return JSONResponse({"ticket": made, "expires_s": TICKET_S}, 201)
+        return as_json({"ticket": made, "expires_s": TICKET_S}, 201)
 
     cors = Middleware(
         CORSMiddleware,

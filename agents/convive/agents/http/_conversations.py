@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from pydantic import Field, JsonValue
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from convive.agents.http._asked import Asked
+from convive.agents.http._asked import Asked, as_json
 from convive.agents.http._events import Events, frame, framed
 from convive.agents.http._requests import Body, after_of, body_of, number_of
 from convive.agents.http._told import Table, Told, floor_json
-from convive.bus import Conversation, Floor, Tail, UnknownConversation, interject, is_slug
+from convive.bus import Conversation, ConversationId, Floor, Tail, UnknownConversation, interject, is_slug
 
 MOST_LINES = 10_000
 _LINES = 1_000
@@ -28,17 +28,18 @@ class Saying(Body):
 async def list_all(asked: Asked) -> Response:
     """The conversations that may be read, the latest last."""
     names = asked.held.names("conversation")
-    floors = dict[str, Floor]()
+    floors = dict[ConversationId, Floor]()
     if names is None:
         every = await asked.bus.conversations()
         floors = {name: floor for name, floor in every.items() if asked.held.may("read", "conversation", name)}
     for name in filter(is_slug, names or ()):
         try:
-            floors[name] = await (await asked.bus.existing(name)).floor()
+            there = await asked.bus.existing(name)
+            floors[there.id] = await there.floor()
         except UnknownConversation:
             continue
     rows = sorted(floors.items(), key=lambda row: row[1].at_s)
-    return JSONResponse({"conversations": [floor_json(name, floor) for name, floor in rows]})
+    return as_json({"conversations": [floor_json(name, floor) for name, floor in rows]})
 
 
 async def show(asked: Asked) -> Response:
@@ -56,7 +57,7 @@ async def show(asked: Asked) -> Response:
             if "after" not in query or len(told) < limit:  # from a place on the first, else the last
                 told.append(one)
     row = floor_json(there.id, table.floor)
-    return JSONResponse({**row, "more": skipped > 0, "events": list[JsonValue](told)})
+    return as_json({**row, "more": skipped > 0, "events": list[JsonValue](told)})
 
 
 async def follow(asked: Asked) -> Response:
@@ -81,7 +82,7 @@ async def say(asked: Asked) -> Response:
     """Say something without the floor, as somebody who has no seat."""
     there = await asked.bus.existing(asked.name)
     saying = await body_of(asked.request, Saying)
-    return JSONResponse({"seq": await interject(there, saying.name, saying.text)}, 201)
+    return as_json({"seq": await interject(there, saying.name, saying.text)}, 201)
 
 
 async def _is_over(there: Conversation, after: int) -> bool:

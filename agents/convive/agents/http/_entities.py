@@ -1,16 +1,20 @@
 """Entities: looked at, followed, spawned, and sent something."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
 
 from pydantic import Field, JsonValue, RootModel
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from convive.agents import entities
 from convive.agents.entities import Collection, EntityName, EntityState, UnknownEntity, Woken, entity_json
-from convive.agents.http._asked import Asked
+from convive.agents.http._asked import Asked, as_json
 from convive.agents.http._events import Events, frame, framed
+from convive.agents.http._problems import Refused
 from convive.agents.http._requests import Body, after_of, body_of, number_of
+
+Posted = TypeVar("Posted")
 
 
 class Row(RootModel[dict[str, JsonValue]]):
@@ -41,13 +45,13 @@ async def list_all(asked: Asked) -> Response:
     type = asked.request.query_params.get("type", "")
     found = [each for each in await entities.find(asked.bus, type) if asked.held.may("read", "entity", each.name)]
     rows = [{"name": each.name, "status": each.status, "wakes": each.wakes, "seq": each.seq} for each in found]
-    return JSONResponse({"entities": rows})
+    return as_json({"entities": rows})
 
 
 async def show(asked: Asked) -> Response:
     """An entity as it is now, or was at a place in its log."""
     until = number_of(asked.request.query_params, "at", 0) or None
-    return JSONResponse(entity_json(await _look(asked, until)))
+    return as_json(entity_json(await _look(asked, until)))
 
 
 async def follow(asked: Asked) -> Response:
@@ -76,15 +80,15 @@ async def spawn(asked: Asked) -> Response:
     try:
         state = await entities.look(asked.bus, asked.name)
     except UnknownEntity:
-        name = await entities.spawn(asked.bus, asked.name, spawning.args)
-        return JSONResponse({"name": name, "spawned": True}, 201)
-    return JSONResponse({"name": state.name, "spawned": False, "status": state.status})
+        name = await _posted(entities.spawn(asked.bus, asked.name, spawning.args))
+        return as_json({"name": name, "spawned": True}, 201)
+    return as_json({"name": state.name, "spawned": False, "status": state.status})
 
 
 async def send(asked: Asked) -> Response:
     """A message for an entity."""
     message = await body_of(asked.request, Message)
-    return _taken(await entities.send(asked.bus, asked.name, message.body, id=message.id))
+    return _taken(await _posted(entities.send(asked.bus, asked.name, message.body, id=message.id)))
 
 
 async def put_row(asked: Asked) -> Response:
@@ -104,9 +108,16 @@ async def _write(asked: Asked, row: Row | None) -> Response:
     return _taken(await entities.put(asked.bus, asked.name, collection, str(path["key"]), row))
 
 
+async def _posted(letter: Awaitable[Posted]) -> Posted:
+    try:
+        return await letter
+    except ValueError as error:  # deeper than any reader could read back
+        raise Refused(400, f"{error}. Nothing was sent.") from None
+
+
 def _taken(seq: int) -> Response:
     """It is stored, and counts when a host has handled it."""
-    return JSONResponse({"seq": seq}, 202)
+    return as_json({"seq": seq}, 202)
 
 
 async def _look(asked: Asked, until: int | None = None) -> EntityState:

@@ -46,11 +46,14 @@ async def framed(items: AsyncIterator[Item], told: Callable[[Item], bytes | None
 class Events(Response):
     """Sends frames until there are no more, the reader leaves, or its token has expired."""
 
-    def __init__(self, frames: Frames, until_s: float, headers: Mapping[str, str] = SSE_HEADERS) -> None:
+    def __init__(
+        self, frames: Frames, until_s: float, headers: Mapping[str, str] = SSE_HEADERS, *, send_s: float = SEND_S
+    ) -> None:
         super().__init__(headers=headers)
         del self.headers["content-length"]
         self._frames = frames
         self._until_s = until_s
+        self._send_s = send_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -82,14 +85,13 @@ class Events(Response):
         try:
             async with self._frames() as frames:
                 async for each in frames:
-                    if not await _give(send, each):
+                    if not await self._give(send, each):
                         return False
         except ConviveError as error:  # it could not be opened
-            return await _give(send, frame("error", None, problem_json(error)))
+            return await self._give(send, frame("error", None, problem_json(error)))
         return True
 
-
-async def _give(send: Send, body: bytes) -> bool:
-    with anyio.move_on_after(SEND_S) as patience:
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-    return not patience.cancelled_caught
+    async def _give(self, send: Send, body: bytes) -> bool:
+        with anyio.move_on_after(self._send_s) as patience:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        return not patience.cancelled_caught

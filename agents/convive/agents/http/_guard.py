@@ -7,6 +7,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convive.agents.http._problems import Refused, problem
+from convive.bus import ConviveError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -16,6 +17,21 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+
+
+class BadAddress(ConviveError):
+    """What is no host or no origin, and so would never be met. Nothing is served."""
+
+
+def check_addresses(hosts: Collection[str], origins: Collection[str]) -> None:
+    """Raises BadAddress."""
+    for host in hosts:
+        if name_of(f"[{host}]" if ":" in host else host) != host.lower() or not host:
+            raise BadAddress(f"{host[:80]!r} is no name of a host: give it alone, such as shop.example.")
+    for origin in origins:
+        scheme, _, rest = origin.partition("://")
+        if scheme not in ("http", "https") or not name_of(rest) or origin != origin.lower():
+            raise BadAddress(f"{origin[:80]!r} is no origin: give scheme and host alone, such as https://shop.example.")
 
 
 class Guard:

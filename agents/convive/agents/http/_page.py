@@ -25,7 +25,7 @@ def policy(text: str) -> str:
     """The content security policy for a page: its own script and style, by what they are, and requests to here."""
     script, style = (_hash(text, tag) for tag in ("script", "style"))
     return (
-        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; "
+        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 

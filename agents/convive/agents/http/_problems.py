@@ -86,7 +86,7 @@ def on_error(_: Request, error: Exception) -> Response:
         }.get(error.status_code, error.detail)
         body = _problem(error.status_code, HTTPStatus(error.status_code).phrase.title().replace(" ", ""), why)
         return _response(body, error.status_code, dict(error.headers or {}))
-    words = "something went wrong that nobody has foreseen; the server's log has more. What was acknowledged is kept."
+    words = "something went wrong that nobody has foreseen. The server's log has more (convive serve --debug)."
     return _response(_problem(500, "InternalServerError", words), 500, {})
 
 

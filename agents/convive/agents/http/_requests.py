@@ -5,10 +5,11 @@ from typing import TypeVar
 
 import anyio
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
 from convive.agents.http._problems import Refused
-from convive.bus import BeyondTail, Log
+from convive.bus import Log
 
 MOST_BODY = 2_097_152
 """Bytes: a record holds 1 MiB, and JSON may need more to say the same."""
@@ -31,13 +32,17 @@ async def body_of(request: Request, kind: type[Some]) -> Some:
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared != "application/json":
         raise Refused(415, "the body has to be JSON, and say so (Content-Type: application/json). Nothing was changed.")
+    given = await _read(request)
     try:
-        return kind.model_validate_json(await _read(request))
+        from_json(given, allow_inf_nan=False)  # which JSON does not have, and pydantic takes all the same
+        return kind.model_validate_json(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"])[:200]
         why = f"{place}: {first['msg']}" if place else first["msg"]
         raise Refused(400, f"the body does not fit: {why}. Nothing was changed.") from None
+    except ValueError as error:
+        raise Refused(400, f"the body is not JSON: {error}. Nothing was changed.") from None
 
 
 async def _read(request: Request) -> bytes:
@@ -76,9 +81,11 @@ def number_of(query: Mapping[str, str], name: str, otherwise: int, most: int = 1
 async def after_of(request: Request, log: Log) -> int:
     """The place behind which a reader goes on: what a browser says when it connects again, or `after`.
 
-    Raises Refused, or BeyondTail for a place that this log has not reached: it was handed out by another one."""
+    Raises Refused, also for a place that this log has not reached: another one handed it out."""
     last = request.headers.get(LAST)
     after = number_of(request.query_params, "after", 0) if last is None else number_of({LAST: last}, LAST, 0)
     if after and after > (end := await log.end()):
-        raise BeyondTail("what is to be read", after, end)
+        raise Refused(
+            400, f"place {after} is beyond the end of the log, which is at {end}. Give one that was handed out, or 0."
+        )
     return after

@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from pydantic import Field
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from convive.agents.answers._resume import answer
 from convive.agents.entities import EntityName
-from convive.agents.http._asked import Asked
+from convive.agents.http._asked import Asked, as_json
 from convive.agents.http._events import Events
 from convive.agents.http._problems import Refused
 from convive.agents.http._requests import Body, after_of, body_of
@@ -38,7 +38,7 @@ async def trace_of_conversation(asked: Asked) -> Response:
     """Who called whom in a conversation, as `convive trace --json` has it."""
     await asked.bus.existing(asked.name)
     trace = await read_trace(asked.bus, asked.name)
-    return JSONResponse({"trace": [node_json(root) for root in trace.roots]})
+    return as_json({"trace": [node_json(root) for root in trace.roots]})
 
 
 async def trace_of_run(asked: Asked) -> Response:
@@ -46,8 +46,9 @@ async def trace_of_run(asked: Asked) -> Response:
     await _find(asked, "read")
     trace = await read_trace(asked.bus, asked.name)
     node = trace.runs.get(run_id(asked.name))
-    roots = trace.roots if node is None else [_turn_of(node)]
-    return JSONResponse({"trace": [node_json(root) for root in roots]})
+    if node is None:  # nothing of it can be read, or a conversation is called like it
+        raise UnknownRun(f"there is no run {asked.name} here that can be read.")
+    return as_json({"trace": [node_json(_turn_of(node))]})
 
 
 def _turn_of(node: Node) -> Node:
@@ -89,9 +90,11 @@ def _is_end(record: Record) -> bool:
 async def list_waiting(asked: Asked) -> Response:
     """What waits for somebody's answer, the longest waiting first."""
     only = asked.request.query_params.get("conversation")
+    if only is not None and not asked.held.may("read", "runs", only):
+        return as_json({"pending": []})
     there = asked.bus if only is None else await asked.bus.existing(only)
     waiting = [each for each in await pending(there) if asked.held.may("read", "runs", shown_space(each.conversation))]
-    return JSONResponse({"pending": [suspension_json(each) for each in waiting]})
+    return as_json({"pending": [suspension_json(each) for each in waiting]})
 
 
 async def give(asked: Asked) -> Response:
@@ -99,7 +102,7 @@ async def give(asked: Asked) -> Response:
     await _find(asked, "write")
     given = await body_of(asked.request, Answers)
     goes_on = await answer(asked.bus, asked.name, given.answers, token=given.token)
-    return JSONResponse({"goes_on": goes_on})
+    return as_json({"goes_on": goes_on})
 
 
 async def _find(asked: Asked, verb: Verb) -> Conversation:

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import Field, JsonValue
 from pydantic_core import from_json
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from convive.agents.entities import EntityName
-from convive.agents.http._asked import Asked
+from convive.agents.http._asked import Asked, as_json
 from convive.agents.http._events import Events, frame, framed
 from convive.agents.http._problems import Refused
 from convive.agents.http._requests import Body, after_of, body_of, number_of
@@ -40,7 +40,7 @@ async def list_all(asked: Asked) -> Response:
     """The streams that may be read, and how many records each holds."""
     every = await asked.bus.streams()
     rows = [{"stream": name, "records": count} for name, count in every.items() if _is_seen(asked, name)]
-    return JSONResponse({"streams": rows})
+    return as_json({"streams": rows})
 
 
 def _is_seen(asked: Asked, name: str) -> bool:
@@ -61,7 +61,7 @@ async def read(asked: Asked) -> Response:
         async for record in records:
             rows.append(_row(record))
             position = record.position
-    return JSONResponse({"stream": there.name, "records": rows, "position": position})
+    return as_json({"stream": there.name, "records": rows, "position": position})
 
 
 async def follow(asked: Asked) -> Response:
@@ -86,7 +86,7 @@ async def append(asked: Asked) -> Response:
     there = await _stream(asked)
     given = await body_of(asked.request, Appending)
     rules: dict[str, Any] = given.model_dump(include={"expected", "id", "token", "ttl_s"})
-    return JSONResponse({"position": await there.append(_body(given), given.headers, **rules)}, 201)
+    return as_json({"position": await there.append(_body(given), given.headers, **rules)}, 201)
 
 
 async def _stream(asked: Asked) -> Stream:

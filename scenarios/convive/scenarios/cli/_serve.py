@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ def rights_of(verb: str, named: Sequence[tuple[str, str]]) -> tuple[str, ...]:
 
 async def keep_serving(where: Where, serving: Serving) -> None:
     """Serve what the bus holds on a port of this machine, until the process is stopped."""
-    tokens = tokens_of(where)
+    tokens = tokens_of(where, make=True)
     from convive.agents.http import LOOPBACK, app
 
     async with where.open() as bus:
@@ -84,18 +85,20 @@ async def keep_serving(where: Where, serving: Serving) -> None:
 
 def make_token(where: Where, wanted: Wanted) -> None:
     """Print a token."""
-    token = tokens_of(where).issue(wanted.rights, until_s=time.time() + wanted.for_s)
-    print(token)  # noqa: T201 - standard output is this command's result
-    tell(f"It may {', '.join(wanted.rights)}, for {wanted.for_s:g} s.")
+    until_s = time.time() + wanted.for_s
+    print(tokens_of(where, make=False).issue(wanted.rights, until_s=until_s))  # noqa: T201 - standard output is this command's result
+    when = datetime.fromtimestamp(until_s, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    tell(f"It may {', '.join(wanted.rights)}, until {when}.")
 
 
-def tokens_of(where: Where) -> "Tokens":
-    """The tokens of a store: their key is kept beside it, for this user alone, or comes from the environment."""
+def tokens_of(where: Where, *, make: bool) -> "Tokens":
+    """The tokens of a store: their key is kept beside it, for this user alone, or comes from the environment. `make`
+    one if there is none; a token of a key that nobody serves with would open nothing."""
     _check_installed()
     from convive.agents.http import Tokens
 
     given = os.environ.get(KEY_VARIABLE)
-    key = given.encode() if given else _kept_key((where.data or DEFAULT_DATA).expanduser())
+    key = given.encode() if given else _kept_key((where.data or DEFAULT_DATA).expanduser(), make=make)
     try:
         return Tokens(key)
     except ValueError as error:
@@ -103,11 +106,15 @@ def tokens_of(where: Where) -> "Tokens":
         raise NoServer(f"{place}: {error}") from None
 
 
-def _kept_key(folder: Path) -> bytes:
+def _kept_key(folder: Path, *, make: bool) -> bytes:
     file = folder / KEY_FILE
     try:
         with suppress(FileNotFoundError):
             return file.read_bytes()
+        if not make:
+            raise NoServer(
+                f"nothing has been served from {folder} yet. Begin with `convive serve`, or give --data DIR."
+            )
         if not folder.exists():
             folder.mkdir(mode=0o700, parents=True)
             (folder / ".gitignore").write_text("*\n")
@@ -137,6 +144,7 @@ def _listening(port: int) -> Generator[socket.socket]:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((HOST, port))
+            listening.listen()  # before anybody is told of the address
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
