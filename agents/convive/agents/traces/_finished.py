@@ -32,14 +32,15 @@ def is_settled(trace: Trace, node: Node) -> bool:
 
 
 class Finishing:
-    """Folds records, and tells of each node once, when it is over for good. What is over is let go of.
+    """Folds records, and tells of each node once, when it is over for good. What is over is let go of. Nodes hold words
+    with `keep_events` only.
 
     With `own`, which may grow, only these runs and those that they called count: others work at the same place.
     """
 
     def __init__(self, own: Collection[RunId] | None = None, *, keep_events: bool = False) -> None:
         self._own = own
-        self._trace = Trace(self._note, keep_events=keep_events)
+        self._trace = Trace(self._note, keep_events=keep_events, keep_words=keep_events)
         self._noted: list[Node] = []
         self._waiting: dict[RunId, list[Node]] = {}  # by the run that is to tell which of its calls they belong to
 

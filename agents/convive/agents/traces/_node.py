@@ -57,7 +57,8 @@ class Node:
     """When each of them began."""
     error: str = ""
     detail: str = ""
-    """A few of its words: what was said, a tool's arguments, why it passed."""
+    """A few of its words: what was said, a tool's arguments, why it passed. Of answers and tools only for a trace that
+    keeps words."""
     orphan: bool = False
     """Whether what stands above it is not in the log."""
     damage: list[str] = field(default_factory=list)
@@ -100,7 +101,8 @@ class Node:
         if self.parent is not None:
             self.take_out()
         self.parent, self.orphan = above, False
-        if above.children and _place(above.children[-1]) > _place(self):
+        last = above.children[-1] if above.children else None
+        if last is not None and last.started_s >= self.started_s and _place(last) > _place(self):
             above.children.insert(bisect_right(above.children, _place(self), key=_place), self)
         else:
             above.children.append(self)
