@@ -140,7 +140,8 @@ class TreeOfRuns:
             return
         if node.fits_below(above):
             node.put_below(above)
-            node.goes_on(node.status)
+            for below in node.walk():
+                below.goes_on(below.status)
             self.tops.pop(node.run_id, None)
             _take(self._uncalled, node)
             if above.kind == "run":
