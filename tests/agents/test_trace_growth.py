@@ -8,6 +8,7 @@ import pytest
 
 from convive.agents import Node, Trace
 from convive.agents.otel._otel import SpanMaker, resource
+from convive.agents.otel._otel_content import content_of
 from convive.agents.traces._finished import MOST_RUNS, Finishing
 from convive.bus import Record, RunContext
 from tests.agents.traces import Writer, answered, began, below, called, ended, returned
@@ -123,3 +124,21 @@ def test_a_run_that_calls_others_for_ever_is_told_of_with_all_of_them() -> None:
     assert runs[-1].run == root
     assert most <= MOST_RUNS + 1
     assert all(node.called_by for node in runs[:-1])
+
+
+def test_the_words_of_a_long_run_take_time_in_proportion() -> None:
+    """An answer is told with the results that it was asked with, which are those of the calls right before it."""
+
+    def each_s(count: int) -> float:
+        finishing, writer, root = Finishing(keep_events=True), Writer(), RunContext.root()
+        writer.journal(root, began(root))
+        for trip in range(count):
+            writer.journal(root, *answered("ask", trip=trip), called(trip=trip), returned(trip=trip))
+        over = [node for record in writer.records for node in finishing.apply(record)]
+        trips = [node for node in over if node.kind == "trip"]
+        before_s = time.process_time()
+        heard = [content_of(node).get("gen_ai.input.messages", "") for node in trips]
+        assert all('"tool_call_response"' in each for each in heard[1:])
+        return (time.process_time() - before_s) / count
+
+    assert each_s(3_000) < 4 * min(each_s(300) for _ in range(3))

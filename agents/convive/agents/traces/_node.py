@@ -117,6 +117,12 @@ class Node:
                 del beside[place]
                 return
 
+    def before(self) -> Iterator["Node"]:
+        """What stands beside it and began earlier, the latest first."""
+        beside = [] if self.parent is None else self.parent.children
+        place = bisect_left(beside, _place(self), key=_place)
+        return (beside[at] for at in range(place - 1, -1, -1))
+
     def ends_with(self, above: "Node") -> bool:
         """Whether this goes on no more when what it is a part of ends: a run that was queued does."""
         if above.kind in ("run", "tool"):
