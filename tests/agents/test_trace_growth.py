@@ -9,9 +9,9 @@ import pytest
 from convive.agents import Node, Trace
 from convive.agents.otel._otel import SpanMaker, resource
 from convive.agents.otel._otel_content import content_of
-from convive.agents.traces._finished import MOST_RUNS, Finishing
+from convive.agents.traces._finished import MOST_RUNS, MOST_TURNS, Finishing, finished
 from convive.bus import Record, RunContext
-from tests.agents.traces import Writer, answered, began, below, called, ended, returned
+from tests.agents.traces import Writer, answered, began, below, called, ended, folded, returned
 
 
 def _calls(count: int) -> list[Record]:
@@ -72,7 +72,9 @@ def test_a_run_that_is_named_and_kept_elsewhere_holds_nothing_of_what_is_over() 
         writer.said(run, turn)
     for record in writer.records:
         finishing.apply(record)
-    assert set(_kept(finishing).values()) <= {0, 1}, _kept(finishing)
+    kept = _kept(finishing)
+    assert kept.pop("turns") == kept.pop("_turns") == 19
+    assert set(kept.values()) <= {0, 1}, kept
 
 
 def test_runs_that_never_end_are_not_kept_for_ever() -> None:
@@ -88,6 +90,33 @@ def test_runs_that_never_end_are_not_kept_for_ever() -> None:
     assert len(finishing._trace.runs) < MOST_RUNS
     assert [node.run for node in over if node.kind == "run"] == [runs[-1]]
     assert all(maker.spans(node) for node in over)
+
+
+def test_what_a_seat_does_when_its_turn_is_over_is_told_of_as_afterwards_and_not_kept() -> None:
+    writer, root, maker, finishing = Writer(), RunContext.root(), SpanMaker(resource()), Finishing()
+    writer.opened(root)
+    for turn in range(1, 5):
+        run = writer.granted(root, turn)
+        thought = run.child()
+        writer.journal(run, began(run), *answered())
+        writer.said(run, turn)
+        writer.journal(run, ended())
+        writer.journal(thought, began(thought, "thought"), *answered(), ended())
+    live = [span for record in writer.records for node in finishing.apply(record) for span in maker.spans(node)]
+    later = [span for node in finished(folded(writer.records)) for span in maker.spans(node)]
+    assert sorted(live) == sorted(later)
+    assert len(live) == 4 * 5
+    assert not finishing._trace.runs
+
+
+def test_of_turns_that_are_over_the_last_are_known_by_name() -> None:
+    finishing, writer, root = Finishing(), Writer(), RunContext.root()
+    writer.opened(root)
+    for turn in range(1, MOST_TURNS + 100):
+        writer.said(writer.granted(root, turn), turn)
+    for record in writer.records:
+        finishing.apply(record)
+    assert len(finishing._trace.conversations[0].children) == len(finishing._trace._tree.turns) == MOST_TURNS
 
 
 def test_turns_that_were_broken_off_are_not_kept_for_ever() -> None:

@@ -8,6 +8,8 @@ from convive.bus import Record, RunId
 
 MOST_RUNS = 10_000
 """That a fold without end holds: what was killed and is taken up nowhere stays open for ever."""
+MOST_TURNS = 1_000
+"""That are over and known by name still: what a seat does then stands below its turn."""
 _WENT_ON_TO_ITS_END = OVER - {"interrupted"}
 
 
@@ -53,6 +55,7 @@ class Finishing:
         self._trace = Trace(self._note, keep_events=keep_events, keep_words=keep_events)
         self._noted: list[Node] = []
         self._let_go: dict[RunId, None] = {}
+        self._turns: dict[RunId, Node] = {}  # those that are over, with all in them
         self._waiting: dict[RunId, list[Node]] = {}  # by the run that is to tell which of its calls they belong to
 
     def _note(self, node: Node) -> None:
@@ -101,16 +104,27 @@ class Finishing:
                     over.append(below)
             self._trace.forget(node)
         elif node.kind == "turn":
-            if _is_done(node):
-                self._trace.forget(node)
+            self._forget_turn(node)
         elif node.kind == "run":
             over += self._outermost(node)
+
+    def _forget_turn(self, turn: Node) -> None:
+        """Let go of what is in a turn that is over, if nothing in it goes on, and of turns that are long over."""
+        if not _is_done(turn):
+            return
+        for below in [*turn.children]:
+            self._trace.forget(below)
+        self._turns[turn.run_id] = turn
+        if len(self._turns) > MOST_TURNS:
+            self._trace.forget(self._turns.pop(next(iter(self._turns))))
 
     def _outermost(self, node: Node) -> Iterator[Node]:
         """What ends with a run that is no part of a conversation."""
         top = node
         while top.parent is not None:
             top = top.parent
+            if top.kind == "turn" and top.is_over:
+                self._forget_turn(top)
         if top.kind == "conversation":
             return
         yield from (below for below in node.children if below.status == "interrupted" and below.run_id == node.run_id)

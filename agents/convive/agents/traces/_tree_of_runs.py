@@ -140,7 +140,7 @@ class TreeOfRuns:
             return
         if node.fits_below(above):
             node.put_below(above)
-            for below in node.walk():
+            for below in node.walk() if node.children else (node,):
                 below.goes_on(below.status)
             self.tops.pop(node.run_id, None)
             _take(self._uncalled, node)
