@@ -14,7 +14,7 @@ INTERVAL_S = 1.0
 MOST_RECORDS = 20_000
 MOST_BYTES = 64 * 1024 * 1024
 """Of records that wait for the thread: more are not read before it has taken some."""
-YIELD_EVERY = 32
+YIELD_EVERY = 48
 """Records, half a millisecond of work: rarer is a tenth cheaper, and the party's turns feel it."""
 
 

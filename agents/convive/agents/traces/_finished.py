@@ -112,9 +112,8 @@ class Finishing:
         """Let go of what is in a turn that is over, if nothing in it goes on, and of turns that are long over."""
         if not _is_done(turn):
             return
-        for below in [*turn.children]:
-            self._trace.forget(below)
-        self._turns[turn.run_id] = turn
+        self._trace.forget(turn)
+        self._turns[turn.run_id] = self._trace.name_of(turn)
         if len(self._turns) > MOST_TURNS:
             self._trace.forget(self._turns.pop(next(iter(self._turns))))
 

@@ -119,6 +119,16 @@ class Trace:
             self._tree.forget(below)
         node.take_out()
 
+    def name_of(self, turn: Node) -> Node:
+        """What stands in for a turn that was forgotten: what comes after it finds its place, and nothing is held by it.
+
+        The turn itself stays as it was, for those who were told of it.
+        """
+        bare = replace(turn, parent=None, children=[])
+        if turn.parent is not None:
+            self._tree.add_turn(bare, turn.parent)
+        return bare
+
     # The floor
 
     def _linked(self, conversation: str, record: Record) -> None:
