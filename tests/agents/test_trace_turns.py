@@ -4,7 +4,7 @@ import pytest
 
 from convive.agents.journal._journal import RunStarted, TripStarted
 from convive.bus import RunContext
-from tests.agents.traces import Writer, answered, began, called, ended, folded, lines, returned
+from tests.agents.traces import Writer, answered, began, below, called, ended, folded, lines, returned
 
 THOUGHT = [
     "conversation shop ok",
@@ -47,6 +47,23 @@ def test_it_stands_there_while_it_goes_on() -> None:
     assert lines(trace)[1:] == ["  turn turn 1 running", *THOUGHT[2:4], "    run thought running"]
     assert (turn := trace.roots[0].children[0]).parent is trace.roots[0]
     assert [run.parent for run in turn.children] == [turn, turn]
+
+
+def test_nothing_goes_on_below_what_was_broken_off_whichever_journal_is_read_first() -> None:
+    log, top = Writer(), RunContext.root()
+    log.opened(top)
+    turn = log.granted(top, 1)
+    asked = below(0, "go", above=turn)
+    lowest = below(0, "dig", above=asked)
+    log.journal(turn, began(turn), *answered("ask"), called())
+    log.journal(asked, began(asked, "helper", "go"), *answered("look"), called(0, "look"))
+    log.journal(lowest, began(lowest, "digger", "dig"), *answered("look"), called(0, "look"))
+    log.revoked(top, turn, 1)
+    floor = [record for record in log.records if ".floor." in record.subject]
+    journals = [[one for one in log.records if one.subject.endswith(run.run_id)] for run in (lowest, turn, asked)]
+    mixed = folded([*floor, *(record for journal in journals for record in journal)])
+    assert lines(mixed) == lines(folded(log.records))
+    assert [node.status for node in mixed.roots[0].children[0].walk() if not node.is_over] == []
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -239,9 +239,10 @@ _EVENTS: TypeAdapter[JournalEvent] = TypeAdapter(Annotated[JournalEvent, Field(d
 def journal_event_of(record: Record) -> JournalEvent:
     """The event in a journal record. Raises BadRecord when it is not one of ours, NewerRecord for a newer version's."""
     try:
-        return _EVENTS.validate_json(record.body)
+        event: JournalEvent = _EVENTS.validator.validate_json(record.body)
     except ValidationError as error:
         raise unreadable(record.subject, record.seq, record.body, error, "a journal event of ours") from None
+    return event
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ from convive.agents.traces._finished import Finishing
 from convive.bus import Record, RunId
 
 INTERVAL_S = 1.0
-MOST_RECORDS = 100_000
-YIELD_EVERY = 32
+MOST_RECORDS = 20_000
+MOST_BYTES = 64 * 1024 * 1024
+"""Of records that wait for the thread: more are not read before it has taken some."""
+YIELD_EVERY = 48
 """Records, half a millisecond of work: rarer is a tenth cheaper, and the party's turns feel it."""
 
 
@@ -25,6 +27,7 @@ class Background:
         self._export = export
         self._own = own
         self._records: deque[tuple[Record, bool]] = deque()
+        self._bytes_put = self._bytes_taken = 0  # two, since each thread writes one of them
         self._appends: deque[Appended] = deque(maxlen=MOST_RECORDS)
         self._wake = threading.Event()
         self._finishing = self._abandoned = False
@@ -42,10 +45,15 @@ class Background:
 
     def put(self, record: Record, *, fresh: bool) -> None:
         """Take one more record. `fresh`: it was written while this exporter was there, so that metrics count it."""
-        if len(self._records) >= MOST_RECORDS:
-            self._abandoned = True  # a fold with a hole would tell lies
         if not self._abandoned:
+            self._bytes_put += len(record.body)
             self._records.append((record, fresh))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits that no more should come before some of it is taken."""
+        waits = len(self._records) >= MOST_RECORDS or self._bytes_put - self._bytes_taken >= MOST_BYTES
+        return waits and not self._abandoned
 
     def put_append(self, append: Appended) -> None:
         """Take one more append of this process; the oldest are forgotten when it cannot keep up."""
@@ -83,13 +91,16 @@ class Background:
                 while self._records and not self._abandoned:
                     for _ in range(min(YIELD_EVERY, len(self._records))):
                         record, fresh = self._records.popleft()
+                        self._bytes_taken += len(record.body)
                         for node in finishing.apply(record):
                             sending.take(node, fresh=fresh)
                     time.sleep(0)  # whoever waits for the interpreter goes first
+                    if sending.is_full:  # a long conversation is more than may wait to be sent
+                        trouble = sending.send(last=False)
+                        self.trouble = self.trouble or trouble
                 while self._appends:
                     sending.take_append(self._appends.popleft())
                 if self._abandoned:
-                    self.trouble = self.trouble or "too much came at once, and exporting stopped"
                     break
                 trouble = sending.send(last=last)
                 self.trouble = self.trouble or trouble

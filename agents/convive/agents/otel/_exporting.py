@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from convive.bus import Bus, Conversation, ConviveError, Log, Record, RunContext
 
 EXIT_S = 3.0
 """How long the end of a process may wait for a collector, at most."""
-CHUNK = 512
+PATIENCE_S = 0.05
+"""Between two looks at whether the thread has room again."""
 MOST_KNOWN = 10_000
 
 T = TypeVar("T")
@@ -60,22 +62,25 @@ async def export_trace(where: Where, which: str, environ: Mapping[str, str] = os
 
 def _send(trace: Trace, export: Export, url: str) -> Exported:
     from convive.agents.otel._otel import SpanMaker, resource  # half a second: only for those who export
-    from convive.agents.otel._otel_send import Collector
+    from convive.agents.otel._otel_send import Collector, batch_of
 
     maker, collector = SpanMaker(resource(), export.content), Collector(url, export.timeout_s)
     nodes = list(finished(trace))
-    spans = [span for node in nodes for span in maker.spans(node)] + maker.missing(trace)
+    spans = deque([*(span for node in nodes for span in maker.spans(node)), *maker.missing(trace)])
+    every, sent = len(spans), 0
     try:
-        for first in range(0, len(spans), CHUNK):
-            outcome = collector.send(maker.request(spans[first : first + CHUNK]))
+        while spans:
+            batch = batch_of(spans)
+            outcome = collector.send(maker.request(batch))
             if outcome.why:
                 raise NotExported(
-                    f"{shown_url(url)}: {outcome.why}. {first} of {len(spans)} spans were sent before that. Nothing "
+                    f"{shown_url(url)}: {outcome.why}. {sent} of {every} spans were sent before that. Nothing "
                     "is lost: the trace is in the log, and can be sent again as it is."
                 )
+            sent += len(batch)
     finally:
         collector.close()
-    return Exported(shown_url(url), len(spans), sum(1 for root in trace.roots for _ in root.walk()) - len(nodes))
+    return Exported(shown_url(url), every, sum(1 for root in trace.roots for _ in root.walk()) - len(nodes))
 
 
 async def _beside(work: Callable[[], T]) -> T:
@@ -261,9 +266,15 @@ class _Follower:
             async with self._log.read(*self._subjects, after=self._after, until=end) as records:
                 async for record in records:
                     if self._whole or await self._is_wanted(record):
-                        self._background.put(record, fresh=record.seq > self._began)
+                        await self._hand_over(record, fresh=record.seq > self._began)
                     self._after = record.seq
             self._after = end
+
+    async def _hand_over(self, record: Record, *, fresh: bool) -> None:
+        """Give a record to the thread, when that has room for it: what was there before may be long."""
+        while self._background.is_behind:  # noqa: ASYNC110 - its thread sets no event
+            await anyio.sleep(PATIENCE_S)
+        self._background.put(record, fresh=fresh)
 
     async def _is_wanted(self, record: Record) -> bool:
         """Whether a record is of a trace that is exported; of one that began earlier, hands over what was before."""
@@ -271,11 +282,11 @@ class _Follower:
         if self._roots is not None and root not in self._roots:
             return False
         if root not in self._known:
-            _keep(self._known, root)
             if run != root or b'"type":"run_started"' not in record.body:
                 async with self._log.read(f"{self._base}.run.{root}.*", until=record.seq - 1) as earlier:
                     async for one in earlier:
-                        self._background.put(one, fresh=False)
+                        await self._hand_over(one, fresh=False)
+            _keep(self._known, root)
         return True
 
     async def finish(self) -> None:

@@ -58,9 +58,10 @@ class SpanMaker:
         """The spans of one node that is over: its own, behind those of its attempts if there were several."""
         start_ns = _ns(node.started_s)
         end_ns = max(start_ns, _ns(end_s(node)))
+        trace = _trace_of(node)
         span = encoded_span(
-            _ids(node, node.part),
-            _parent(node),
+            _ids_of(trace, node.run.run_id, node.part),
+            _parent(node, trace),
             clean(_name(node), MAX_NAME),
             (start_ns, end_ns),
             _attributes(node),
@@ -258,16 +259,16 @@ def _error(node: Node, *, content: bool) -> str | None:
     return node.error if node.kind != "tool" or content else ""
 
 
-def _parent(node: Node) -> Ids | None:
-    """What stands above, by ids alone: the same whether that was read or not."""
+def _parent(node: Node, trace: str) -> Ids | None:
+    """What stands above, by ids alone: the same whether that was read or not. `trace` is that of the node."""
     if node.part and node.kind != "turn":
-        return _ids(node, "")
+        return _ids_of(trace, node.run.run_id, "")
     above = node.run.parent_run_id
     if node.kind == "run" and node.parent is not None and node.parent.kind == "turn":
         return _ids(node.parent, node.parent.part)
     if above is None:
         return _started_from(node) if node.run.joined else None
-    return _ids_of(_trace_of(node), above, node.called_by or "")
+    return _ids_of(trace, above, node.called_by or "")
 
 
 def _started_from(node: Node) -> Ids | None:

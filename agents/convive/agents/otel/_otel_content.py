@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import assert_never
 
 from pydantic import JsonValue
@@ -58,7 +59,8 @@ def _trip(node: Node) -> dict[str, str]:
     if above is not None and trip == 0:
         heard = [user(each.input) for each in above.events if isinstance(each, RunStarted) and each.input is not None]
     elif above is not None:
-        tools = [each for each in above.children if each.part.startswith(f"tool/{trip - 1}/")]
+        calls = list(takewhile(lambda each: each.part != f"llm/{trip - 1}", node.before()))[::-1]
+        tools = [call for call in calls if call.part.startswith(f"tool/{trip - 1}/")]
         results = [_result(each) for tool in tools for each in tool.events if isinstance(each, ToolReturned)]
         heard = [Message(role="user", parts=tuple(results))] if results else []
     said = [] if answer is None else [Message(role="assistant", parts=answer.parts)]

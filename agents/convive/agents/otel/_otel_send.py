@@ -4,6 +4,7 @@ import gzip
 import logging
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 from convive.agents.otel._otel_metrics import Meters
 
+BATCH = 512
+"""A request costs as much as fifty spans, and a batch of this size takes milliseconds to encode."""
+MOST_BYTES = 4_000_000
+"""Of the spans in a request: with what was said and asked they are large, and collectors refuse what is larger."""
 _LOGGERS = ("trace_exporter", "metric_exporter")
 _MOST_WORDS = 200
 _PACKED: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
@@ -32,6 +37,16 @@ class Outcome:
     lasting: bool = False
     rejected: int = 0
     status: int | None = None
+
+
+def batch_of(spans: deque[bytes]) -> list[bytes]:
+    """Take as many spans as go into one request, one at least where there is one."""
+    taken: list[bytes] = []
+    size = 0
+    while spans and len(taken) < BATCH and (not taken or size + len(spans[0]) <= MOST_BYTES):
+        size += len(spans[0])
+        taken.append(spans.popleft())
+    return taken
 
 
 class Collector:

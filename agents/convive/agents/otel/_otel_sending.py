@@ -5,13 +5,11 @@ from collections import deque
 
 from convive.agents.otel._measured_log import Appended
 from convive.agents.otel._otel import SpanMaker, resource
-from convive.agents.otel._otel_send import Collector, MetricsCollector
+from convive.agents.otel._otel_send import BATCH, Collector, MetricsCollector, batch_of
 from convive.agents.otel._otel_settings import Export, shown_url
 from convive.agents.traces._node import Node
 
 METRICS_S = 60.0
-BATCH = 512
-"""A request costs as much as fifty spans, and a batch of this size takes milliseconds to encode."""
 MOST_SPANS = 20_000
 _PAUSES_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 _NO_METRICS = (404, 405, 415, 501)
@@ -46,6 +44,11 @@ class Sending:
             self._metrics.meters.count_append(append)
             self._counted = True
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a batch is to be sent before more is taken."""
+        return len(self._ready) >= BATCH and time.monotonic() >= self._next_s
+
     def send(self, *, last: bool) -> str:
         """Send what there is, if it is time or the last time; what went wrong, in words."""
         now_s, trouble = time.monotonic(), ""
@@ -72,7 +75,7 @@ class Sending:
     def _send_spans(self) -> str:
         assert self._spans is not None  # noqa: S101 - nodes are taken for it only
         while self._ready:
-            spans = [self._ready.popleft() for _ in range(min(BATCH, len(self._ready)))]
+            spans = batch_of(self._ready)
             outcome = self._spans.send(self._maker.request(spans))
             if not outcome.why:
                 self._failures = 0

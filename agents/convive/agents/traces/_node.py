@@ -57,7 +57,8 @@ class Node:
     """When each of them began."""
     error: str = ""
     detail: str = ""
-    """A few of its words: what was said, a tool's arguments, why it passed."""
+    """A few of its words: what was said, a tool's arguments, why it passed. Of answers and tools only for a trace that
+    keeps words."""
     orphan: bool = False
     """Whether what stands above it is not in the log."""
     damage: list[str] = field(default_factory=list)
@@ -100,7 +101,8 @@ class Node:
         if self.parent is not None:
             self.take_out()
         self.parent, self.orphan = above, False
-        if above.children and _place(above.children[-1]) > _place(self):
+        last = above.children[-1] if above.children else None
+        if last is not None and last.started_s >= self.started_s and _place(last) > _place(self):
             above.children.insert(bisect_right(above.children, _place(self), key=_place), self)
         else:
             above.children.append(self)
@@ -114,6 +116,12 @@ class Node:
             if beside[place] is self:
                 del beside[place]
                 return
+
+    def before(self) -> Iterator["Node"]:
+        """What stands beside it and began earlier, the latest first."""
+        beside = [] if self.parent is None else self.parent.children
+        place = bisect_left(beside, _place(self), key=_place)
+        return (beside[at] for at in range(place - 1, -1, -1))
 
     def ends_with(self, above: "Node") -> bool:
         """Whether this goes on no more when what it is a part of ends: a run that was queued does."""

@@ -58,10 +58,12 @@ class Trace:
 
     Records of one log come in its order; logs may be mixed in any way, and what was applied before changes nothing.
     `ended` is told of each node that ends by a record of its own. With `keep_events` nodes hold what the journals say
-    of them.
+    of them; without `keep_words` answers and tools have no `detail`.
     """
 
-    def __init__(self, ended: Callable[[Node], None] | None = None, *, keep_events: bool = False) -> None:
+    def __init__(
+        self, ended: Callable[[Node], None] | None = None, *, keep_events: bool = False, keep_words: bool = True
+    ) -> None:
         self._tree = TreeOfRuns()
         self.conversations, self.runs = self._tree.conversations, self._tree.runs
         self._floors: dict[str, Floor] = {}
@@ -69,6 +71,7 @@ class Trace:
         self._parts: dict[tuple[RunId, str], Node] = {}
         self._ended = ended
         self._keep_events = keep_events
+        self._keep_words = keep_words
 
     @property
     def roots(self) -> list[Node]:
@@ -115,6 +118,16 @@ class Trace:
                 self._states.pop(below.run_id, None)
             self._tree.forget(below)
         node.take_out()
+
+    def name_of(self, turn: Node) -> Node:
+        """What stands in for a turn that was forgotten: what comes after it finds its place, and nothing is held by it.
+
+        The turn itself stays as it was, for those who were told of it.
+        """
+        bare = replace(turn, parent=None, children=[])
+        if turn.parent is not None:
+            self._tree.add_turn(bare, turn.parent)
+        return bare
 
     # The floor
 
@@ -190,8 +203,8 @@ class Trace:
         else:
             self._states[own] = latest_alone(state) if len(state.trips) > 1 or state.used_tokens else state
         self._told(node, event, record, state)
-        if isinstance(event, ModelAnswered):
-            self._parts[own, f"llm/{event.trip}"].copied = copied
+        if copied and isinstance(event, ModelAnswered):
+            self._parts[own, f"llm/{event.trip}"].copied = True
 
     def _told(self, node: Node, event: JournalEvent, record: Record, state: RunState) -> None:
         if self._keep_events and isinstance(event, RunStarted | Resumed | Ending):
@@ -213,20 +226,22 @@ class Trace:
                 trip, part.reason = state.trips[-1], event.stop_reason
                 known = isfinite(trip.known_cost)
                 part.cost = Cost(trip.known_cost if known else 0.0, known and event.cost is not None)
-                part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
+                if self._keep_words:
+                    part.detail = trip.text if event.rejected is None else f"rejected: {event.rejected.reason}"
                 self._end(part, "ok", record)
             case ToolCalled():
                 part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record, event)
                 part.attempts.append(record.seq)
                 part.attempts_s.append(record.time_s)
                 part.call_id = event.call_id
-                part.detail = json_of(state.trips[-1].calls[event.index].arguments)
+                if self._keep_words:
+                    part.detail = json_of(state.trips[-1].calls[event.index].arguments)
                 if part.status != "running":
                     part.goes_on("running")
                 self._tree.calling(node, part)
             case ToolReturned():
                 part = self._part(node, "tool", f"tool/{event.trip}/{event.index}", event.name, record, event)
-                if not part.detail:
+                if self._keep_words and not part.detail:
                     part.detail = json_of(state.trips[-1].calls[event.index].arguments)
                 part.error, part.call_id = event.content if event.is_error else "", event.call_id
                 self._tree.called(event.children, part)
@@ -234,7 +249,7 @@ class Trace:
             case Suspended():
                 for wait in event.interrupts:
                     part = self._part(node, "tool", f"tool/{wait.trip}/{wait.index}", wait.tool, record, event)
-                    part.detail = json_of(wait.arguments)
+                    part.detail = json_of(wait.arguments) if self._keep_words else ""
                 self._waits(node, "waiting")
             case Resumed():
                 self._waits(node, "running")

@@ -1,6 +1,6 @@
 """Where each run of a trace stands: below its turn, the call that made it or the run above, however logs are mixed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import isfinite
 
@@ -28,9 +28,11 @@ class TreeOfRuns:
         """The runs that stand below nothing."""
         self.turns: dict[RunId, Node] = {}
         self._calls: dict[RunId, Node] = {}  # the call of each run that a call has named
+        self._named: dict[Node, list[RunId]] = {}  # the same by the call
         self._unseen: dict[RunId, tuple[ChildRun, Node]] = {}  # those of them that no record was of so far
         self._asked: dict[RunId, str] = {}  # of the others: what they were asked
         self._lost: dict[RunId, dict[RunId, Node]] = {}  # runs, by the one above them that is not there
+        self._uncalled: dict[RunId, dict[RunId, Node]] = {}  # runs that stand directly below a run, by that one
 
     def add_conversation(self, node: Node) -> None:
         """A conversation has begun."""
@@ -66,7 +68,8 @@ class TreeOfRuns:
 
     def calling(self, node: Node, call: Node) -> None:
         """A tool call of a run is carried out."""
-        for each in [run for run in node.children if run.kind == "run" and self._made(run, call)]:
+        beside = self._uncalled.get(node.run_id, {}).values()
+        for each in [run for run in beside if self._call_of(run, node, [call]) is not None]:
             self._put(each, call)
 
     def called(self, children: Iterable[ChildRun], by: Node) -> None:
@@ -75,6 +78,7 @@ class TreeOfRuns:
             below = self.runs.get(child.run_id)
             if by.kind == "tool":
                 self._calls[child.run_id] = by
+                self._named.setdefault(by, []).append(child.run_id)
                 if below is not None:
                     self._put(below, by)
                 else:
@@ -99,13 +103,18 @@ class TreeOfRuns:
             self.add_run(node)
 
     def forget(self, node: Node) -> None:
-        """Let go of a run or a turn."""
+        """Let go of a turn, a run or a call."""
         if node.kind == "turn":
             self.turns.pop(node.run_id, None)
+        elif node.kind == "tool":
+            for child in self._named.pop(node, ()):
+                self._calls.pop(child, None)
+                self._unseen.pop(child, None)
         elif node.kind == "run":
             for known in (self.runs, self.tops, self._calls, self._unseen, self._asked):
                 known.pop(node.run_id, None)
-            self._is_found(node)
+            _take(self._uncalled, node)
+            _take(self._lost, node)
 
     def _place(self, node: Node) -> None:
         """Put a run where it belongs, as far as that is known."""
@@ -117,7 +126,7 @@ class TreeOfRuns:
             node.orphan = above is None
             if run is not None:
                 beside = turn is not None and _began_after(node, run)
-                above = next((call for call in run.children if self._made(node, call)), turn if beside else run)
+                above = self._call_of(node, run, run.children) or (turn if beside else run)
             elif above is None or above is turn:  # a turn stands for its run, which may have a journal
                 self._lost.setdefault(parent, {})[node.run_id] = node
         if above is not None:
@@ -131,12 +140,16 @@ class TreeOfRuns:
             return
         if node.fits_below(above):
             node.put_below(above)
-            node.goes_on(node.status)
+            for below in node.walk() if node.children else (node,):
+                below.goes_on(below.status)
             self.tops.pop(node.run_id, None)
+            _take(self._uncalled, node)
+            if above.kind == "run":
+                self._uncalled.setdefault(above.run_id, {})[node.run_id] = node
             if above.kind != "turn" or above.run_id in self.runs:
-                self._is_found(node)
+                _take(self._lost, node)
         elif node.parent is None:
-            self._is_found(node)
+            _take(self._lost, node)
             node.orphan, node.run = True, replace(node.run, parent_run_id=None)
             node.harm("what is said to stand above it cannot: it is that itself, stands below it, or is too far down")
 
@@ -145,22 +158,33 @@ class TreeOfRuns:
         for each in [*self._lost.get(run, {}).values()]:
             self._place(each)
 
-    def _is_found(self, node: Node) -> None:
-        parent = node.run.parent_run_id
-        lost = self._lost.get(parent) if parent is not None else None
-        if parent is not None and lost is not None:
-            lost.pop(node.run_id, None)
-            if not lost:
-                del self._lost[parent]
+    def _call_of(self, node: Node, run: Node, calls: Sequence[Node]) -> Node | None:
+        """Which of these calls of a run made another run, by its id: while a call goes on, nothing else tells.
 
-    def _made(self, node: Node, call: Node) -> bool:
-        """Whether this tool call made this run, by its id: while the call goes on, nothing else tells."""
-        asked, above = self._asked.get(node.run_id), node.run.parent_run_id
-        if asked is None or above is None or call.kind != "tool" or node.run_id[:_TIME] != above[:_TIME]:
-            return False
-        _, trip, index = call.part.split("/")
-        key = call_key(above, int(trip), int(index))
-        return any(called_run_id(above, key, asked, number) == node.run_id for number in range(1, _MOST_ALIKE + 1))
+        It is one of the last as a rule, and few calls ask twice for the same.
+        """
+        asked, above = self._asked.get(node.run_id), run.run_id
+        if asked is None or node.run_id[:_TIME] != above[:_TIME]:
+            return None
+        numbers = range(1, _MOST_ALIKE + 1)
+        tries = ((call, number) for number in numbers for call in reversed(calls) if call.kind == "tool")
+        made = (call for call, number in tries if called_run_id(above, _key(call), asked, number) == node.run_id)
+        return next(made, None)
+
+
+def _key(call: Node) -> str:
+    _, trip, index = call.part.split("/")
+    return call_key(call.run_id, int(trip), int(index))
+
+
+def _take(known: dict[RunId, dict[RunId, Node]], node: Node) -> None:
+    """Strike a run off a list of runs by the one above them."""
+    parent = node.run.parent_run_id
+    beside = known.get(parent) if parent is not None else None
+    if parent is not None and beside is not None:
+        beside.pop(node.run_id, None)
+        if not beside:
+            del known[parent]
 
 
 def _began_after(node: Node, run: Node) -> bool:
