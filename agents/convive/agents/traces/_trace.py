@@ -124,7 +124,8 @@ class Trace:
 
         The turn itself stays as it was, for those who were told of it.
         """
-        bare = replace(turn, parent=None, children=[])
+        bare = Node("turn", turn.name, turn.run, turn.part, turn.started_s, turn.seqs, turn.conversation)
+        bare.seat, bare.turn, bare.status, bare.ended_s = turn.seat, turn.turn, turn.status, turn.ended_s
         if turn.parent is not None:
             self._tree.add_turn(bare, turn.parent)
         return bare
