@@ -1,17 +1,17 @@
 """Traces that go on for long: what folding takes grows as the records do, and what is kept does not."""
 
-import gc
-import time
+from collections.abc import Callable
 from typing import cast
 
 import pytest
 
-from convive.agents import Node, Trace
+from convive.agents import Node
 from convive.agents.otel._otel import SpanMaker, resource
 from convive.agents.otel._otel_content import content_of
 from convive.agents.traces._finished import MOST_RUNS, MOST_TURNS, Finishing, finished
 from convive.bus import Record, RunContext
 from tests.agents.traces import Writer, answered, began, below, called, ended, folded, returned
+from tests.proportion import times_as_long
 
 
 def _calls(count: int) -> list[Record]:
@@ -40,21 +40,11 @@ def _foreign(count: int) -> list[Record]:
 
 @pytest.mark.parametrize("records_of", [_calls, _foreign])
 def test_to_fold_a_run_of_many_calls_takes_time_in_proportion(records_of: object) -> None:
-    """The time of the process; quadratic work makes it many times as long for each call."""
+    def folding(count: int) -> Callable[[], object]:
+        records = (_calls if records_of is _calls else _foreign)(count)
+        return lambda: folded(records)
 
-    def each_s(count: int) -> float:
-        records, trace = (_calls if records_of is _calls else _foreign)(count), Trace()
-        gc.collect()
-        gc.disable()
-        try:
-            before_s = time.process_time()
-            for record in records:
-                trace.apply(record)
-            return (time.process_time() - before_s) / count
-        finally:
-            gc.enable()
-
-    assert each_s(800) < 4 * min(each_s(100) for _ in range(3))
+    assert times_as_long(folding, 100, 800) < 5
 
 
 def _kept(finishing: Finishing) -> dict[str, int]:
@@ -158,16 +148,14 @@ def test_a_run_that_calls_others_for_ever_is_told_of_with_all_of_them() -> None:
 def test_the_words_of_a_long_run_take_time_in_proportion() -> None:
     """An answer is told with the results that it was asked with, which are those of the calls right before it."""
 
-    def each_s(count: int) -> float:
+    def telling(count: int) -> Callable[[], object]:
         finishing, writer, root = Finishing(keep_events=True), Writer(), RunContext.root()
         writer.journal(root, began(root))
         for trip in range(count):
             writer.journal(root, *answered("ask", trip=trip), called(trip=trip), returned(trip=trip))
         over = [node for record in writer.records for node in finishing.apply(record)]
         trips = [node for node in over if node.kind == "trip"]
-        before_s = time.process_time()
-        heard = [content_of(node).get("gen_ai.input.messages", "") for node in trips]
-        assert all('"tool_call_response"' in each for each in heard[1:])
-        return (time.process_time() - before_s) / count
+        assert all('"tool_call_response"' in content_of(node)["gen_ai.input.messages"] for node in trips[1:])
+        return lambda: [content_of(node) for node in trips]
 
-    assert each_s(3_000) < 4 * min(each_s(300) for _ in range(3))
+    assert times_as_long(telling, 300, 3_000) < 4

@@ -1,8 +1,7 @@
 """A trace of records that no run of ours would write, or in an order that no single log would have."""
 
-import gc
 import random
-import time
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -16,6 +15,7 @@ from convive.agents.traces._finished import Finishing, finished
 from convive.bus import MemoryLog, Record, RunContext, SeatName, memory_bus
 from tests.agents.test_trace import held
 from tests.agents.traces import Writer, answered, began, below, called, ended, folded, lines, nodes, returned
+from tests.proportion import times_as_long
 
 pytestmark = pytest.mark.anyio
 
@@ -343,25 +343,19 @@ def runs_of(count: int) -> list[Record]:
 
 @pytest.mark.parametrize("journals_first", [False, True])
 def test_to_follow_a_conversation_takes_time_in_proportion(journals_first: bool) -> None:
-    """The time of the process, not of the clock; quadratic work makes it ten times as long for each record."""
-
-    def each_s(count: int) -> float:
-        records = runs_of(count)
+    def following(count: int) -> Callable[[], object]:
+        records, trace = runs_of(count), Trace()
         if journals_first:
             records.sort(key=lambda record: ".floor." in record.subject)
-        trace = Trace()
-        gc.collect()
-        gc.disable()
-        try:
-            before_s = time.process_time()
+
+        def follow() -> None:
             for record in records:
                 trace.apply(record)
                 assert journals_first or not trace.is_over
-            return (time.process_time() - before_s) / count
-        finally:
-            gc.enable()
 
-    assert each_s(4_000) < 4 * min(each_s(400) for _ in range(3))
+        return follow
+
+    assert times_as_long(following, 400, 4_000) < 4
 
 
 def test_a_child_is_known_by_its_id_only_if_it_is_the_one() -> None:
