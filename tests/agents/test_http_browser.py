@@ -1,0 +1,107 @@
+"""The page in a real browser: CONVIVE_BROWSER is a folder with the npm packages `puppeteer-core` and
+`@sparticuz/chromium`."""
+
+import json
+import os
+import subprocess
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from convive.agents import AlreadyResumed, peek
+from convive.bus import RunContext, memory_bus
+from tests.agents.http_kit import ALL, site, token
+from tests.agents.runs import Shop, use
+from tests.agents.seats import ADA, grant, opened
+
+pytestmark = [pytest.mark.anyio, pytest.mark.browser]
+
+OPEN = """
+import chromium from '@sparticuz/chromium';
+import puppeteer from 'puppeteer-core';
+
+const [address, steps] = JSON.parse(await new Response(process.stdin).text());
+const browser = await puppeteer.launch({ args: [...chromium.args, '--no-sandbox'], headless: 'shell',
+  executablePath: await chromium.executablePath() });
+const page = await browser.newPage(), troubles = [], seen = [];
+page.on('pageerror', (error) => troubles.push(error.message));
+page.on('dialog', (dialog) => { troubles.push(dialog.message()); dialog.dismiss(); });
+page.on('console', (said) => { if (said.type() === 'error') troubles.push(said.text()); });
+await page.goto(address, { waitUntil: 'domcontentloaded' });
+for (const [until, step] of steps) {
+  await page.waitForFunction(until, { timeout: 10000 });
+  seen.push(await page.evaluate(step));
+}
+const address_now = page.url();
+await browser.close();
+console.log(JSON.stringify({ seen, troubles, address: address_now }));
+"""
+
+LINES = "[...document.querySelectorAll('#said li')].map((line) => line.textContent)"
+SAY = """(() => {
+  document.querySelector('#as').value = 'Mara';
+  document.querySelector('#text').value = 'Is that <i>all</i>?';
+  document.querySelector('#say').requestSubmit();
+})()"""
+APPROVE = "[...document.querySelectorAll('#pending button')].find((one) => one.textContent === 'Approve').click()"
+
+
+async def opens(address: str, *steps: tuple[str, str]) -> dict[str, Any]:
+    """What a browser finds at an address: each step is what to wait for, and what to do then, in JavaScript."""
+    command = ["node", "--input-type=module", "-e", OPEN]
+    given = json.dumps([address, steps]).encode()
+    run = partial(
+        subprocess.run, command, input=given, capture_output=True, cwd=os.environ["CONVIVE_BROWSER"], timeout=60
+    )
+    done = await anyio.to_thread.run_sync(run)
+    assert not done.returncode, done.stderr.decode()
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+async def test_a_conversation_is_heard_joined_and_answered_on_the_page() -> None:
+    async with memory_bus() as bus, site(bus) as there:
+        conversation = await opened(bus)
+        turn = await grant(conversation)
+        await conversation.say(await conversation.floor(), turn, "Figs, <b>first</b>.", RunContext.root())
+        agent, _ = Shop().agent(use(("refund", {"amount": 50})), "There you are.")
+        run = await agent.prompt("x", place=conversation)
+        found = await opens(
+            f"{there.url}/#token={ALL}",
+            (f"{LINES}.length === 2", LINES),
+            ("true", SAY),
+            (f"{LINES}.length === 3", f"{LINES}[2]"),
+            ("document.querySelector('#pending button')", "document.querySelector('#pending').innerText"),
+            ("true", APPROVE),
+            (
+                "document.querySelector('#answer').textContent === 'Answered.'",
+                "document.querySelector('#state').textContent",
+            ),
+            ("!document.querySelector('#pending button')", "true"),
+        )
+        with pytest.raises(AlreadyResumed):
+            await peek(bus, run.run_id)
+    before, _, said, asked, _, state, _ = found["seen"]
+    assert before[1] == f"{ADA.title()}Figs, <b>first</b>."
+    assert said == "Mara (aside)Is that <i>all</i>?"
+    assert '"amount": 50' in asked
+    assert state == "live"
+    assert found["troubles"] == []
+    assert found["address"] == f"{there.url}/"  # the token is in no history
+
+
+async def test_a_page_without_a_token_asks_for_one_and_then_goes_on() -> None:
+    async with memory_bus() as bus, site(bus) as there:
+        conversation = await opened(bus)
+        given = token(f"read:conversation:{conversation.id}")
+        found = await opens(
+            f"{there.url}/",
+            (
+                "!document.querySelector('#ask').hidden",
+                f"document.querySelector('#token').value = '{given}'; document.querySelector('#ask').requestSubmit()",
+            ),
+            (f"{LINES}.length === 1", "document.querySelector('#topic').textContent"),
+        )
+    assert found["seen"][1] == "figs"
