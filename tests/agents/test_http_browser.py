@@ -56,7 +56,7 @@ async def opens(address: str, *steps: tuple[str, str]) -> dict[str, Any]:
         subprocess.run, command, input=given, capture_output=True, cwd=os.environ["CONVIVE_BROWSER"], timeout=60
     )
     done = await anyio.to_thread.run_sync(run)
-    assert not done.returncode, done.stderr.decode()
+    assert not done.returncode, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
