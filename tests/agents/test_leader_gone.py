@@ -9,7 +9,7 @@ import pytest
 
 from convive.agents import Plan, standby, supervise
 from convive.agents.seats._doubles import LOOKS
-from convive.bus import HOST, Conversation, open_bus
+from convive.bus import HOST, BusUnavailable, Conversation, Log, LogAround, Record, interject, open_bus
 from convive.bus.testing import server
 from tests.agents.seats import RUN, grant, held, opened
 from tests.agents.test_silence import Looking, over
@@ -21,6 +21,22 @@ MANY = 4 * LOOKS
 
 def plan(turns: int = 9) -> Plan:
     return Plan(turns=turns, turn_s=3_600.0, opens=False, toasts=False)
+
+
+class Away(LogAround):
+    """A log of which a server answers nothing about who is there, until it is back."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(log)
+        self.is_back = False
+
+    async def is_present(self, subject: str, timeout_s: float) -> bool | None:
+        return await self.inner.is_present(subject, timeout_s) if self.is_back else None
+
+    async def last(self, subject: str) -> Record | None:
+        if not self.is_back:
+            raise BusUnavailable("the server is away")
+        return await self.inner.last(subject)
 
 
 class StandingBy:
@@ -118,6 +134,24 @@ async def test_a_leader_that_comes_back_before_something_is_due_is_not_overtaken
             assert (await table.floor()).open_grant is None
 
 
+async def test_a_leader_that_comes_back_is_looked_for_once_more_whatever_somebody_says_meanwhile(
+    table: Conversation,
+) -> None:
+    async with standing_by(table, 2.5) as waits:
+        await grant(table)
+        async with table.log.present(table.subjects.link(HOST)):
+            await waits.looking.until(lambda found: True in found)
+        await waits.hears_nobody()
+        async with table.log.present(table.subjects.link(HOST)):
+            await speaks(table)
+            waits.looking.found.clear()
+            await anyio.wait_all_tasks_blocked()
+            await interject(table, "eve", "hear, hear")
+            await waits.looking.until(lambda found: True in found)
+            assert (await table.floor()).open_grant is None
+            assert waits.changes == []
+
+
 async def test_a_leader_that_was_never_heard_gets_its_time(table: Conversation) -> None:
     """One of an earlier version does not answer, and writes all the same."""
     async with standing_by(table) as waits:
@@ -153,6 +187,20 @@ async def test_while_the_server_is_away_no_leader_is_taken_for_gone() -> None:
             await speaks(table)
             await granted(table, 2)
             assert waits.changes == []
+
+
+async def test_a_server_that_was_away_is_no_leader_that_was_heard(table: Conversation) -> None:
+    """A look that found out nothing makes no leader of an earlier version one that can be heard."""
+    away = Away(table.log)
+    await grant(table)
+    async with standing_by(over(table, away)) as waits:
+        await waits.looking.until(lambda found: len(found) >= LOOKS)
+        away.is_back = True
+        await waits.hears_nobody()
+        await speaks(table)
+        await waits.looks(False)
+        assert (await table.floor()).open_grant is None
+        assert waits.changes == []
 
 
 async def test_who_was_overtaken_is_not_taken_for_whoever_leads(table: Conversation) -> None:

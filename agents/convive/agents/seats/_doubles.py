@@ -35,6 +35,8 @@ class Silence:
 
     looks: int = 0
     place: int | None = None
+    heard: bool = False
+    """Whether the last look that found out anything found somebody there."""
 
     @property
     def is_over(self) -> bool:
@@ -44,7 +46,7 @@ class Silence:
     def after(self, *, here: bool, place: int) -> "Silence":
         """After one more look: whether somebody was there, and where the run's last record stood."""
         if here:
-            return Silence()
+            return Silence(heard=True)
         wrote = self.place is not None and place != self.place
         return Silence(0 if wrote else self.looks + 1, place)
 

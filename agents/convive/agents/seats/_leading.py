@@ -44,6 +44,11 @@ class Watch:
         return max(0.0, self._next_s - anyio.current_time())
 
     @property
+    def looks(self) -> int:
+        """How many looks in a row found nobody."""
+        return self._silence.looks
+
+    @property
     def is_alone(self) -> bool:
         """Whether nobody leads: somebody did who could be heard, and was silent for as long as a standby waits."""
         return self._heard and self._silence.is_over
@@ -58,4 +63,4 @@ class Watch:
         self._next_s = anyio.current_time() + self._look_s
         subject = self._conversation.subjects.link(HOST)
         self._silence = await look(self._conversation.log, subject, subject, self._look_s, self._silence)
-        self._heard = self._heard or self._silence == Silence()
+        self._heard = self._heard or self._silence.heard

@@ -170,6 +170,8 @@ class _Lead:
     """When it learned of the last link."""
     due_s: float | None = None
     """Since when something has been due that whoever leads has not done."""
+    due_looks: int = 0
+    """How many looks in a row had found nobody then."""
 
     def apply(self, record: Record, now_s: float, *, past: bool) -> bool:
         """Fold one record. True when it shows that another supervisor leads on; what was there before never does."""
@@ -189,16 +191,17 @@ class _Lead:
         """The same for whoever leads; a standby gives the leader its time, from when it noticed that this is due.
 
         It is not counted from when it became due, since this process itself may have been stopped meanwhile. Nobody is
-        given time who was silent for as long before, and is still.
+        given time who was silent for as long before, and is still when it is looked for once more.
         """
         if isinstance(decision, Wait):
             self.due_s = None
             return decision
         if self.leads:
             return decision
-        if self.due_s is not None and self.watch.is_alone:
+        if self.due_s is None:
+            self.due_s, self.due_looks = now_s, self.watch.looks
+        if self.watch.is_alone and self.watch.looks > self.due_looks:
             return decision
-        self.due_s = now_s if self.due_s is None else self.due_s
         return decision if now_s >= self.due_s + self.standby_s else Wait(self.due_s + self.standby_s)
 
 
