@@ -195,10 +195,11 @@ async def a_job_of_any_size_is_refused_at_once_or_can_be_delayed_released_and_bu
 
 
 async def a_job_that_is_parked_comes_again_when_it_is_woken(queue: WorkQueue) -> None:
-    job = Job("job-1", b"body", {"Name": "value"})
+    job, late = Job("job-1", b"body", {"Name": "value"}), list[Lease]()
     for _ in range(2):  # also when it was sent within the time that an id is remembered
         await queue.send(job)
-        await (await take_job(queue)).park()
+        late.append(await take_job(queue))
+        await late[-1].park()
         await queue.send(Job("job-1", b"again"))
         await nothing_comes(queue, CHECK_LEASE_S * 1.5)
         assert await queue.waiting("job-1") == job
@@ -206,6 +207,8 @@ async def a_job_that_is_parked_comes_again_when_it_is_woken(queue: WorkQueue) ->
     assert not await queue.wake("job-1")
     lease = await take_job(queue)
     assert (lease.job, lease.attempt) == (job, 1)
+    await late[0].done()  # who parked it has no say any more
+    await late[1].park()
     assert not await queue.wake("job-1")
     assert await queue.waiting("job-1") == job
     await lease.done()

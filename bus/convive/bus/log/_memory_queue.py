@@ -104,6 +104,13 @@ class MemoryWorkQueue:
         entry.ready_s = ready_s
         heappush(self._due, (ready_s, next(self._count), entry))
 
+    def _settled(self, entry: _Entry) -> bool:
+        """Take an entry out. False when it was before: one that was woken is another, of the same job."""
+        is_there = self._entries.get(entry.job.id) is entry
+        if is_there:
+            del self._entries[entry.job.id]
+        return is_there
+
     def _first(self) -> _Entry | None:
         """The entry that is ready first, if there is any."""
         while self._due:
@@ -118,11 +125,11 @@ class MemoryWorkQueue:
         self._changed = asyncio.Event()
 
     def park(self, entry: _Entry) -> None:
-        if self._entries.pop(entry.job.id, None) is not None:
+        if self._settled(entry):
             self._parked[entry.job.id] = entry.job
 
     def remove(self, entry: _Entry, reason: str | None = None) -> None:
-        if self._entries.pop(entry.job.id, None) is not None and reason is not None:
+        if self._settled(entry) and reason is not None:
             self._dead[entry.job.id] = DeadJob(entry.job, one_line(reason))
 
 
