@@ -5,16 +5,21 @@ import json
 import os
 import subprocess
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from convive.agents import AlreadyResumed, peek
+from convive.agents.http import app
 from convive.bus import RunContext, memory_bus
-from tests.agents.http_kit import ALL, site, token
+from tests.agents.http_kit import ALL, TOKENS, site, token
 from tests.agents.runs import Shop, use
 from tests.agents.seats import ADA, grant, opened
+from tests.agents.serving import serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.browser]
 
@@ -105,3 +110,38 @@ async def test_a_page_without_a_token_asks_for_one_and_then_goes_on() -> None:
             (f"{LINES}.length === 1", "document.querySelector('#topic').textContent"),
         )
     assert found["seen"][1] == "figs"
+
+
+async def test_the_page_waits_longer_and_longer_for_a_server_that_only_tells_of_errors() -> None:
+    asked = list[float]()
+    async with memory_bus() as bus:
+        inner = app(bus, TOKENS)
+        await opened(bus)
+
+        async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+            if not scope["path"].endswith("/events"):
+                await inner(scope, receive, send)
+                return
+            asked.append(anyio.current_time())
+            body = b'event: caught_up\ndata: {}\n\nevent: error\ndata: {"detail": "the bus is away"}\n\n'
+            await Response(body, media_type="text/event-stream")(scope, receive, send)
+
+        async with serving(failing) as url:
+            await opens(
+                f"{url}/#token={ALL}",
+                (
+                    "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/events')).length > 3",
+                    "true",
+                ),
+            )
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+    assert pauses[2] > 2 * pauses[0]
+
+
+async def test_an_address_names_the_conversation_as_well_as_the_token() -> None:
+    async with memory_bus() as bus, site(bus) as there:
+        wanted, latest = await opened(bus), await opened(bus)
+        found = await opens(f"{there.url}/#token={ALL}&c={wanted.id}", (f"{LINES}.length === 1", "document.title"))
+    assert latest.id != wanted.id
+    assert found["seen"] == [f"{wanted.id} · Convive"]
+    assert found["address"] == f"{there.url}/#c={wanted.id}"

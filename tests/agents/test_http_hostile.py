@@ -225,6 +225,8 @@ async def test_what_nobody_has_foreseen_is_told_without_its_inside(capsys: pytes
         answered = await made.ask("GET", "/conversations")
     assert refusal(answered) == (500, "InternalServerError")
     assert "inside" not in answered.text
+    assert answered.headers["cache-control"] == "no-store"
+    assert answered.headers["x-content-type-options"] == "nosniff"
     assert "ZeroDivisionError" in capsys.readouterr().err  # for whoever runs it
 
 
