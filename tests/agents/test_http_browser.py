@@ -34,6 +34,7 @@ const page = await browser.newPage(), troubles = [], seen = [];
 page.on('pageerror', (error) => troubles.push(error.message));
 page.on('dialog', (dialog) => { troubles.push(dialog.message()); dialog.dismiss(); });
 page.on('console', (said) => { if (said.type() === 'error') troubles.push(said.text()); });
+await page.setViewport({ width: 360, height: 640 });
 await page.goto(address, { waitUntil: 'domcontentloaded' });
 for (const [until, step] of steps) {
   await page.waitForFunction(until, { timeout: 10000 });
@@ -49,6 +50,15 @@ SAY = """(() => {
   document.querySelector('#as').value = 'Mara';
   document.querySelector('#text').value = 'Is that <i>all</i>?';
   document.querySelector('#say').requestSubmit();
+})()"""
+COVERED = """(() => {
+  const foot = document.querySelector('footer').getBoundingClientRect();
+  return [...document.querySelectorAll('#pending button, #pending input')].filter((one) => {
+    document.activeElement.blur();
+    scrollTo(0, scrollY + one.getBoundingClientRect().bottom - innerHeight + 20);  // below the foot
+    one.focus();
+    return one.getBoundingClientRect().bottom > foot.top && document.activeElement === one;
+  }).map((one) => one.textContent);
 })()"""
 APPROVE = "[...document.querySelectorAll('#pending button')].find((one) => one.textContent === 'Approve').click()"
 
@@ -145,3 +155,20 @@ async def test_an_address_names_the_conversation_as_well_as_the_token() -> None:
     assert latest.id != wanted.id
     assert found["seen"] == [f"{wanted.id} · Convive"]
     assert found["address"] == f"{there.url}/#c={wanted.id}"
+
+
+async def test_the_page_fits_a_phone_and_hides_nothing_that_has_the_keyboard() -> None:
+    async with memory_bus() as bus, site(bus) as there:
+        conversation = await opened(bus)
+        for text in ("word " * 200, "x" * 300):
+            turn = await grant(conversation)
+            await conversation.say(await conversation.floor(), turn, text, RunContext.root())
+        for _ in range(3):
+            agent, _ = Shop().agent(use(("refund", {"amount": 50})), "There you are.")
+            await agent.prompt("x", place=conversation)
+        found = await opens(
+            f"{there.url}/#token={ALL}",
+            ("document.querySelectorAll('#pending button').length === 6", "document.documentElement.scrollWidth"),
+            ("true", COVERED),
+        )
+    assert found["seen"] == [360, []]
