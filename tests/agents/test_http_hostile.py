@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -206,6 +207,18 @@ async def test_it_can_be_mounted_in_an_application_of_ones_own(there: Site) -> N
         ticket = (await below.ask("POST", "/tickets", {"path": path})).json()["ticket"]
         assert (await there.client.get(f"{below.url}{path}", params={"ticket": ticket})).status_code == 200
         assert "<title>Convive</title>" in (await there.client.get(f"{below.url}/")).text
+
+
+@pytest.mark.parametrize(
+    ("root", "path"), [("/convive", "/convive/streams"), ("/convive", "/streams"), ("/str", "/streams")]
+)
+async def test_a_ticket_counts_whether_the_server_tells_where_it_is_mounted_or_not(
+    there: Site, root: str, path: str
+) -> None:
+    ticket = (await there.ask("POST", "/tickets", {"path": "/streams"})).json()["ticket"]
+    transport = httpx2.ASGITransport(app(there.bus, TOKENS), root_path=root)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get(path, params={"ticket": ticket})).status_code == 200
 
 
 async def test_nothing_that_is_answered_is_kept_sniffed_or_framed(there: Site) -> None:
