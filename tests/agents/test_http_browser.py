@@ -170,5 +170,6 @@ async def test_the_page_fits_a_phone_and_hides_nothing_that_has_the_keyboard() -
             f"{there.url}/#token={ALL}",
             ("document.querySelectorAll('#pending button').length === 6", "document.documentElement.scrollWidth"),
             ("true", COVERED),
+            ("true", "[...document.querySelectorAll('#pending [role=group]')].map((one) => one.ariaLabel)"),
         )
-    assert found["seen"] == [360, []]
+    assert found["seen"] == [360, [], ["shop asks: refund"] * 3]
