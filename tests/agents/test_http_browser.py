@@ -5,16 +5,21 @@ import json
 import os
 import subprocess
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from convive.agents import AlreadyResumed, peek
+from convive.agents.http import app
 from convive.bus import RunContext, memory_bus
-from tests.agents.http_kit import ALL, site, token
+from tests.agents.http_kit import ALL, TOKENS, site, token
 from tests.agents.runs import Shop, use
 from tests.agents.seats import ADA, grant, opened
+from tests.agents.serving import serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.browser]
 
@@ -29,6 +34,7 @@ const page = await browser.newPage(), troubles = [], seen = [];
 page.on('pageerror', (error) => troubles.push(error.message));
 page.on('dialog', (dialog) => { troubles.push(dialog.message()); dialog.dismiss(); });
 page.on('console', (said) => { if (said.type() === 'error') troubles.push(said.text()); });
+await page.setViewport({ width: 360, height: 640 });
 await page.goto(address, { waitUntil: 'domcontentloaded' });
 for (const [until, step] of steps) {
   await page.waitForFunction(until, { timeout: 10000 });
@@ -44,6 +50,15 @@ SAY = """(() => {
   document.querySelector('#as').value = 'Mara';
   document.querySelector('#text').value = 'Is that <i>all</i>?';
   document.querySelector('#say').requestSubmit();
+})()"""
+COVERED = """(() => {
+  const foot = document.querySelector('footer').getBoundingClientRect();
+  return [...document.querySelectorAll('#pending button, #pending input')].filter((one) => {
+    document.activeElement.blur();
+    scrollTo(0, scrollY + one.getBoundingClientRect().bottom - innerHeight + 20);  // below the foot
+    one.focus();
+    return one.getBoundingClientRect().bottom > foot.top && document.activeElement === one;
+  }).map((one) => one.textContent);
 })()"""
 APPROVE = "[...document.querySelectorAll('#pending button')].find((one) => one.textContent === 'Approve').click()"
 
@@ -105,3 +120,56 @@ async def test_a_page_without_a_token_asks_for_one_and_then_goes_on() -> None:
             (f"{LINES}.length === 1", "document.querySelector('#topic').textContent"),
         )
     assert found["seen"][1] == "figs"
+
+
+async def test_the_page_waits_longer_and_longer_for_a_server_that_only_tells_of_errors() -> None:
+    asked = list[float]()
+    async with memory_bus() as bus:
+        inner = app(bus, TOKENS)
+        await opened(bus)
+
+        async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+            if not scope["path"].endswith("/events"):
+                await inner(scope, receive, send)
+                return
+            asked.append(anyio.current_time())
+            body = b'event: caught_up\ndata: {}\n\nevent: error\ndata: {"detail": "the bus is away"}\n\n'
+            await Response(body, media_type="text/event-stream")(scope, receive, send)
+
+        async with serving(failing) as url:
+            await opens(
+                f"{url}/#token={ALL}",
+                (
+                    "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/events')).length > 3",
+                    "true",
+                ),
+            )
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+    assert pauses[2] > 2 * pauses[0]
+
+
+async def test_an_address_names_the_conversation_as_well_as_the_token() -> None:
+    async with memory_bus() as bus, site(bus) as there:
+        wanted, latest = await opened(bus), await opened(bus)
+        found = await opens(f"{there.url}/#token={ALL}&c={wanted.id}", (f"{LINES}.length === 1", "document.title"))
+    assert latest.id != wanted.id
+    assert found["seen"] == [f"{wanted.id} · Convive"]
+    assert found["address"] == f"{there.url}/#c={wanted.id}"
+
+
+async def test_the_page_fits_a_phone_and_hides_nothing_that_has_the_keyboard() -> None:
+    async with memory_bus() as bus, site(bus) as there:
+        conversation = await opened(bus)
+        for text in ("word " * 200, "x" * 300):
+            turn = await grant(conversation)
+            await conversation.say(await conversation.floor(), turn, text, RunContext.root())
+        for _ in range(3):
+            agent, _ = Shop().agent(use(("refund", {"amount": 50})), "There you are.")
+            await agent.prompt("x", place=conversation)
+        found = await opens(
+            f"{there.url}/#token={ALL}",
+            ("document.querySelectorAll('#pending button').length === 6", "document.documentElement.scrollWidth"),
+            ("true", COVERED),
+            ("true", "[...document.querySelectorAll('#pending [role=group]')].map((one) => one.ariaLabel)"),
+        )
+    assert found["seen"] == [360, [], ["shop asks: refund"] * 3]

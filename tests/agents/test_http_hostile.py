@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -208,6 +209,18 @@ async def test_it_can_be_mounted_in_an_application_of_ones_own(there: Site) -> N
         assert "<title>Convive</title>" in (await there.client.get(f"{below.url}/")).text
 
 
+@pytest.mark.parametrize(
+    ("root", "path"), [("/convive", "/convive/streams"), ("/convive", "/streams"), ("/str", "/streams")]
+)
+async def test_a_ticket_counts_whether_the_server_tells_where_it_is_mounted_or_not(
+    there: Site, root: str, path: str
+) -> None:
+    ticket = (await there.ask("POST", "/tickets", {"path": "/streams"})).json()["ticket"]
+    transport = httpx2.ASGITransport(app(there.bus, TOKENS), root_path=root)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get(path, params={"ticket": ticket})).status_code == 200
+
+
 async def test_nothing_that_is_answered_is_kept_sniffed_or_framed(there: Site) -> None:
     for answered in (await there.ask("GET", "/conversations"), await there.client.get(f"{there.url}/nothing")):
         assert answered.headers["cache-control"] == "no-store"
@@ -225,6 +238,8 @@ async def test_what_nobody_has_foreseen_is_told_without_its_inside(capsys: pytes
         answered = await made.ask("GET", "/conversations")
     assert refusal(answered) == (500, "InternalServerError")
     assert "inside" not in answered.text
+    assert answered.headers["cache-control"] == "no-store"
+    assert answered.headers["x-content-type-options"] == "nosniff"
     assert "ZeroDivisionError" in capsys.readouterr().err  # for whoever runs it
 
 

@@ -45,6 +45,8 @@ def test_a_token_says_what_it_may_until_when_and_nothing_else() -> None:
         held.check("write", "conversation", "dinner")
     with pytest.raises(BadToken, match="expired"):
         TOKENS.check(made, now_s=100.0)
+    with pytest.raises(BadToken, match="expired"):  # an end that is no number is none that is still to come
+        TOKENS.check(TOKENS.issue(["read:*"], until_s=float("nan")), now_s=0.0)
 
 
 @given(st.integers(0, 400), st.integers(0, 255))
@@ -161,6 +163,17 @@ async def test_lists_hold_what_may_be_seen_alone(there: Site) -> None:
         streams = (await there.get("/streams", by=by))["streams"]
         assert [row["stream"] for row in streams] == ["orders"]
         assert await there.get("/entities", by=by) == {"entities": []}
+
+
+async def test_a_stream_has_one_name_and_the_right_to_another_does_not_open_it(there: Site) -> None:
+    """`orders` is beside the name space `orders`: `orders/orders` would be the same stream."""
+    await (await there.bus.stream("orders")).append({})
+    by = token("write:stream:orders/*")
+    for method, what in (("GET", "records"), ("POST", "records"), ("GET", "events")):
+        assert refusal(await there.ask(method, f"/streams/orders/{what}", {"json": 1}, by=by)) == (403, "NotAllowed")
+        aliased = await there.ask(method, f"/streams/orders/orders/{what}", {"json": 1}, by=by)
+        assert refusal(aliased) == (404, "Refused")
+    assert (await there.get("/streams"))["streams"] == [{"stream": "orders", "records": 1}]
 
 
 async def test_the_names_of_others_are_not_told_in_a_refusal(there: Site) -> None:

@@ -277,3 +277,29 @@ async def test_a_reader_that_takes_nothing_is_left_and_what_was_opened_for_it_is
         await Events(opening, time.time() + 60, send_s=0.05)({"type": "http", "method": "GET"}, receive, send)
     assert closed.is_set()
     assert [message["type"] for message in sent[1:]] == ["http.response.body"] * 2
+
+
+async def test_a_reader_that_takes_nothing_is_left_as_well_when_its_token_ends() -> None:
+    """The end is something to be sent, too."""
+    sent = list[Message]()
+
+    @asynccontextmanager
+    async def opening() -> AsyncGenerator[AsyncIterator[bytes]]:
+        yield nothing()
+
+    async def nothing() -> AsyncGenerator[bytes]:
+        await anyio.sleep_forever()
+        yield b""
+
+    async def send(message: Message) -> None:
+        if sent:
+            await anyio.sleep_forever()  # the connection takes no more
+        sent.append(message)
+
+    async def receive() -> Message:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with anyio.fail_after(5):
+        await Events(opening, time.time() + 0.05, send_s=0.05)({"type": "http", "method": "GET"}, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start"]

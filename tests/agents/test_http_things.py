@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from convive.agents import Agent, go_on, node_json, read_trace
 from convive.agents.entities import Collection, Context, Entities, Wake, host, spawn
 from convive.agents.testing import ScriptedModel
-from convive.bus import Bus, RunContext, memory_bus, open_bus
+from convive.bus import Bus, Chair, RunContext, memory_bus, open_bus
 from tests.agents.http_kit import Event, Site, refusal, site, token, until
 from tests.agents.runs import Shop, use
+from tests.agents.seats import ADA
 
 pytestmark = pytest.mark.anyio
 
@@ -186,6 +187,30 @@ async def test_a_conversation_that_is_called_like_a_run_is_not_shown_in_its_plac
     assert refusal(answered) == (404, "UnknownRun")
 
 
+async def test_a_trace_leaves_out_what_is_kept_where_the_token_does_not_reach(there: Site, name: str) -> None:
+    """A run can have others below it that are kept beside another conversation, with their words and arguments."""
+    place, hidden = await there.bus.conversation(name), await there.bus.conversation(f"{name}-hidden")
+    above = await Agent("poet", model=ScriptedModel(["one"])).prompt("x", place=place)
+    run = RunContext(above.run_id, above.run_id).child()
+    await Agent("spy", model=ScriptedModel(["a secret"])).prompt("x", place=hidden, run=run)
+    narrow = await there.get(f"/runs/{above.run_id}", by=token(f"read:runs:{name}"))
+    assert [child["kind"] for child in narrow["trace"][0]["children"]] == ["trip"]
+    assert "secret" not in str(narrow)
+    both = await there.get(f"/runs/{above.run_id}", by=token(f"read:runs:{name}", f"read:runs:{name}-hidden"))
+    assert [child["kind"] for child in both["trace"][0]["children"]] == ["trip", "run"]
+    assert "a secret" in str(both)
+
+
+async def test_the_trace_of_a_conversation_leaves_out_the_same(there: Site, name: str) -> None:
+    place, hidden = await there.bus.conversation(name), await there.bus.conversation(f"{name}-hidden")
+    run = RunContext.root()
+    await place.open(run, "figs", [Chair(seat=ADA)])
+    await Agent("spy", model=ScriptedModel(["a secret"])).prompt("x", place=hidden, run=run.child())
+    path = f"/conversations/{name}/trace"
+    assert "secret" not in str(await there.get(path, by=token(f"read:runs:{name}")))
+    assert "a secret" in str(await there.get(path))
+
+
 async def test_what_waits_is_listed_and_answered_once(there: Site, name: str) -> None:
     shop = Shop()
     agent, _ = shop.agent(use(("refund", {"amount": 50})), "There you are.")
@@ -241,6 +266,12 @@ async def test_records_are_appended_as_expected_and_read_as_they_were(there: Sit
     assert refusal(await there.ask("GET", f"{path}?limit=10001"))[0] == 400
     assert refusal(await there.ask("GET", f"{path}?after=999999999"))[0] == 400
     assert {"stream": name, "records": 3} in (await there.get("/streams"))["streams"]
+
+
+async def test_a_number_that_json_readers_cannot_hold_is_told_as_text(there: Site, name: str) -> None:
+    await (await there.bus.stream(name)).append(b'{"price":1e999}')
+    (row,) = (await there.get(f"/streams/{name}/records"))["records"]
+    assert {key: row[key] for key in row.keys() & {"json", "text", "base64"}} == {"text": '{"price":1e999}'}
 
 
 async def test_a_stream_is_followed_on_behind_any_record(there: Site, name: str) -> None:

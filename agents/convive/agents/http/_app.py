@@ -125,8 +125,9 @@ def _held(request: Request, tokens: Tokens) -> Pass:
     """Who asks. Raises BadToken."""
     now_s, ticket = time.time(), request.query_params.get("ticket")
     if ticket is not None and request.method == "GET":
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        return tokens.check(ticket, now_s=now_s, path=path)
+        path, root = request.scope["path"], request.scope.get("root_path", "")
+        below = path[len(root) :] if path.startswith(f"{root}/") else path  # some servers leave the root out of it
+        return tokens.check(ticket, now_s=now_s, path=below)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise BadToken(

@@ -60,7 +60,8 @@ class Events(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         whole = scope["method"] == "HEAD" or await self._sent(receive, send)
         if whole:
-            await send({"type": "http.response.body", "body": b""})
+            with anyio.move_on_after(self._send_s):  # this, too, waits for a reader that takes nothing
+                await send({"type": "http.response.body", "body": b""})
 
     async def _sent(self, receive: Receive, send: Send) -> bool:
         """Whether the reader is there to be told that this is the end."""

@@ -1,6 +1,8 @@
 """Errors as problem details: https://www.rfc-editor.org/rfc/rfc9457"""
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
 from pydantic import JsonValue
 from starlette.exceptions import HTTPException
@@ -48,6 +50,17 @@ _STATUS: tuple[tuple[type[ConviveError], int], ...] = (
 """By what the caller now knows; the first that fits. Any other error of ours is one of what was asked: 400."""
 
 
+HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "cache-control": "no-store",
+        "cross-origin-resource-policy": "same-origin",
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+    }
+)
+"""Of every response that does not say otherwise."""
+
+
 class Refused(ConviveError):
     """A request that is not taken, and with which status."""
 
@@ -87,7 +100,8 @@ def on_error(_: Request, error: Exception) -> Response:
         body = _problem(error.status_code, HTTPStatus(error.status_code).phrase.title().replace(" ", ""), why)
         return _response(body, error.status_code, dict(error.headers or {}))
     words = "something went wrong that nobody has foreseen. The server's log has more (convive serve --debug)."
-    return _response(_problem(500, "InternalServerError", words), 500, {})
+    # Starlette answers this outside of all middleware.
+    return _response(_problem(500, "InternalServerError", words), 500, dict(HEADERS))
 
 
 def _problem(status: int, name: str, detail: str) -> dict[str, JsonValue]:

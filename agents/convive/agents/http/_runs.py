@@ -38,7 +38,7 @@ async def trace_of_conversation(asked: Asked) -> Response:
     """Who called whom in a conversation, as `convive trace --json` has it."""
     await asked.bus.existing(asked.name)
     trace = await read_trace(asked.bus, asked.name)
-    return as_json({"trace": [node_json(root) for root in trace.roots]})
+    return as_json({"trace": _shown(asked, trace.roots)})
 
 
 async def trace_of_run(asked: Asked) -> Response:
@@ -48,7 +48,20 @@ async def trace_of_run(asked: Asked) -> Response:
     node = trace.runs.get(run_id(asked.name))
     if node is None:  # nothing of it can be read, or a conversation is called like it
         raise UnknownRun(f"there is no run {asked.name} here that can be read.")
-    return as_json({"trace": [node_json(_turn_of(node))]})
+    return as_json({"trace": _shown(asked, [_turn_of(node)])})
+
+
+def _shown(asked: Asked, roots: list[Node]) -> list[object]:
+    """The nodes, without those that are kept beside what may not be seen: runs call others anywhere."""
+
+    def seen(nodes: list[Node]) -> list[Node]:
+        return [node for node in nodes if asked.held.may("read", "runs", shown_space(node.conversation))]
+
+    top = seen(roots)
+    for root in top:
+        for node in root.walk():  # which goes on with the children that are left
+            node.children = seen(node.children)
+    return [node_json(root) for root in top]
 
 
 def _turn_of(node: Node) -> Node:

@@ -1,5 +1,6 @@
 """Plain streams: listed, read, followed, appended to."""
 
+import json
 from base64 import b64decode, b64encode
 from binascii import Error as NoBase64
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -90,11 +91,14 @@ async def append(asked: Asked) -> Response:
 
 
 async def _stream(asked: Asked) -> Stream:
-    """Raises Refused for what an entity consists of: who could append there could forge what it did."""
-    space, _ = stream_name(asked.name)
+    """Raises Refused for what an entity consists of: who could append there could forge what it did; and for a second
+    name of a stream."""
+    space, name = stream_name(asked.name)
     entity = EntityName.of_space(space)
     if entity is not None:
         raise Refused(403, f"{asked.name} belongs to an entity: see /entities/{entity}. Nothing was read or changed.")
+    if space == name != asked.name:  # it would be opened by a right to another name
+        raise Refused(404, f"this stream is called {name}: see /streams/{name}. Nothing was read or changed.")
     return await asked.bus.stream(asked.name)
 
 
@@ -120,7 +124,9 @@ def _row(record: StreamRecord) -> dict[str, JsonValue]:
 def _told(body: bytes) -> dict[str, JsonValue]:
     """A body as JSON if it is that, else as text, or in base 64: as `append` takes it."""
     try:
-        return {"json": from_json(body, allow_inf_nan=False)}
+        value = from_json(body, allow_inf_nan=False)
+        json.dumps(value, allow_nan=False)  # 1e999 is JSON, and infinite as soon as it is read
+        return {"json": value}
     except ValueError:
         pass
     try:

@@ -139,7 +139,7 @@ class Tokens:
         claims = from_json(_bytes(signed.removeprefix(f"{_VERSION}.")))
         if claims["opens"] != path:
             raise BadToken("a ticket opens the path that it is for, as ?ticket=; anything else takes a token.")
-        if now_s >= claims["open_until"]:
+        if not now_s < claims["open_until"]:  # also when that is no number
             raise BadToken("this token has expired. `convive token` issues another one.")
         return Pass(tuple(Right.of(right) for right in claims["may"]), claims["until"], claims["opens"])
 
