@@ -118,6 +118,10 @@ class _Client(Client):
                 raise
 
 
+class NoAnswer(BusUnavailable):
+    """Nobody answered in time; the connection may be in order."""
+
+
 class Connection:
     """A checked connection, with the task group that background work of the bus lives in."""
 
@@ -169,14 +173,17 @@ class Connection:
         except CLOSED:
             raise self.closed() from None
 
-    async def api(self, verb: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def api(
+        self, verb: str, payload: dict[str, Any] | None = None, *, patience_s: float | None = None
+    ) -> dict[str, Any]:
         """One administrative request to JetStream, asked again while a cluster has no leader to answer it.
 
-        Only for requests that may be made twice. Raises ApiError or BusUnavailable.
+        Only for requests that may be made twice. `patience_s`: another one than that of the connection. Raises
+        ApiError, NoAnswer or BusUnavailable.
         """
         body = json.dumps(payload or {}).encode()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.patience_s
+        deadline = loop.time() + (self.patience_s if patience_s is None else patience_s)
         while True:
             answer = await self._request(f"$JS.API.{verb}", body, min(API_ATTEMPT_S, deadline - loop.time()))
             error = None if answer is None else answer.get("error")
@@ -186,7 +193,7 @@ class Connection:
             if error and code != _NO_LEADER:
                 raise ApiError(self.url, verb, code, str(error.get("description", "refused")))
             if loop.time() + RETRY_S >= deadline:
-                raise BusUnavailable(
+                raise NoAnswer(
                     f"the server at {self.url} gave no answer within {self.patience_s:g} s. What was acknowledged is "
                     "safe there; try again when it is back."
                 )

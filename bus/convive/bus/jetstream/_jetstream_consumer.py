@@ -16,7 +16,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from convive.bus.jetstream._connect import ApiError, Connection
+from convive.bus.jetstream._connect import ApiError, Connection, NoAnswer
 from convive.bus.jetstream._jetstream_records import Delivered, delivered
 from convive.bus.log._errors import BusUnavailable
 from convive.bus.log._log import Record
@@ -26,6 +26,9 @@ SILENCE_S = 1.6
 """Three heartbeats without a sign of life: the consumer is gone."""
 
 RETRY_S = 0.1
+NAME_S = 1.0
+"""How long to wait for a consumer under its first name; each further name has half as long again."""
+
 _LAST_S = 9_223_372_036
 """As far as a server counts, in nanoseconds of 63 bits: the year 2262."""
 
@@ -151,6 +154,23 @@ class Consumer:
             await self._reply(reply)
 
     async def _start(self) -> None:
+        """Make a consumer, under another name when there is no answer: a cluster places one on a node that it has not
+        yet found to be lost, and keeps to that for the name. Raises BusUnavailable."""
+        loop = asyncio.get_running_loop()
+        deadline, patience_s = loop.time() + self._connection.patience_s, NAME_S
+        while True:
+            left_s = deadline - loop.time()
+            try:
+                await self._create(min(patience_s, left_s))
+            except NoAnswer:
+                if left_s <= patience_s:
+                    raise
+            else:
+                return
+            await self.stop()
+            patience_s *= 1.5
+
+    async def _create(self, patience_s: float) -> None:
         self._generation += 1
         self._place = 0
         inbox = self._connection.inbox()
@@ -175,6 +195,7 @@ class Consumer:
         answer = await self._connection.api(
             f"CONSUMER.CREATE.{self._stream}.{self._name}",
             {"stream_name": self._stream, "config": config, "action": "create"},
+            patience_s=patience_s,
         )
         self.node = str(answer.get("cluster", {}).get("leader", ""))
         self._count(answer)
