@@ -44,7 +44,7 @@ def test_to_fold_a_run_of_many_calls_takes_time_in_proportion(records_of: object
         records = (_calls if records_of is _calls else _foreign)(count)
         return lambda: folded(records)
 
-    assert times_as_long(folding, 100, 800) < 5
+    assert times_as_long(folding, 100, 800) < 4
 
 
 def _kept(finishing: Finishing) -> dict[str, int]:

@@ -141,10 +141,10 @@ def listening_addresses(port: int) -> set[str]:
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port}
 
 
-async def test_it_starts_in_seconds_and_is_gone_afterwards(tmp_path: Path) -> None:
+async def test_it_starts_in_well_under_a_second_and_is_gone_afterwards(tmp_path: Path) -> None:
     began = time.monotonic()
     async with embedded_server(tmp_path / "data") as server:
-        assert time.monotonic() - began < 5  # of a busy machine; alone it takes a tenth of one
+        assert time.monotonic() - began < 1
         assert server.owned
         assert not server.fast
         pid = server.pid
